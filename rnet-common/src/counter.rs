@@ -1,0 +1,184 @@
+//! Why a packet went where it went: every way out of the datapath is counted under one [`Reason`].
+
+/// A program of the datapath. Named from the container's side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Program {
+    /// tcx ingress of a container's host-side veth.
+    FromContainer = 0,
+    /// tcx ingress of an uplink.
+    FromUplink = 1,
+}
+
+impl Program {
+    /// All programs that count, in the order of their numbers.
+    pub const ALL: [Self; 2] = [Self::FromContainer, Self::FromUplink];
+
+    /// The program's name, as `bpftool prog` shows it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FromContainer => "from_container",
+            Self::FromUplink => "from_uplink",
+        }
+    }
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// Carried by rnet past the host's stack.
+    Carried,
+    /// Left to the host's stack or bridge as it came.
+    Passed,
+    /// Dropped.
+    Dropped,
+}
+
+impl Verdict {
+    /// One lower-case word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Carried => "carried",
+            Self::Passed => "passed",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $value:literal, $verdict:ident, $text:literal;)+) => {
+        /// Why a packet was carried, passed or dropped.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum Reason { $($(#[doc = $doc])+ $name = $value,)+ }
+
+        impl Reason {
+            /// All reasons, in the order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+
+            /// What becomes of the packet.
+            #[inline(always)]
+            pub const fn verdict(self) -> Verdict {
+                match self { $(Self::$name => Verdict::$verdict,)+ }
+            }
+
+            /// The name that operators see: lower-case words joined by hyphens.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)+ }
+            }
+
+            /// What the reason means, in one sentence.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc),+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// To a published port, rewritten to the container's address.
+    Published = 0, Carried, "published";
+    /// Answer of a published port, rewritten to the host's address.
+    PublishedReply = 1, Carried, "published-reply";
+    /// From a container to the outside, rewritten to the uplink's address.
+    Masqueraded = 2, Carried, "masqueraded";
+    /// Answer from the outside to a container.
+    MasqueradedReply = 3, Carried, "masqueraded-reply";
+    /// From a container to a port that a container publishes on the host.
+    Hairpin = 4, Carried, "hairpin";
+    /// Answer of a published port to a container.
+    HairpinReply = 5, Carried, "hairpin-reply";
+    /// From a container to another on the same network.
+    Switched = 6, Carried, "switched";
+    /// From a container to the outside with its own address, as its network does not masquerade.
+    Routed = 7, Carried, "routed";
+    /// Answer from the outside to a container whose network does not masquerade.
+    RoutedReply = 8, Carried, "routed-reply";
+
+    /// Nothing that concerns rnet.
+    NotOurs = 16, Passed, "not-ours";
+    /// ARP, broadcast, multicast or another frame that a bridge handles.
+    Bridged = 17, Passed, "bridged";
+    /// From a container to an address of the host itself.
+    ToHost = 18, Passed, "to-host";
+    /// To a published port, but neither opens a connection nor belongs to a known one: it may be the
+    /// host's own.
+    NoFlow = 19, Passed, "no-flow";
+    /// Its time to live has run out: the host's stack answers.
+    TtlExpired = 20, Passed, "ttl-expired";
+    /// Larger than the way out takes: the host's stack answers.
+    TooBig = 21, Passed, "too-big";
+    /// No route to the destination: the host's stack answers.
+    Unroutable = 22, Passed, "unroutable";
+    /// Not understood, and from outside: left to the host's stack.
+    Unparsed = 23, Passed, "unparsed";
+    /// To a published port, but a socket of the host claims it.
+    HostSocket = 24, Passed, "host-socket";
+
+    /// A container sent with an address that is not its own.
+    Spoofed = 32, Dropped, "spoofed";
+    /// A container sent what can't be parsed.
+    Malformed = 33, Dropped, "malformed";
+    /// A container sent a protocol to the outside that is not translated.
+    Untranslatable = 34, Dropped, "untranslatable";
+    /// A container sent to the outside what neither opens a flow nor belongs to a known one.
+    NoFlowOut = 35, Dropped, "no-flow-out";
+    /// To another network, which only its published ports open.
+    OtherNetwork = 36, Dropped, "other-network";
+    /// From outside to a container's own address.
+    Unpublished = 37, Dropped, "unpublished";
+    /// No free source port towards this destination.
+    PortsExhausted = 38, Dropped, "ports-exhausted";
+    /// The flow table is full.
+    TableFull = 39, Dropped, "table-full";
+    /// The network forbids containers to talk to one another.
+    IccDisabled = 40, Dropped, "icc-disabled";
+    /// The network has no way out.
+    Internal = 41, Dropped, "internal";
+    /// The kernel refused to change the packet.
+    RewriteFailed = 42, Dropped, "rewrite-failed";
+    /// The uplink has no address to masquerade with.
+    NoSourceAddress = 43, Dropped, "no-source-address";
+    /// A published port leads to an endpoint that is gone.
+    NoEndpoint = 44, Dropped, "no-endpoint";
+    /// A fragment whose first fragment is not known.
+    Fragment = 45, Dropped, "fragment";
+    /// IPv6 from a container on a network without it.
+    NoIpv6 = 46, Dropped, "no-ipv6";
+}
+
+/// Reasons for which a program has a counter: numbers below this.
+pub const REASONS: u32 = 64;
+/// Counters in all.
+pub const COUNTERS: usize = REASONS as usize * Program::ALL.len();
+
+/// Index of the counter for a program's reason.
+#[inline(always)]
+pub const fn counter_index(program: Program, reason: Reason) -> u32 {
+    program as u32 * REASONS + reason as u32
+}
+
+/// A counter, kept per CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Counter {
+    /// Packets; a segmentation-offloaded packet counts once.
+    pub packets: u64,
+    /// Bytes, from the Ethernet header on.
+    pub bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_counter_and_a_name_of_its_own() {
+        let mut names = std::collections::HashSet::new();
+        for reason in Reason::ALL {
+            assert!((*reason as u32) < REASONS);
+            assert!(names.insert(reason.name()));
+            assert!(reason.meaning().ends_with('.'), "{reason:?}: {}", reason.meaning());
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Table sizes, unless the configuration says otherwise.
+
+/// Flow entries, two for each flow.
+pub const FLOWS: usize = 262_144;
+/// Published ports, one for each (address, port, protocol).
+pub const PORTS: usize = 131_072;
+/// Endpoints.
+pub const ENDPOINTS: usize = 16_384;
+/// Published ports and endpoints together.
+pub const MAPPINGS: usize = 2 * (PORTS + ENDPOINTS);
+/// Addresses of the host.
+pub const LOCALS: usize = 4_096;
+/// Source ports that are tried for one new flow before it is refused.
+pub const PORT_PROBES: u32 = 32;

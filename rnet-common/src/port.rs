@@ -1,0 +1,80 @@
+//! Published ports.
+
+use crate::addr::{Be16, Family};
+
+/// The key of a published port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct PortKey<A> {
+    /// The host address that it is published on; [`Family::any`] for every address of the host.
+    pub addr: A,
+    /// The host port.
+    pub port: Be16,
+    /// IP protocol number.
+    pub proto: u8,
+    _pad: u8,
+}
+
+impl<A: Family> PortKey<A> {
+    /// The key of `port` published on `addr`.
+    #[inline(always)]
+    pub fn new(addr: A, port: Be16, proto: u8) -> Self {
+        Self { addr, port, proto, _pad: 0 }
+    }
+}
+
+/// Where a published port leads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Backend<A> {
+    /// The container's address: a key of the endpoint map.
+    pub addr: A,
+    /// Index of the [`Mapping`] that this publication holds.
+    pub mapping: u32,
+    /// The mapping's generation.
+    pub generation: u32,
+    /// The container's port.
+    pub port: Be16,
+    _pad: [u8; 2],
+}
+
+impl<A: Family> Backend<A> {
+    /// A backend that is alive as long as `mapping` has this `generation`.
+    pub fn new(addr: A, port: Be16, mapping: u32, generation: u32) -> Self {
+        Self { addr, mapping, generation, port, _pad: [0; 2] }
+    }
+}
+
+/// What a flow owes its existence to: a published port, or an endpoint that may reach the outside.
+///
+/// Withdrawing or changing either gives the slot another generation, and every flow that it made is dead
+/// from the next packet on, whether or not anyone has removed it from the table yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Mapping {
+    /// 0 for a free slot. Never given out twice.
+    pub generation: u32,
+    _pad: u32,
+    /// Flows opened.
+    pub flows: u64,
+    /// Packets and bytes of flows that have ended, both directions. Those that live are in the flow table.
+    pub ended_packets: u64,
+    /// See `ended_packets`.
+    pub ended_bytes: u64,
+}
+
+impl Mapping {
+    /// A mapping that has made no flow yet.
+    pub fn new(generation: u32) -> Self {
+        Self { generation, ..Self::default() }
+    }
+}
+
+const _: () = {
+    use crate::addr::{Ip4, Ip6};
+    assert!(size_of::<PortKey<Ip4>>() == 8);
+    assert!(size_of::<PortKey<Ip6>>() == 20);
+    assert!(size_of::<Backend<Ip4>>() == 16);
+    assert!(size_of::<Backend<Ip6>>() == 28);
+    assert!(size_of::<Mapping>() == 32);
+};

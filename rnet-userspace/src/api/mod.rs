@@ -1,0 +1,1 @@
+//! The daemon's HTTP interface on a unix socket, and its client.

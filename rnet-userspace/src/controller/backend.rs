@@ -1,0 +1,240 @@
+//! What the controller needs of the host's network and of the datapath, as traits: `host::Kernel` and
+//! `datapath::Ebpf` are the real ones, the tests' fakes record what was asked and fail where told to.
+//!
+//! Every removal succeeds when there is nothing left to remove: undoing and healing call it without knowing
+//! how far things had come. Names of kernel objects are chosen by the controller and written to the store
+//! before they are made, so that an interrupted operation can be cleaned up from the record alone.
+
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Result;
+use ipnetwork::IpNetwork;
+
+use super::model::{Binding, HostPort, InterfaceAddr, MacAddr};
+
+/// A link as the kernel knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Interface index in the host's namespace.
+    pub index: u32,
+    /// Its Ethernet address.
+    pub mac: MacAddr,
+}
+
+/// A bridge to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BridgeSpec {
+    /// Interface name.
+    pub name: String,
+    /// The gateway's addresses with the subnets' prefix lengths.
+    pub addrs: Vec<InterfaceAddr>,
+    /// MTU; the kernel's default when absent.
+    pub mtu: Option<u32>,
+}
+
+/// A veth pair to be made: one end on the bridge, one inside a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VethSpec {
+    /// Name of the host's end.
+    pub host_name: String,
+    /// The bridge that the host's end is enslaved to.
+    pub bridge: String,
+    /// The namespace that the container's end is moved into.
+    pub netns: PathBuf,
+    /// Name of the container's end inside the namespace: `eth0`, `eth1`, …
+    pub name: String,
+    /// Ethernet address of the container's end.
+    pub mac: MacAddr,
+    /// Its addresses.
+    pub addrs: Vec<InterfaceAddr>,
+    /// Gateways of the default routes, at most one of each family.
+    pub gateways: Vec<IpAddr>,
+    /// MTU of both ends; the kernel's default when absent.
+    pub mtu: Option<u32>,
+}
+
+/// An interface that leads outside: not rnet's own, not loopback, not a bridge port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uplink {
+    /// Interface index.
+    pub index: u32,
+    /// Interface name.
+    pub name: String,
+}
+
+/// A host port that cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PortUnavailable {
+    /// A socket of the host has it.
+    #[error("failed to bind host port {}/{}: address already in use{}", sockaddr(.0), .0.protocol, holder(.1))]
+    InUse(HostPort, Option<String>),
+    /// The address is not the host's.
+    #[error("failed to bind host port {}/{}: cannot assign requested address", sockaddr(.0), .0.protocol)]
+    NotLocal(HostPort),
+    /// Anything else.
+    #[error("failed to bind host port {}/{}: {}", sockaddr(.0), .0.protocol, .1)]
+    Other(HostPort, String),
+}
+
+fn sockaddr(port: &HostPort) -> std::net::SocketAddr {
+    (port.addr, port.port).into()
+}
+
+fn holder(process: &Option<String>) -> String {
+    process.as_ref().map(|p| format!(" (held by {p})")).unwrap_or_default()
+}
+
+/// Sockets that hold host ports against the host's own programs until the datapath does. Dropping it lets go.
+pub trait PortHold: Send {}
+
+/// The host's network: namespaces, links, addresses, routes, sockets.
+pub trait Host: Send {
+    /// Makes a bridge, with forwarding on for this interface alone, and brings it up.
+    fn create_bridge(&self, spec: &BridgeSpec) -> Result<Link>;
+    /// The bridge of this name, if there is one. A link of another kind is an error.
+    fn find_bridge(&self, name: &str) -> Result<Option<Link>>;
+    /// The link of this name, if there is one.
+    fn find_link(&self, name: &str) -> Result<Option<Link>>;
+    /// Removes a link.
+    fn delete_link(&self, name: &str) -> Result<()>;
+    /// Makes a network namespace that `ip netns` shows as `name`, with its loopback up.
+    fn create_netns(&self, name: &str) -> Result<PathBuf>;
+    /// Where a namespace of this name is, or would be.
+    fn netns_path(&self, name: &str) -> PathBuf;
+    /// Whether `path` is a live network namespace.
+    fn netns_exists(&self, path: &Path) -> bool;
+    /// Removes a namespace made by [`Host::create_netns`]: the kernel ends it once no process is in it.
+    fn delete_netns(&self, name: &str) -> Result<()>;
+    /// Makes the veth pair, complete and up on both ends; a failure leaves nothing. Returns the host's end.
+    fn create_veth(&self, spec: &VethSpec) -> Result<Link>;
+    /// Destinations of the host's routes in all tables but `local`, the default routes left out.
+    fn routes(&self) -> Result<Vec<IpNetwork>>;
+    /// The host's own addresses, loopback included.
+    fn addresses(&self) -> Result<Vec<IpAddr>>;
+    /// The interfaces that lead outside. `own` are names of interfaces to leave out.
+    fn uplinks(&self, own: &[String]) -> Result<Vec<Uplink>>;
+    /// Takes host ports as a server would, all or none: bound, and listening where the protocol listens.
+    fn hold_ports(&self, ports: &[HostPort]) -> Result<Box<dyn PortHold>, PortUnavailable>;
+    /// The first and last port that the kernel gives to sockets that do not ask for one
+    /// (`net.ipv4.ip_local_port_range`).
+    fn ephemeral_ports(&self) -> Result<(u16, u16)>;
+}
+
+/// The policy of an endpoint's network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Containers of the network may talk to one another.
+    pub icc: bool,
+    /// The network has no way out.
+    pub internal: bool,
+    /// What leaves the host gets the uplink's address.
+    pub masquerade: bool,
+}
+
+/// An endpoint as the datapath needs to know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSpec {
+    /// Name of the host's end of the veth.
+    pub host_name: String,
+    /// The host's end.
+    pub ifindex: u32,
+    /// The bridge.
+    pub bridge: Link,
+    /// A number for the network, equal for endpoints on one network.
+    pub network: u32,
+    /// The container's interface.
+    pub mac: MacAddr,
+    /// The container's addresses, each with its gateway's: at most one of each family.
+    pub addrs: Vec<(IpAddr, Option<IpAddr>)>,
+    /// The network's policy.
+    pub policy: Policy,
+}
+
+/// Counts of one published port since it was published, both directions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct PortCount {
+    /// Flows opened.
+    pub flows: u64,
+    /// Packets carried.
+    pub packets: u64,
+    /// Bytes carried, from the IP header on.
+    pub bytes: u64,
+}
+
+/// What passed one program for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ReasonCount {
+    /// The program's name.
+    pub program: String,
+    /// `carried`, `passed` or `dropped`.
+    pub verdict: String,
+    /// The reason's name.
+    pub reason: String,
+    /// What the reason means.
+    pub meaning: String,
+    /// Packets; a segmentation-offloaded packet counts once.
+    pub packets: u64,
+    /// Bytes, from the Ethernet header on.
+    pub bytes: u64,
+}
+
+/// One direction of a tracked flow.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct FlowInfo {
+    /// `tcp`, `udp`, `icmp`, …
+    pub protocol: String,
+    /// Source of the packet that opened the flow.
+    pub src: std::net::SocketAddr,
+    /// Its destination.
+    pub dst: std::net::SocketAddr,
+    /// Its source after rewriting.
+    pub to_src: std::net::SocketAddr,
+    /// Its destination after rewriting.
+    pub to_dst: std::net::SocketAddr,
+    /// What the flow is for: the name of the reason that its packets are counted under.
+    pub kind: String,
+    /// `opening`, `established`, `closing`, … for TCP; `unreplied` or `replied` otherwise.
+    pub state: String,
+    /// Packets in both directions.
+    pub packets: u64,
+    /// Bytes in both directions, from the IP header on.
+    pub bytes: u64,
+    /// Seconds since the last packet.
+    pub idle: u64,
+    /// Seconds until it is forgotten if it stays idle.
+    pub timeout: u64,
+}
+
+/// The eBPF half: programs on interfaces, and the maps behind them. Whatever is added stays in force when the
+/// controller dies, and adding again what is there changes nothing.
+pub trait Datapath: Send {
+    /// Makes an endpoint known and puts `from_container` on its veth. Programs and entries of another
+    /// interface under the same address are replaced.
+    fn add_endpoint(&mut self, endpoint: &EndpointSpec) -> Result<()>;
+    /// Forgets an endpoint; flows that it opened are dead from the next packet on.
+    fn remove_endpoint(&mut self, endpoint: &EndpointSpec) -> Result<()>;
+    /// Publishes ports, all or none, and keeps host programs from binding them. A binding that is there
+    /// already with the same container address and port stays as it is, its flows included.
+    fn publish(&mut self, bindings: &[Binding]) -> Result<()>;
+    /// Withdraws ports; their flows are dead from the next packet on.
+    fn unpublish(&mut self, bindings: &[Binding]) -> Result<()>;
+    /// Puts `from_uplink` on exactly these interfaces.
+    fn set_uplinks(&mut self, uplinks: &[Uplink]) -> Result<()>;
+    /// Says which addresses are the host's own, exactly.
+    fn set_addresses(&mut self, addrs: &[IpAddr]) -> Result<()>;
+    /// Removes every endpoint and port that is not named here: what an interrupted run left behind.
+    fn retain(&mut self, endpoints: &[EndpointSpec], bindings: &[Binding]) -> Result<()>;
+    /// Forgets flows that are dead or have been idle for too long. Returns how many.
+    fn sweep(&mut self) -> Result<usize>;
+    /// Every counter that is not zero.
+    fn counters(&self) -> Result<Vec<ReasonCount>>;
+    /// The counts of these published ports, in their order.
+    fn port_counts(&self, bindings: &[Binding]) -> Result<Vec<PortCount>>;
+    /// The flows that are alive.
+    fn flows(&self) -> Result<Vec<FlowInfo>>;
+    /// Detaches every program and removes every map, pins and directories included.
+    fn destroy(&mut self) -> Result<()>;
+}

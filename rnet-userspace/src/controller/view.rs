@@ -1,0 +1,174 @@
+//! What the controller tells of itself. The API carries these as JSON.
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    backend::PortCount,
+    model::{Binding, InterfaceAddr, MacAddr},
+};
+
+/// A network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// `bridge`, `host` or `null`.
+    pub driver: String,
+    /// When it was created, as RFC 3339 with nanoseconds.
+    pub created: String,
+    /// The interface, for driver `bridge`.
+    pub bridge: Option<String>,
+    /// Its subnets.
+    pub subnets: Vec<SubnetView>,
+    /// No way out.
+    pub internal: bool,
+    /// Docker's flag.
+    pub attachable: bool,
+    /// Has an IPv6 subnet.
+    pub ipv6: bool,
+    /// Driver options.
+    pub options: BTreeMap<String, String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Containers on it, by container id.
+    pub containers: BTreeMap<String, NetworkMember>,
+}
+
+/// A network's subnet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubnetView {
+    /// The subnet.
+    pub subnet: IpNetwork,
+    /// Addresses are given from this part of it.
+    pub ip_range: Option<IpNetwork>,
+    /// The bridge's address.
+    pub gateway: IpAddr,
+}
+
+/// A container on a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkMember {
+    /// The container's name.
+    pub name: String,
+    /// The endpoint's id.
+    pub endpoint: String,
+    /// The interface's Ethernet address.
+    pub mac: MacAddr,
+    /// Its addresses.
+    pub addrs: Vec<InterfaceAddr>,
+}
+
+/// What a container is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ContainerState {
+    /// Its network is there; its process, if it has one, has not been started.
+    Created,
+    /// Its process runs, or it is a namespace without one.
+    Running,
+    /// Its process has ended.
+    Exited,
+}
+
+/// A container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Host name.
+    pub hostname: String,
+    /// What it is doing.
+    pub state: ContainerState,
+    /// Its process.
+    pub pid: Option<u32>,
+    /// The process's exit status, once it has ended.
+    pub exit_code: Option<i32>,
+    /// When it was created, as RFC 3339 with nanoseconds.
+    pub created: String,
+    /// When its process was started.
+    pub started: Option<String>,
+    /// When its process ended.
+    pub finished: Option<String>,
+    /// What it runs.
+    pub command: Vec<String>,
+    /// Removed as soon as its process ends.
+    pub remove: bool,
+    /// A directory that is the process's root.
+    pub rootfs: Option<PathBuf>,
+    /// The network namespace.
+    pub netns: PathBuf,
+    /// Directory with its `resolv.conf`, `hosts`, `hostname` and `log`.
+    pub dir: PathBuf,
+    /// Its interfaces.
+    pub endpoints: Vec<Endpoint>,
+    /// Published ports.
+    pub ports: Vec<Binding>,
+}
+
+/// A container's interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Name of the network.
+    pub network: String,
+    /// The network's id.
+    pub network_id: String,
+    /// Name inside the namespace.
+    pub interface: String,
+    /// Name of the host's end of the veth.
+    pub host_interface: String,
+    /// Ethernet address.
+    pub mac: MacAddr,
+    /// Addresses.
+    pub addrs: Vec<InterfaceAddr>,
+    /// The default routes' gateways.
+    pub gateways: Vec<IpAddr>,
+}
+
+/// A published port with its counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedPort {
+    /// Name of the container.
+    pub container: String,
+    /// The port.
+    pub binding: Binding,
+    /// What passed it.
+    pub count: PortCount,
+}
+
+/// The instance at a glance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The instance's name.
+    pub instance: String,
+    /// Version of the daemon.
+    pub version: String,
+    /// The daemon's process.
+    pub pid: u32,
+    /// Directory of the pinned maps and links.
+    pub pins: PathBuf,
+    /// Directory of the state.
+    pub state: PathBuf,
+    /// Interfaces that lead outside.
+    pub uplinks: Vec<String>,
+    /// Networks, predefined ones included.
+    pub networks: usize,
+    /// Containers.
+    pub containers: usize,
+    /// Containers that run.
+    pub running: usize,
+    /// Published ports.
+    pub ports: usize,
+    /// Tracked flows.
+    pub flows: usize,
+    /// Source ports given to masqueraded flows.
+    pub snat_ports: (u16, u16),
+}

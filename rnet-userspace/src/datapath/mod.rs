@@ -1,0 +1,1 @@
+//! What touches BPF: load, attach, pin, typed maps, expiry, counters.

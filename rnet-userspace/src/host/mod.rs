@@ -1,0 +1,1 @@
+//! What touches the kernel's network: netlink, namespaces, sysctl, resolv.conf, hosts, hostname.

@@ -1,0 +1,17 @@
+//! rnet's controller: container networks over netlink and eBPF.
+//!
+//! ```text
+//!  argv ─ cli ┐                                          ┌─ host      ── rtnetlink ─▶ netns, bridge, veth, routes
+//!             ├▶ api ─▶ controller ─ plan ─ apply ───────┼─ datapath  ── typed maps ─▶ pinned maps ◀─▶ rnet-ebpf
+//!  HTTP ──────┘                                          └─ store     ── one file on disk
+//! ```
+//!
+//! One direction only: `cli → api → controller → {host, datapath, store}`. The controller is given what touches
+//! the kernel as the traits of [`controller::backend`], so that its rules are tested without root.
+
+pub mod api;
+pub mod cli;
+pub mod controller;
+pub mod datapath;
+pub mod host;
+pub mod store;
