@@ -101,9 +101,6 @@ reasons! {
     Bridged = 17, Passed, "bridged";
     /// From a container to an address of the host itself.
     ToHost = 18, Passed, "to-host";
-    /// To a published port, but neither opens a connection nor belongs to a known one: it may be the
-    /// host's own.
-    NoFlow = 19, Passed, "no-flow";
     /// Its time to live has run out: the host's stack answers.
     TtlExpired = 20, Passed, "ttl-expired";
     /// Larger than the way out takes: the host's stack answers.
@@ -145,6 +142,10 @@ reasons! {
     Fragment = 45, Dropped, "fragment";
     /// IPv6 from a container on a network without it.
     NoIpv6 = 46, Dropped, "no-ipv6";
+    /// A container sent from or to a loopback address.
+    Martian = 47, Dropped, "martian";
+    /// To a published port with its time to live run out.
+    TtlExceeded = 48, Dropped, "ttl-exceeded";
 }
 
 /// Reasons for which a program has a counter: numbers below this.

@@ -135,7 +135,8 @@ pub struct Flow<A> {
     pub flags: u8,
     /// The [`crate::Reason`] under which packets of this half are counted.
     pub carried: Carried,
-    _pad: [u8; 5],
+    #[doc(hidden)]
+    pub _pad: [u8; 5],
 }
 
 impl<A: Family> Flow<A> {

@@ -24,7 +24,7 @@ pub use addr::{Be16, Family, Ip4, Ip6, Mac};
 pub use counter::{Counter, Program, Reason};
 pub use endpoint::{Endpoint, EndpointFlags};
 pub use flow::{Carried, Flow, FlowKey, Side, Tuple};
-pub use port::{Backend, Mapping, PortKey};
+pub use port::{Backend, HeldKey, Mapping, PortKey};
 pub use settings::Settings;
 
 /// Version of the layout of every shared map. It is part of the path under which maps are pinned

@@ -6,7 +6,7 @@ use crate::{
     counter::Counter,
     endpoint::Endpoint,
     flow::{Flow, FlowKey},
-    port::{Backend, Mapping, PortKey},
+    port::{Backend, HeldKey, Mapping, PortKey},
     settings::Settings,
 };
 
@@ -19,6 +19,6 @@ macro_rules! pod {
     )+};
 }
 
-pod!(Ip4, Ip6, Counter, Mapping, Settings);
+pod!(Ip4, Ip6, Counter, HeldKey, Mapping, Settings);
 pod!(Endpoint<Ip4>, Endpoint<Ip6>, Flow<Ip4>, Flow<Ip6>, FlowKey<Ip4>, FlowKey<Ip6>);
 pod!(Backend<Ip4>, Backend<Ip6>, PortKey<Ip4>, PortKey<Ip6>);

@@ -45,6 +45,19 @@ impl<A: Family> Backend<A> {
     }
 }
 
+/// The key of the table of held ports: a host program that binds every address clashes with a port that is
+/// published on any single one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct HeldKey {
+    /// The host port.
+    pub port: Be16,
+    /// IP protocol number.
+    pub proto: u8,
+    /// 1 for IPv6, 0 for IPv4.
+    pub v6: u8,
+}
+
 /// What a flow owes its existence to: a published port, or an endpoint that may reach the outside.
 ///
 /// Withdrawing or changing either gives the slot another generation, and every flow that it made is dead
@@ -76,5 +89,6 @@ const _: () = {
     assert!(size_of::<PortKey<Ip6>>() == 20);
     assert!(size_of::<Backend<Ip4>>() == 16);
     assert!(size_of::<Backend<Ip6>>() == 28);
+    assert!(size_of::<HeldKey>() == 4);
     assert!(size_of::<Mapping>() == 32);
 };

@@ -1,2 +1,49 @@
-//! x
+//! rnet's datapath. Programs are named from the container's side:
+//!
+//! | program | hook | what it sees |
+//! |---|---|---|
+//! | `from_container` | tcx ingress of a container's host-side veth | all that a container sends |
+//! | `from_uplink` | tcx ingress of an uplink | all that arrives from outside |
+//! | `sock_bind4`, `sock_bind6` | cgroup `bind` | host programs that want a port |
+//!
+//! A packet's way reads top to bottom in [`container`] and [`uplink`]: parse, conntrack, policy, NAT, deliver.
+//! Here a [`Reason`] becomes a verdict, and nowhere else.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#[cfg(target_arch = "bpf")]
+mod conntrack;
+#[cfg(target_arch = "bpf")]
+mod container;
+#[cfg(target_arch = "bpf")]
+mod deliver;
+#[cfg(target_arch = "bpf")]
+mod maps;
+#[cfg(target_arch = "bpf")]
+mod nat;
+#[cfg(target_arch = "bpf")]
+mod packet;
+#[cfg(target_arch = "bpf")]
+mod programs;
+#[cfg(target_arch = "bpf")]
+mod rewrite;
+#[cfg(target_arch = "bpf")]
+mod skb;
+#[cfg(target_arch = "bpf")]
+mod socket;
+#[cfg(target_arch = "bpf")]
+mod uplink;
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier refuses a program that could come here.
+    loop {}
+}
+
+#[cfg(target_arch = "bpf")]
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[cfg(not(target_arch = "bpf"))]
 fn main() {}

@@ -1,0 +1,203 @@
+//! The way out: into a container, or to the next hop.
+
+use aya_ebpf::{
+    bindings::{
+        BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_SRC_ADDR, BPF_FIB_LKUP_RET_SUCCESS,
+        BPF_FIB_LKUP_RET_UNSUPP_LWT, BPF_FIB_LOOKUP_SKIP_NEIGH, BPF_FIB_LOOKUP_SRC,
+        bpf_fib_lookup as FibLookup, bpf_redir_neigh as NextHop,
+    },
+    helpers::generated::{bpf_fib_lookup, bpf_redirect_neigh, bpf_redirect_peer},
+};
+use rnet_common::{Endpoint, Family, Flow, Ip4, Reason, Tuple, flow::flow_flags};
+
+use crate::{
+    conntrack, maps,
+    nat::Net,
+    packet::{self, Packet},
+    programs::Outcome,
+    rewrite,
+    skb::{ETH_LEN, Skb},
+};
+
+/// A packet that rnet has carried: what to count it under, and the TC action that sends it on its way.
+pub(crate) struct Carried {
+    pub(crate) reason: u8,
+    pub(crate) action: i32,
+}
+
+/// The part of a flow entry that says how to deliver into an endpoint's container.
+#[inline(always)]
+pub(crate) fn into<A: Family>(endpoint: &Endpoint<A>) -> Flow<A> {
+    Flow {
+        to_ifindex: endpoint.ifindex,
+        mac: endpoint.mac,
+        gateway_mac: endpoint.gateway_mac,
+        ..Flow::default()
+    }
+}
+
+/// Sends a packet of a known flow on its way.
+#[inline(always)]
+pub(crate) fn carry<A: Net>(skb: Skb, packet: &Packet<A>, entry: *mut Flow<A>) -> Outcome {
+    conntrack::touch(entry, packet, skb.len() - ETH_LEN as u32);
+    // SAFETY: an entry of the flow table, readable while the program runs. The controller and other CPUs write
+    // only the fields that `touch` does.
+    forward(skb, packet, unsafe { &*entry })
+}
+
+/// Rewrites a packet as its flow says and sends it on its way.
+#[inline(always)]
+pub(crate) fn forward<A: Net>(skb: Skb, packet: &Packet<A>, flow: &Flow<A>) -> Outcome {
+    if !flow.is(flow_flags::TO_CONTAINER) {
+        if packet.ttl <= 1 {
+            return Err(Reason::TtlExpired);
+        }
+        let route = Route::find(skb, packet, &flow.to, flow.to_ifindex)?;
+        return out(skb, packet, flow, &route);
+    }
+    if packet.ttl <= 1 {
+        return Err(Reason::TtlExceeded);
+    }
+    rewrite::translate(skb, packet, &flow.to, packet.ttl - 1)?;
+    rewrite::frame(skb, flow.mac, flow.gateway_mac)?;
+    Ok(Carried { reason: flow.carried, action: redirect_peer(skb, flow.to_ifindex) })
+}
+
+/// Rewrites a packet as its flow says and sends it along a route.
+#[inline(always)]
+pub(crate) fn out<A: Net>(skb: Skb, packet: &Packet<A>, flow: &Flow<A>, route: &Route) -> Outcome {
+    rewrite::translate(skb, packet, &flow.to, packet.ttl - 1)?;
+    Ok(Carried { reason: flow.carried, action: route.redirect() })
+}
+
+/// Gives a packet to a neighbour on the same network, as the bridge would: nothing in it changes.
+#[inline(always)]
+pub(crate) fn switch<A: Family>(skb: Skb, target: &Endpoint<A>) -> Outcome {
+    let (to, from) = packet::macs(skb).ok_or(Reason::Malformed)?;
+    // A packet that was sent by way of the gateway carries the gateway's address.
+    if to != target.mac {
+        rewrite::frame(skb, target.mac, from)?;
+    }
+    Ok(Carried { reason: Reason::Switched as u8, action: redirect_peer(skb, target.ifindex) })
+}
+
+/// Into the namespace at the other end of a veth, without a pass through the host's queues. Legal only from an
+/// ingress hook.
+#[inline(always)]
+fn redirect_peer(skb: Skb, ifindex: u32) -> i32 {
+    skb.set_for_host();
+    // SAFETY: takes integers; the kernel checks the interface when it acts on the verdict.
+    unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
+}
+
+/// A route: the interface and the next hop.
+pub(crate) struct Route {
+    fib: FibLookup,
+}
+
+impl Route {
+    /// The route for a packet with tuple `to` that came in through the bridge `from`. What the host's stack
+    /// answers better (no route, too large) is its own reason.
+    #[inline(always)]
+    pub(crate) fn find<A: Net>(
+        skb: Skb,
+        packet: &Packet<A>,
+        to: &Tuple<A>,
+        from: u32,
+    ) -> Result<Self, Reason> {
+        Self::look_up(skb, packet, to, from, BPF_FIB_LOOKUP_SKIP_NEIGH)
+    }
+
+    /// The same, and the source address that the host would use on it.
+    #[inline(always)]
+    pub(crate) fn find_with_source<A: Net>(
+        skb: Skb,
+        packet: &Packet<A>,
+        to: &Tuple<A>,
+        from: u32,
+    ) -> Result<Self, Reason> {
+        Self::look_up(skb, packet, to, from, BPF_FIB_LOOKUP_SKIP_NEIGH | BPF_FIB_LOOKUP_SRC)
+    }
+
+    #[inline(always)]
+    fn look_up<A: Net>(
+        skb: Skb,
+        packet: &Packet<A>,
+        to: &Tuple<A>,
+        from: u32,
+        flags: u32,
+    ) -> Result<Self, Reason> {
+        // SAFETY: integers and unions of integers.
+        let mut fib: FibLookup = unsafe { maps::zeroed() };
+        fib.ifindex = from;
+        fib.l4_protocol = packet.proto;
+        fib.sport = to.sport.wire();
+        fib.dport = to.dport.wire();
+        A::fill(&mut fib, to);
+        // SAFETY: a valid context, and a structure of the length given.
+        let found =
+            unsafe { bpf_fib_lookup(skb.as_ptr().cast(), &mut fib, size_of::<FibLookup>() as i32, flags) };
+        const SUCCESS: i64 = BPF_FIB_LKUP_RET_SUCCESS as i64;
+        const FRAG_NEEDED: i64 = BPF_FIB_LKUP_RET_FRAG_NEEDED as i64;
+        const NO_SRC_ADDR: i64 = BPF_FIB_LKUP_RET_NO_SRC_ADDR as i64;
+        const UNSUPP_LWT: i64 = BPF_FIB_LKUP_RET_UNSUPP_LWT as i64;
+        match found {
+            SUCCESS => Ok(Self { fib }),
+            FRAG_NEEDED => Err(Reason::TooBig),
+            NO_SRC_ADDR => Err(Reason::NoSourceAddress),
+            // The stack would encapsulate it, with the container's own address inside.
+            UNSUPP_LWT => Err(Reason::Untranslatable),
+            _ => Err(Reason::Unroutable),
+        }
+    }
+
+    /// The interface.
+    #[inline(always)]
+    pub(crate) fn ifindex(&self) -> u32 {
+        self.fib.ifindex
+    }
+
+    /// The source address that the host would use.
+    #[inline(always)]
+    pub(crate) fn source<A: Net>(&self) -> Result<A, Reason> {
+        let source = A::source(&self.fib);
+        if source == A::any() { Err(Reason::NoSourceAddress) } else { Ok(source) }
+    }
+
+    /// To the next hop's neighbour, which the kernel resolves.
+    #[inline(always)]
+    fn redirect(&self) -> i32 {
+        // SAFETY: integers.
+        let mut hop: NextHop = unsafe { maps::zeroed() };
+        hop.nh_family = self.fib.family as u32;
+        // SAFETY: the widest member of a union of integers, all of it initialised. The look-up has put the next
+        // hop in place of the destination, of whichever family it is.
+        hop.__bindgen_anon_1.ipv6_nh = unsafe { self.fib.__bindgen_anon_4.ipv6_dst };
+        // SAFETY: a structure of the length given.
+        unsafe { bpf_redirect_neigh(self.fib.ifindex, &mut hop, size_of::<NextHop>() as i32, 0) as i32 }
+    }
+}
+
+/// A family's part in route look-up.
+pub(crate) trait Routed: Family {
+    /// Fills in family and addresses.
+    fn fill(fib: &mut FibLookup, tuple: &Tuple<Self>);
+    /// Reads the source address.
+    fn source(fib: &FibLookup) -> Self;
+}
+
+impl Routed for Ip4 {
+    #[inline(always)]
+    fn fill(fib: &mut FibLookup, tuple: &Tuple<Self>) {
+        const AF_INET: u8 = 2;
+        fib.family = AF_INET;
+        fib.__bindgen_anon_3.ipv4_src = tuple.src.wire();
+        fib.__bindgen_anon_4.ipv4_dst = tuple.dst.wire();
+    }
+
+    #[inline(always)]
+    fn source(fib: &FibLookup) -> Self {
+        // SAFETY: a union of integers, initialised.
+        Self::from_wire(unsafe { fib.__bindgen_anon_3.ipv4_src })
+    }
+}

@@ -1,0 +1,216 @@
+//! Every map, behind functions that keep its rules.
+
+use core::{
+    mem::MaybeUninit,
+    ptr::addr_of_mut,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use aya_ebpf::{
+    bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
+    btf_maps::{Array, HashMap, PerCpuArray},
+    macros::btf_map,
+};
+use rnet_common::{
+    Backend, Counter, Endpoint, Family, Flow, FlowKey, HeldKey, Ip4, Mapping, PortKey, Program, Settings,
+    counter::{COUNTERS, REASONS},
+    limits,
+};
+
+/// Memory is taken for entries that exist, not for the table's limit.
+const SPARSE: usize = BPF_F_NO_PREALLOC as usize;
+
+type Flows<A> = HashMap<FlowKey<A>, Flow<A>, { limits::FLOWS }, SPARSE>;
+type Ports<A> = HashMap<PortKey<A>, Backend<A>, { limits::PORTS }, SPARSE>;
+type Endpoints<A> = HashMap<A, Endpoint<A>, { limits::ENDPOINTS }, SPARSE>;
+type Locals<A> = HashMap<A, u32, { limits::LOCALS }, SPARSE>;
+
+#[btf_map]
+static FLOWS4: Flows<Ip4> = HashMap::new();
+#[btf_map]
+static PORTS4: Ports<Ip4> = HashMap::new();
+#[btf_map]
+static ENDPOINTS4: Endpoints<Ip4> = HashMap::new();
+/// The host's own addresses; the value is not used.
+#[btf_map]
+static LOCALS4: Locals<Ip4> = HashMap::new();
+/// Interfaces that carry `from_uplink`; the value is not used.
+#[btf_map]
+static UPLINKS: HashMap<u32, u32, { limits::LOCALS }, SPARSE> = HashMap::new();
+/// How many addresses each port is published on.
+#[btf_map]
+static HELD: HashMap<HeldKey, u32, { limits::PORTS }, SPARSE> = HashMap::new();
+#[btf_map]
+static MAPPINGS: Array<Mapping, { limits::MAPPINGS }> = Array::new();
+#[btf_map]
+static SETTINGS: Array<Settings, 1> = Array::new();
+#[btf_map]
+static COUNTS: PerCpuArray<Counter, COUNTERS> = PerCpuArray::new();
+
+/// A family's tables.
+pub(crate) trait Tables: Family {
+    fn flows() -> &'static Flows<Self>;
+    fn ports() -> &'static Ports<Self>;
+    fn endpoints() -> &'static Endpoints<Self>;
+    fn locals() -> &'static Locals<Self>;
+}
+
+impl Tables for Ip4 {
+    #[inline(always)]
+    fn flows() -> &'static Flows<Self> {
+        &FLOWS4
+    }
+
+    #[inline(always)]
+    fn ports() -> &'static Ports<Self> {
+        &PORTS4
+    }
+
+    #[inline(always)]
+    fn endpoints() -> &'static Endpoints<Self> {
+        &ENDPOINTS4
+    }
+
+    #[inline(always)]
+    fn locals() -> &'static Locals<Self> {
+        &LOCALS4
+    }
+}
+
+/// What came of inserting an entry that must be new.
+pub(crate) enum Inserted {
+    Yes,
+    /// There is one already.
+    Exists,
+    /// The table is full, or there is no memory.
+    Full,
+}
+
+/// A flow entry, in the table. It stays readable for the program's run even if it is removed meanwhile: the
+/// table frees entries only after a grace period (`BPF_F_NO_PREALLOC`).
+#[inline(always)]
+pub(crate) fn flow<A: Tables>(key: &FlowKey<A>) -> Option<*mut Flow<A>> {
+    A::flows().get_ptr_mut(key)
+}
+
+/// Inserts a flow entry unless there is one with its key.
+#[inline(always)]
+pub(crate) fn insert_flow<A: Tables>(key: &FlowKey<A>, flow: &Flow<A>) -> Inserted {
+    const EEXIST: i32 = -17;
+    match A::flows().insert(key, flow, BPF_NOEXIST as u64) {
+        Ok(()) => Inserted::Yes,
+        Err(EEXIST) => Inserted::Exists,
+        Err(_) => Inserted::Full,
+    }
+}
+
+/// Removes a flow entry.
+#[inline(always)]
+pub(crate) fn remove_flow<A: Tables>(key: &FlowKey<A>) {
+    // There may be none: a twin that another CPU has removed.
+    let _ = A::flows().remove(key);
+}
+
+/// The endpoint with this address.
+#[inline(always)]
+pub(crate) fn endpoint<A: Tables>(addr: A) -> Option<&'static Endpoint<A>> {
+    // SAFETY: as for `flow`: entries are not reused while a program runs. The controller replaces an entry whole.
+    unsafe { A::endpoints().get(addr) }
+}
+
+/// Whether the address is one of the host's own.
+#[inline(always)]
+pub(crate) fn is_local<A: Tables>(addr: A) -> bool {
+    A::locals().get_ptr(addr).is_some()
+}
+
+/// Where a port leads that is published on this address of the host, or on all of them.
+#[inline(always)]
+pub(crate) fn published<A: Tables>(
+    addr: A,
+    port: rnet_common::Be16,
+    proto: u8,
+) -> Option<&'static Backend<A>> {
+    // SAFETY: as for `endpoint`.
+    unsafe { A::ports().get(PortKey::new(addr, port, proto)) }
+        // SAFETY: as for `endpoint`.
+        .or_else(|| unsafe { A::ports().get(PortKey::new(A::any(), port, proto)) })
+}
+
+/// Whether the port is published on any address of the family.
+#[inline(always)]
+pub(crate) fn is_held(port: rnet_common::Be16, proto: u8, v6: bool) -> bool {
+    HELD.get_ptr(HeldKey { port, proto, v6: v6 as u8 }).is_some()
+}
+
+/// Whether the interface is an uplink: replies that arrive there are translated.
+#[inline(always)]
+pub(crate) fn is_uplink(ifindex: u32) -> bool {
+    UPLINKS.get_ptr(ifindex).is_some()
+}
+
+/// Whether the mapping is still of this generation.
+#[inline(always)]
+pub(crate) fn is_current(mapping: u32, generation: u32) -> bool {
+    MAPPINGS.get(mapping).is_some_and(|m| m.generation == generation)
+}
+
+/// Notes that a mapping made a flow.
+#[inline(always)]
+pub(crate) fn note_opened(mapping: u32) {
+    if let Some(mapping) = MAPPINGS.get_ptr_mut(mapping) {
+        // SAFETY: a pointer into an array map, whose slots live as long as the map.
+        add(unsafe { addr_of_mut!((*mapping).flows) }, 1);
+    }
+}
+
+/// Keeps the counts of a flow entry that is removed.
+#[inline(always)]
+pub(crate) fn note_ended<A: Family>(flow: &Flow<A>) {
+    if !is_current(flow.mapping, flow.generation) {
+        return;
+    }
+    if let Some(mapping) = MAPPINGS.get_ptr_mut(flow.mapping) {
+        // SAFETY: as in `note_opened`.
+        add(unsafe { addr_of_mut!((*mapping).ended_packets) }, flow.packets);
+        // SAFETY: as in `note_opened`.
+        add(unsafe { addr_of_mut!((*mapping).ended_bytes) }, flow.bytes);
+    }
+}
+
+/// The settings.
+#[inline(always)]
+pub(crate) fn settings() -> Option<&'static Settings> {
+    SETTINGS.get(0)
+}
+
+/// Counts a packet of `bytes` under a program's reason.
+#[inline(always)]
+pub(crate) fn count(program: Program, reason: u8, bytes: u32) {
+    let index = program as u32 * REASONS + reason as u32 % REASONS;
+    if let Some(counter) = COUNTS.get_ptr_mut(index) {
+        // SAFETY: this CPU's slot, which no other CPU writes; TC programs run with bottom halves off, so that
+        // they do not interrupt one another.
+        unsafe {
+            (*counter).packets += 1;
+            (*counter).bytes += bytes as u64;
+        }
+    }
+}
+
+/// Adds to a number in a map that other CPUs may add to.
+#[inline(always)]
+pub(crate) fn add(number: *mut u64, by: u64) {
+    // SAFETY: callers pass a field of a map value: aligned, and alive while the program runs.
+    unsafe { AtomicU64::from_ptr(number) }.fetch_add(by, Relaxed);
+}
+
+/// A zeroed kernel structure: helpers that fill parts of one read all of it.
+///
+/// # Safety
+/// All zeroes must be a value of `T`.
+#[inline(always)]
+pub(crate) unsafe fn zeroed<T>() -> T {
+    // SAFETY: the caller's promise.
+    unsafe { MaybeUninit::zeroed().assume_init() }
+}

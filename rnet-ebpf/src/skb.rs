@@ -1,0 +1,154 @@
+//! The kernel's packet buffer. All pointer arithmetic on packets is here.
+
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
+    helpers::generated::{bpf_l4_csum_replace, bpf_skb_change_type, bpf_skb_pull_data, bpf_skb_store_bytes},
+    programs::TcContext,
+};
+use rnet_common::Mac;
+
+/// Length of an Ethernet header without tags.
+pub(crate) const ETH_LEN: usize = 14;
+
+/// `skb->pkt_type` of a packet for this host (`PACKET_HOST`, linux/if_packet.h).
+const PACKET_HOST: u32 = 0;
+
+/// A type of which every bit pattern is a value, and which a packet may hold.
+///
+/// # Safety
+/// Implementors are integers or `repr(transparent)` around integers.
+pub(crate) unsafe trait Wire: Copy {}
+// SAFETY: an integer.
+unsafe impl Wire for u8 {}
+// SAFETY: an integer.
+unsafe impl Wire for u16 {}
+// SAFETY: an integer.
+unsafe impl Wire for u32 {}
+// SAFETY: an array of integers.
+unsafe impl Wire for [u32; 4] {}
+// SAFETY: `repr(transparent)` around an array of integers.
+unsafe impl Wire for Mac {}
+
+/// A packet in a TC program.
+#[derive(Clone, Copy)]
+pub(crate) struct Skb(*mut __sk_buff);
+
+impl Skb {
+    #[inline(always)]
+    pub(crate) fn new(ctx: &TcContext) -> Self {
+        Self(ctx.skb.skb)
+    }
+
+    #[inline(always)]
+    pub(crate) fn as_ptr(self) -> *mut __sk_buff {
+        self.0
+    }
+
+    /// Length of the frame in bytes, Ethernet header included.
+    #[inline(always)]
+    pub(crate) fn len(self) -> u32 {
+        // SAFETY: the kernel passes a valid context, which outlives the program's run.
+        unsafe { (*self.0).len }
+    }
+
+    /// Interface whose hook this is.
+    #[inline(always)]
+    pub(crate) fn ifindex(self) -> u32 {
+        // SAFETY: as in `len`.
+        unsafe { (*self.0).ifindex }
+    }
+
+    /// EtherType in network byte order, past any VLAN tag.
+    #[inline(always)]
+    pub(crate) fn protocol(self) -> u32 {
+        // SAFETY: as in `len`.
+        unsafe { (*self.0).protocol }
+    }
+
+    /// Whether the frame carries a VLAN tag. `__netif_receive_skb_core` has moved it out of the frame.
+    #[inline(always)]
+    pub(crate) fn is_vlan(self) -> bool {
+        // SAFETY: as in `len`.
+        unsafe { (*self.0).vlan_present != 0 }
+    }
+
+    /// Makes the first `len` bytes readable; false if the packet is shorter.
+    #[inline(always)]
+    pub(crate) fn pull(self, len: usize) -> bool {
+        let (data, end) = self.bounds();
+        // SAFETY: a valid context; pointers into the packet are not kept across this call.
+        data + len <= end || unsafe { bpf_skb_pull_data(self.0, len as u32) } == 0
+    }
+
+    /// Reads a field at `offset` from the start of the frame.
+    #[inline(always)]
+    pub(crate) fn read<T: Wire>(self, offset: usize) -> Option<T> {
+        let (data, end) = self.bounds();
+        if data + offset + size_of::<T>() > end {
+            return None;
+        }
+        // SAFETY: the line above keeps the read inside the packet, which the verifier checks again. Fields are
+        // read as words although the packet may lie at any address: the verifier accepts that only where the
+        // machine reads such words whole (CONFIG_HAVE_EFFICIENT_UNALIGNED_ACCESS), and every bit pattern is a
+        // value of a `Wire`.
+        Some(unsafe { *((data + offset) as *const T) })
+    }
+
+    /// Overwrites the packet at `offset`. Checksums are the caller's affair.
+    #[inline(always)]
+    pub(crate) fn write<T>(self, offset: usize, value: &T) -> bool {
+        // SAFETY: a valid context, and a value of as many bytes as are said; the helper checks the offset.
+        unsafe {
+            bpf_skb_store_bytes(
+                self.0.cast(),
+                offset as u32,
+                core::ptr::from_ref(value).cast(),
+                size_of::<T>() as u32,
+                0,
+            ) == 0
+        }
+    }
+
+    /// Adjusts the transport checksum at `offset` for a change of addresses, which it covers through the
+    /// pseudo header: `difference` is folded ([`rnet_common::checksum`]).
+    #[inline(always)]
+    pub(crate) fn adjust_for_addresses(self, offset: usize, difference: u16, udp: bool) -> bool {
+        let flags = u64::from(BPF_F_PSEUDO_HDR) | mangled(udp);
+        // SAFETY: a valid context; the helper checks the offset. A size of 0 says that `to` is a difference.
+        unsafe { bpf_l4_csum_replace(self.0, offset as u32, 0, difference as u64, flags) == 0 }
+    }
+
+    /// Adjusts the transport checksum at `offset` for a word that changed in what it covers directly.
+    #[inline(always)]
+    pub(crate) fn adjust_for_word(self, offset: usize, from: u32, to: u32, udp: bool) -> bool {
+        let flags = size_of::<u32>() as u64 | mangled(udp);
+        // SAFETY: as in `adjust_for_addresses`.
+        unsafe { bpf_l4_csum_replace(self.0, offset as u32, from as u64, to as u64, flags) == 0 }
+    }
+
+    /// Marks the packet as one for the receiver's own stack.
+    ///
+    /// A bridge port receives frames for other addresses (`PACKET_OTHERHOST`), which IP drops. Since Linux 6.15
+    /// `bpf_redirect_peer` sees to this itself.
+    #[inline(always)]
+    pub(crate) fn set_for_host(self) {
+        // SAFETY: a valid context.
+        let pkt_type = unsafe { (*self.0).pkt_type };
+        if pkt_type != PACKET_HOST {
+            // SAFETY: a valid context. It can fail only for types that a received packet does not have.
+            unsafe { bpf_skb_change_type(self.0, PACKET_HOST) };
+        }
+    }
+
+    #[inline(always)]
+    fn bounds(self) -> (usize, usize) {
+        // SAFETY: as in `len`.
+        unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) }
+    }
+}
+
+/// A UDP checksum of zero means none (RFC 768): the kernel then leaves it, and writes a computed zero as 0xffff.
+#[inline(always)]
+fn mangled(udp: bool) -> u64 {
+    if udp { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 }
+}

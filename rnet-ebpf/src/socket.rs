@@ -1,0 +1,94 @@
+//! What the host's own programs ask of sockets.
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::bpf_sock_addr,
+    helpers::generated::{bpf_get_netns_cookie, bpf_set_retval},
+    programs::SockAddrContext,
+};
+use rnet_common::{Be16, Family, Ip4, PortKey, flow::proto};
+
+use crate::maps::{self, Tables};
+
+/// Verdicts of a cgroup program.
+const DENY: i32 = 0;
+const ALLOW: i32 = 1;
+
+/// `bind` to an IPv4 address.
+#[inline(always)]
+pub(crate) fn bind4(ctx: &SockAddrContext) -> i32 {
+    let Some((port, proto)) = wanted(ctx) else { return ALLOW };
+    // SAFETY: the kernel passes a valid context.
+    let addr = Ip4::from_wire(unsafe { (*ctx.sock_addr).user_ip4 });
+    answer(is_published(addr, port, proto))
+}
+
+/// `bind` to an IPv6 address. A socket bound to `::` takes IPv4 too, unless it is IPV6_V6ONLY, which does not
+/// show here: it is treated as one that does.
+#[inline(always)]
+pub(crate) fn bind6(ctx: &SockAddrContext) -> i32 {
+    let Some((port, proto)) = wanted(ctx) else { return ALLOW };
+    let addr = user_ip6(ctx.sock_addr);
+    const MAPPED: u32 = 0xffffu32.to_be();
+    answer(match addr {
+        [0, 0, 0, 0] => maps::is_held(port, proto, true) || maps::is_held(port, proto, false),
+        [0, 0, MAPPED, v4] => is_published(Ip4::from_wire(v4), port, proto),
+        _ => false,
+    })
+}
+
+#[inline(always)]
+fn user_ip6(ctx: *mut bpf_sock_addr) -> [u32; 4] {
+    // SAFETY: the kernel passes a valid context. Each word is read by itself, as the verifier demands of this
+    // field; a volatile read keeps the compiler from joining them.
+    unsafe {
+        let words = &raw const (*ctx).user_ip6;
+        let words: *const u32 = words.cast();
+        [
+            words.read_volatile(),
+            words.add(1).read_volatile(),
+            words.add(2).read_volatile(),
+            words.add(3).read_volatile(),
+        ]
+    }
+}
+
+/// The port and protocol asked for, if it is one that can be published, in the namespace that rnet serves.
+#[inline(always)]
+fn wanted(ctx: &SockAddrContext) -> Option<(Be16, u8)> {
+    // SAFETY: the kernel passes a valid context.
+    let cookie = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
+    if maps::settings()?.netns_cookie != cookie {
+        return None;
+    }
+    // SAFETY: as above. The field holds a port in network byte order in a word.
+    let port = Be16::from_wire(unsafe { (*ctx.sock_addr).user_port } as u16);
+    const IPPROTO_MPTCP: u32 = 262;
+    // SAFETY: as above.
+    let proto = match unsafe { (*ctx.sock_addr).protocol } {
+        IPPROTO_MPTCP => proto::TCP,
+        protocol => protocol as u8,
+    };
+    (port != Be16::ZERO).then_some((port, proto))
+}
+
+/// Whether a bind to this address would take a published port.
+#[inline(always)]
+fn is_published<A: Tables>(addr: A, port: Be16, proto: u8) -> bool {
+    if addr == A::any() {
+        return maps::is_held(port, proto, A::V6);
+    }
+    A::ports().get_ptr(PortKey::new(addr, port, proto)).is_some()
+        || A::ports().get_ptr(PortKey::new(A::any(), port, proto)).is_some()
+}
+
+#[inline(always)]
+fn answer(taken: bool) -> i32 {
+    const EADDRINUSE: i32 = 98;
+    if !taken {
+        return ALLOW;
+    }
+    // SAFETY: takes an integer.
+    unsafe { bpf_set_retval(-EADDRINUSE) };
+    DENY
+}
