@@ -13,7 +13,7 @@ use super::{
 };
 use crate::store::{
     Store,
-    schema::{Phase, State},
+    schema::{Container, Network, Phase, State},
 };
 
 /// All that steps act on.
@@ -184,19 +184,15 @@ fn both(failed: Error, undoing: Vec<Error>) -> Error {
 
 /// Instead of striking a record out, notes that its object is to be removed.
 fn keep_record(step: Step) -> Step {
-    match step {
-        Step::SaveNetwork(Change { before: Some(mut record), after: None }) => {
-            let before = record.clone();
-            record.phase = Phase::Removing;
-            Step::SaveNetwork(Change { before: Some(before), after: Some(record) })
-        }
-        Step::SaveContainer(Change { before: Some(mut record), after: None }) => {
-            let before = record.clone();
-            record.phase = Phase::Removing;
-            Step::SaveContainer(Change { before: Some(before), after: Some(record) })
-        }
-        other => other,
+    if let Step::SaveNetwork(Change { before: Some(record), after: None }) = &step {
+        let removing = Network { phase: Phase::Removing, ..*record.clone() };
+        return Step::SaveNetwork(Change::replace(*record.clone(), removing));
     }
+    if let Step::SaveContainer(Change { before: Some(record), after: None }) = &step {
+        let removing = Container { phase: Phase::Removing, ..*record.clone() };
+        return Step::SaveContainer(Change::replace(*record.clone(), removing));
+    }
+    step
 }
 
 fn endpoint(intent: &EndpointIntent, ifindex: u32, bridge: Link) -> EndpointSpec {

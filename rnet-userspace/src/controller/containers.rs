@@ -36,11 +36,14 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         let network = self.network_for(request)?;
         let mut container = self.record(request, network.as_ref())?;
         let files = self.files(request, &container, network.as_ref())?;
-        let Held { bindings, _hold } = self.hold_ports(&ports, &container, network.as_ref())?;
+        let Held { bindings, hold } = self.hold_ports(&ports, &container, network.as_ref())?;
         container.ports = bindings;
         let steps =
             plan::create_container(&container, network.as_ref(), &self.netns_path(&container), files)?;
-        self.machine.apply(&steps)?;
+        let applied = self.machine.apply(&steps);
+        // The datapath keeps the ports from host programs from here on.
+        drop(hold);
+        applied?;
         Ok(self.container_view(&container))
     }
 

@@ -43,7 +43,6 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     /// [`Controller::refresh_host`] tries again.
     pub fn mark_exited(&mut self, name_or_id: &str, code: Option<i32>) -> Result<view::Container> {
         let container = self.find_container(name_or_id)?.clone();
-        let first_time = container.state != ContainerState::Exited;
         let exited = Container {
             state: ContainerState::Exited,
             pid: None,
@@ -52,7 +51,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             finished: container.finished.clone().or_else(|| Some(now())),
             ..container.clone()
         };
-        if first_time || exited != container {
+        if exited != container {
             self.save(container, exited.clone())?;
         }
         self.release(exited)

@@ -271,7 +271,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
                 Ok(true) => healed.push(network.id.clone()),
                 Ok(false) => {}
                 Err(e) => {
-                    errors.push(anyhow::Error::from(e).context(format!("restore network {}", network.name)))
+                    errors.push(anyhow::Error::from(e).context(format!("restore network {}", network.name)));
                 }
             }
         }

@@ -26,7 +26,7 @@ pub(super) struct Held {
     /// The ports.
     pub(super) bindings: Vec<Binding>,
     /// Lets go when dropped.
-    pub(super) _hold: Option<Box<dyn PortHold>>,
+    pub(super) hold: Option<Box<dyn PortHold>>,
 }
 
 /// Reads what was given with `-p`.
@@ -58,7 +58,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             }
         }
         if wants.is_empty() {
-            return Ok(Held { bindings: Vec::new(), _hold: None });
+            return Ok(Held { bindings: Vec::new(), hold: None });
         }
         self.hold(&wants, container)
     }
@@ -111,7 +111,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             let error = match self.machine.host.hold_ports(&host_ports) {
                 Ok(hold) => {
                     let bindings = picks.into_iter().map(|pick| pick.binding).collect();
-                    return Ok(Held { bindings, _hold: Some(hold) });
+                    return Ok(Held { bindings, hold: Some(hold) });
                 }
                 Err(error) => error,
             };

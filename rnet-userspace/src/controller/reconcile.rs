@@ -1,7 +1,7 @@
 //! Start and end of an instance, and what happens when the host changes under it: store, kernel and datapath
 //! are made to agree. What is right is left alone, so that traffic never notices.
 
-use anyhow::Error as Cause;
+use anyhow::{Context, Error as Cause};
 
 use super::{
     Config, Controller,
@@ -90,6 +90,11 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     }
 
     fn take_up(&mut self) -> Result<()> {
+        // First of all, because removing a network takes its gateway from what is known here.
+        let addresses = self.machine.host.addresses()?;
+        self.machine.set_addresses(addresses)?;
+        let dir = self.containers_dir();
+        std::fs::create_dir_all(&dir).with_context(|| format!("create directory {}", dir.display()))?;
         self.remove_unfinished();
         self.create_predefined()?;
         let healed = self.heal_networks()?;
@@ -98,7 +103,13 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             tracing::warn!("take up containers: {e}");
         }
         self.adopt()?;
-        self.follow_host()
+        self.follow_host()?;
+        for name in self.config.uplinks.iter().flatten() {
+            if !self.uplinks.iter().flatten().any(|uplink| uplink.name == *name) {
+                tracing::warn!(uplink = name, "no such interface leads outside; it is used once it does");
+            }
+        }
+        Ok(())
     }
 
     /// Removes what was being made or removed when the last run ended.

@@ -64,12 +64,13 @@ impl Lock {
         }
     }
 
-    /// Gives the lock up and removes its file.
+    /// Gives the lock up and removes its file, and the directory if nothing else is in it.
     ///
     /// # Errors
-    /// When the file cannot be removed.
+    /// When the disk refuses.
     pub fn remove(self) -> Result<()> {
-        fs::remove_file(&self.path).with_context(|| format!("remove lock {}", self.path.display()))
+        fs::remove_file(&self.path).with_context(|| format!("remove lock {}", self.path.display()))?;
+        self.path.parent().map_or(Ok(()), super::remove_empty_dir)
     }
 }
 
@@ -86,7 +87,7 @@ mod tests {
         assert!(refusal.contains(&format!("as process {}:", std::process::id())), "{refusal}");
         drop(first);
         Lock::take(&run_dir).unwrap().remove().unwrap();
-        assert!(!run_dir.join(FILE).exists());
+        assert!(!run_dir.exists());
         Lock::take(&run_dir).unwrap();
     }
 }

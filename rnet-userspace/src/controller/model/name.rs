@@ -48,7 +48,7 @@ pub fn check_hostname(name: &str) -> Result<()> {
     // HOST_NAME_MAX is 64 on Linux.
     if name.is_empty() || name.len() > 64 || !allowed || name.starts_with(['-', '.']) {
         return Err(Error::Invalid(format!(
-            "invalid host name {name:?}: 1 to 64 letters, digits, dots and hyphens are allowed"
+            "invalid host name {name:?}: 1 to 64 letters, digits, dots, hyphens and underscores are allowed"
         )));
     }
     Ok(())
