@@ -177,7 +177,7 @@ fn both(failed: Error, undoing: Vec<Error>) -> Error {
     match collected(undoing) {
         Ok(()) => failed,
         Err(left) => {
-            anyhow!("{failed:#}; undoing it failed too, `rnet rm` or a restart finishes it: {left:#}")
+            anyhow!("{failed:#}; undoing it failed too, which removing it or a restart finishes: {left:#}")
         }
     }
 }

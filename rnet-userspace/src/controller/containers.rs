@@ -160,7 +160,8 @@ impl<H: Host, D: Datapath> Controller<H, D> {
 
     /// The network that is asked for; none for `none`.
     fn network_for(&self, request: &CreateContainer) -> Result<Option<Network>> {
-        let asked = request.network.as_deref().unwrap_or(DEFAULT_NETWORK);
+        // `default` is Docker's other name for it.
+        let asked = request.network.as_deref().filter(|name| *name != "default").unwrap_or(DEFAULT_NETWORK);
         let unsupported = |what: &str| {
             Error::Invalid(format!(
                 "--network {asked}: {what} is not supported yet: name a bridge network, or none"

@@ -300,7 +300,13 @@ impl Datapath for Fake {
     }
 
     fn set_addresses(&mut self, addrs: &[IpAddr]) -> Result<()> {
-        self.call("set_addresses")?.tables.known_addresses = addrs.to_vec();
+        let mut world = self.call("set_addresses")?;
+        // Without them for even a moment, published ports would not answer.
+        assert!(
+            world.foreign.addresses.iter().take(2).all(|own| addrs.contains(own)),
+            "the host's own are missing"
+        );
+        world.tables.known_addresses = addrs.to_vec();
         Ok(())
     }
 

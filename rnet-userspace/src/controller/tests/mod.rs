@@ -47,7 +47,7 @@ impl Bench {
     }
 
     fn start_with(&self, config: Config) -> Result<Instance> {
-        let store = Store::open(&config.state_dir).unwrap();
+        let store = Store::open(&config.state_dir)?;
         Controller::start(config, self.fake.clone(), self.fake.clone(), store)
     }
 
