@@ -92,7 +92,8 @@ pub trait PortHold: Send {}
 
 /// The host's network: namespaces, links, addresses, routes, sockets.
 pub trait Host: Send {
-    /// Makes a bridge, with forwarding on for this interface alone, and brings it up.
+    /// Makes a bridge, with forwarding on for this interface alone, and brings it up; a failure leaves nothing.
+    /// A link of that name that is there already is an error.
     fn create_bridge(&self, spec: &BridgeSpec) -> Result<Link>;
     /// The bridge of this name, if there is one. A link of another kind is an error.
     fn find_bridge(&self, name: &str) -> Result<Option<Link>>;
@@ -100,7 +101,8 @@ pub trait Host: Send {
     fn find_link(&self, name: &str) -> Result<Option<Link>>;
     /// Removes a link.
     fn delete_link(&self, name: &str) -> Result<()>;
-    /// Makes a network namespace that `ip netns` shows as `name`, with its loopback up.
+    /// Makes a network namespace that `ip netns` shows as `name`, with its loopback up; a failure leaves nothing.
+    /// A namespace of that name that is there already is an error.
     fn create_netns(&self, name: &str) -> Result<PathBuf>;
     /// Where a namespace of this name is, or would be.
     fn netns_path(&self, name: &str) -> PathBuf;
@@ -121,6 +123,9 @@ pub trait Host: Send {
     /// The first and last port that the kernel gives to sockets that do not ask for one
     /// (`net.ipv4.ip_local_port_range`).
     fn ephemeral_ports(&self) -> Result<(u16, u16)>;
+    /// When a process was started, in clock ticks since boot (`/proc/PID/stat`, field 22); absent when there is
+    /// no such process. With its id this names one process for good, whatever ids are used again.
+    fn process_start(&self, pid: u32) -> Option<u64>;
 }
 
 /// The policy of an endpoint's network.
@@ -214,7 +219,8 @@ pub trait Datapath: Send {
     /// Makes an endpoint known and puts `from_container` on its veth. Programs and entries of another
     /// interface under the same address are replaced.
     fn add_endpoint(&mut self, endpoint: &EndpointSpec) -> Result<()>;
-    /// Forgets an endpoint; flows that it opened are dead from the next packet on.
+    /// Forgets an endpoint; flows that it opened are dead from the next packet on. `ifindex` and `bridge.index`
+    /// are 0 when nobody knows any more what they were: addresses and `host_name` say which endpoint it is.
     fn remove_endpoint(&mut self, endpoint: &EndpointSpec) -> Result<()>;
     /// Publishes ports, all or none, and keeps host programs from binding them. A binding that is there
     /// already with the same container address and port stays as it is, its flows included.

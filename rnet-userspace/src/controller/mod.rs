@@ -1,10 +1,211 @@
 //! Networks, endpoints, published ports and address management: the model and its rules. Knows no netlink and
 //! no BPF.
+//!
+//! ```text
+//! request ─▶ networks, containers ─▶ record ─▶ plan ─▶ steps ─▶ apply ─▶ host, datapath, store
+//!                 │ ipam, ports (pure)                              └─ failed: inverses, last first
+//! start, netlink event ─▶ reconcile: store, kernel and datapath made to agree, nothing cleared first
+//! ```
+//!
+//! A change is written to the store before the first kernel object is made, and marked complete after the last:
+//! whatever an interrupted run leaves behind can be found by name and removed.
 
+mod apply;
 pub mod backend;
+mod containers;
 pub mod error;
+mod exits;
+#[cfg(test)]
+mod fake;
+pub mod faults;
+mod files;
+pub mod ipam;
+mod lookup;
 pub mod model;
+mod networks;
+mod plan;
+pub mod ports;
+mod publishing;
+mod reconcile;
 pub mod request;
+mod step;
+#[cfg(test)]
+mod tests;
 pub mod view;
 
-pub use error::Error;
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+};
+
+use anyhow::Context;
+use ipnetwork::IpNetwork;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+pub use error::{Error, Result};
+
+use self::{
+    apply::Machine,
+    backend::{Datapath, FlowInfo, Host, ReasonCount, Uplink},
+    model::{name::check_name, subnet::bits},
+    ports::Cursors,
+};
+use crate::store::schema::Phase;
+
+/// What an instance is told at its start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The instance's name: the beginning of its namespaces' names.
+    pub instance: String,
+    /// Directory of the state; `/var/lib/NAME`.
+    pub state_dir: PathBuf,
+    /// Directory of the socket and of the containers' files; `/run/NAME`.
+    pub run_dir: PathBuf,
+    /// Directory of the pinned maps and links; shown only.
+    pub pin_dir: PathBuf,
+    /// The interfaces that lead outside; absent for all that do.
+    pub uplinks: Option<Vec<String>>,
+    /// Where ports are published that name no host address.
+    pub bind: IpAddr,
+    /// Where subnets come from that nobody asked for, each pool with the prefix length of its subnets.
+    pub pools: Vec<(IpNetwork, u8)>,
+    /// First and last source port given to masqueraded flows.
+    pub snat_ports: (u16, u16),
+    /// The step that is to fail, for tests: see [`faults`].
+    pub fail_at: Option<usize>,
+}
+
+impl Config {
+    /// The defaults of an instance.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the name, or what the environment says about [`faults`], cannot be.
+    pub fn new(instance: &str) -> Result<Self> {
+        check_name("instance", instance)?;
+        let pools = ipam::DEFAULT_POOLS
+            .iter()
+            .map(|(pool, prefix)| {
+                Ok((pool.parse().with_context(|| format!("understand pool {pool}"))?, *prefix))
+            })
+            .collect::<anyhow::Result<_>>()?;
+        Ok(Self {
+            instance: instance.to_owned(),
+            state_dir: PathBuf::from("/var/lib").join(instance),
+            run_dir: PathBuf::from("/run").join(instance),
+            pin_dir: PathBuf::from(format!("/sys/fs/bpf/{instance}/v{}", rnet_common::LAYOUT_VERSION)),
+            uplinks: None,
+            bind: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            pools,
+            // Up to where `net.ipv4.ip_local_port_range` begins unless somebody has changed it.
+            snat_ports: (1024, 32767),
+            fail_at: faults::from_env().map_err(|e| Error::Invalid(format!("{e:#}")))?,
+        })
+    }
+
+    fn check(&self) -> Result<()> {
+        check_name("instance", &self.instance)?;
+        for (pool, prefix) in &self.pools {
+            if *prefix < pool.prefix() || *prefix >= bits(*pool) {
+                return Err(Error::Invalid(format!(
+                    "invalid address pool {pool}: subnets of /{prefix} cannot be cut from it"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One instance: what was asked of it, and what carries it out.
+pub struct Controller<H, D> {
+    config: Config,
+    machine: Machine<H, D>,
+    cursors: Cursors,
+    /// Interfaces that lead outside, as the datapath knows them; absent before it was told.
+    uplinks: Option<Vec<Uplink>>,
+    /// The instance is being taken down: nothing more is made.
+    down: bool,
+}
+
+impl<H: Host, D: Datapath> Controller<H, D> {
+    /// Published ports with their counts, by container.
+    ///
+    /// # Errors
+    /// When the datapath's tables cannot be read.
+    pub fn published(&self) -> Result<Vec<view::PublishedPort>> {
+        let mut ports: Vec<_> = self
+            .machine
+            .state
+            .containers
+            .values()
+            .filter(|c| c.phase == Phase::Ready)
+            .flat_map(|c| c.ports.iter().map(|binding| (c.name.clone(), *binding)))
+            .collect();
+        ports.sort_unstable();
+        let bindings: Vec<_> = ports.iter().map(|(_, binding)| *binding).collect();
+        let counts = self.machine.datapath.port_counts(&bindings)?;
+        let views = ports.into_iter().zip(counts);
+        Ok(views
+            .map(|((container, binding), count)| view::PublishedPort { container, binding, count })
+            .collect())
+    }
+
+    /// Every counter that is not zero.
+    ///
+    /// # Errors
+    /// When the datapath's tables cannot be read.
+    pub fn counters(&self) -> Result<Vec<ReasonCount>> {
+        Ok(self.machine.datapath.counters()?)
+    }
+
+    /// The flows that are alive.
+    ///
+    /// # Errors
+    /// When the datapath's tables cannot be read.
+    pub fn flows(&self) -> Result<Vec<FlowInfo>> {
+        Ok(self.machine.datapath.flows()?)
+    }
+
+    /// The instance at a glance.
+    ///
+    /// # Errors
+    /// When the datapath's tables cannot be read.
+    pub fn status(&self) -> Result<view::Status> {
+        let containers = self.containers();
+        let running = containers.iter().filter(|c| c.state == view::ContainerState::Running).count();
+        Ok(view::Status {
+            instance: self.config.instance.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            pins: self.config.pin_dir.clone(),
+            state: self.config.state_dir.clone(),
+            uplinks: self.uplinks.iter().flatten().map(|uplink| uplink.name.clone()).collect(),
+            networks: self.machine.state.networks.len(),
+            containers: containers.len(),
+            running,
+            ports: containers.iter().map(|c| c.ports.len()).sum(),
+            flows: self.machine.datapath.flows()?.len(),
+            snat_ports: self.config.snat_ports,
+        })
+    }
+
+    /// Forgets flows that are dead or have been idle for too long. Returns how many.
+    ///
+    /// # Errors
+    /// When the datapath's tables cannot be read or written.
+    pub fn sweep(&mut self) -> Result<usize> {
+        Ok(self.machine.datapath.sweep()?)
+    }
+
+    fn ensure_up(&self) -> Result<()> {
+        if self.down {
+            return Err(Error::Conflict(format!("instance {} is being taken down", self.config.instance)));
+        }
+        Ok(())
+    }
+}
+
+/// The time, as RFC 3339.
+fn now() -> String {
+    // Only a year beyond 9999 cannot be written so.
+    OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default()
+}

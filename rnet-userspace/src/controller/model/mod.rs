@@ -1,5 +1,10 @@
 //! Values of the model.
 
+pub mod name;
+pub mod options;
+pub mod port_spec;
+pub mod subnet;
+
 use std::{fmt, net::IpAddr, str::FromStr};
 
 use ipnetwork::IpNetwork;

@@ -1,0 +1,208 @@
+//! Runs steps. A change that fails is undone in reverse order; a removal goes on past errors.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use anyhow::{Context, Error, Result, anyhow};
+
+use super::{
+    backend::{Datapath, EndpointSpec, Host, Link},
+    faults::Faults,
+    files,
+    model::MacAddr,
+    step::{Change, EndpointIntent, Step},
+};
+use crate::store::{
+    Store,
+    schema::{Container, Network, Phase, State},
+};
+
+/// All that steps act on.
+pub(super) struct Machine<H, D> {
+    /// The host's network.
+    pub host: H,
+    /// The datapath.
+    pub datapath: D,
+    /// Where the state is kept.
+    pub store: Store,
+    /// What was asked for; the store has the same.
+    pub state: State,
+    /// Endpoints as the datapath knows them, by the name of the host's end.
+    pub endpoints: BTreeMap<String, EndpointSpec>,
+    /// The host's own addresses as the datapath knows them, sorted.
+    pub addresses: Vec<IpAddr>,
+    /// Steps that are to fail.
+    pub faults: Faults,
+}
+
+impl<H: Host, D: Datapath> Machine<H, D> {
+    /// A machine with nothing in the datapath yet.
+    pub(super) fn new(host: H, datapath: D, store: Store, state: State) -> Self {
+        let (endpoints, addresses) = (BTreeMap::new(), Vec::new());
+        Self { host, datapath, store, state, endpoints, addresses, faults: Faults::default() }
+    }
+
+    /// Runs all steps, or none: when one fails, those before it are undone, last first.
+    ///
+    /// # Errors
+    /// What failed; and, when undoing failed too, what is left. What is left stays in the store as being
+    /// removed, so that removing it again, or the next start, finishes the work.
+    pub(super) fn apply(&mut self, steps: &[Step]) -> Result<()> {
+        for (done, step) in steps.iter().enumerate() {
+            if let Err(cause) = self.run(step) {
+                let failed = cause.context(step.to_string());
+                let undoing = self.undo(&steps[..done + usize::from(step.may_be_partial())]);
+                return Err(both(failed, undoing));
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs all steps, whatever fails.
+    ///
+    /// # Errors
+    /// Everything that failed, in one line.
+    pub(super) fn apply_all(&mut self, steps: &[Step]) -> Result<()> {
+        let errors = steps
+            .iter()
+            .filter_map(|step| self.run(step).with_context(|| step.to_string()).err())
+            .collect::<Vec<_>>();
+        collected(errors)
+    }
+
+    fn run(&mut self, step: &Step) -> Result<()> {
+        self.faults.count()?;
+        self.execute(step)
+    }
+
+    fn undo(&mut self, steps: &[Step]) -> Vec<Error> {
+        let mut errors = Vec::new();
+        for inverse in steps.iter().rev().filter_map(Step::inverse) {
+            let inverse = if errors.is_empty() { inverse } else { keep_record(inverse) };
+            if let Err(cause) = self.execute(&inverse) {
+                errors.push(cause.context(inverse.to_string()));
+            }
+        }
+        errors
+    }
+
+    fn execute(&mut self, step: &Step) -> Result<()> {
+        match step {
+            Step::SaveNetwork(change) => self.save(change, |n| &n.id, |state| &mut state.networks),
+            Step::SaveContainer(change) => self.save(change, |c| &c.id, |state| &mut state.containers),
+            Step::CreateBridge(spec) => self.host.create_bridge(spec).map(drop),
+            Step::DeleteBridge(name) | Step::DeleteVeth(name) => self.host.delete_link(name),
+            Step::SetAddresses { after, .. } => self.set_addresses(after.clone()),
+            Step::WriteFiles(files) => files.write(),
+            Step::RemoveFiles(dir) => files::remove(dir),
+            Step::CreateNetns(name) => self.host.create_netns(name).map(drop),
+            Step::DeleteNetns(name) => self.host.delete_netns(name),
+            Step::CreateVeth(spec) => self.host.create_veth(spec).map(drop),
+            Step::AddEndpoint(endpoint) => self.add_endpoint(endpoint),
+            Step::RemoveEndpoint(endpoint) => self.remove_endpoint(endpoint),
+            Step::Publish(bindings) => self.datapath.publish(bindings),
+            Step::Unpublish(bindings) => self.datapath.unpublish(bindings),
+        }
+    }
+
+    /// The state in memory never differs from the one on disk.
+    fn save<T: Clone>(
+        &mut self,
+        change: &Change<T>,
+        id: fn(&T) -> &String,
+        records: fn(&mut State) -> &mut BTreeMap<String, T>,
+    ) -> Result<()> {
+        let Some(key) = change.after.as_deref().or(change.before.as_deref()).map(id).cloned() else {
+            return Ok(());
+        };
+        let put = |state: &mut State, record: Option<T>| match record {
+            Some(record) => records(state).insert(key.clone(), record),
+            None => records(state).remove(&key),
+        };
+        let before = put(&mut self.state, change.after.as_deref().cloned());
+        if let Err(e) = self.store.save(&self.state) {
+            put(&mut self.state, before);
+            return Err(e);
+        }
+        Ok(())
+    }
+
+    /// Tells the datapath the host's own addresses.
+    ///
+    /// # Errors
+    /// When the datapath refuses.
+    pub(super) fn set_addresses(&mut self, mut addresses: Vec<IpAddr>) -> Result<()> {
+        addresses.sort_unstable();
+        addresses.dedup();
+        self.datapath.set_addresses(&addresses)?;
+        self.addresses = addresses;
+        Ok(())
+    }
+
+    fn add_endpoint(&mut self, intent: &EndpointIntent) -> Result<()> {
+        let link = self.host.find_link(&intent.host_name)?;
+        let link = link.with_context(|| format!("find veth {}: it is gone", intent.host_name))?;
+        let bridge = self.host.find_bridge(&intent.bridge)?;
+        let bridge = bridge.with_context(|| format!("find bridge {}: it is gone", intent.bridge))?;
+        let spec = endpoint(intent, link.index, bridge);
+        self.datapath.add_endpoint(&spec)?;
+        self.endpoints.insert(spec.host_name.clone(), spec);
+        Ok(())
+    }
+
+    fn remove_endpoint(&mut self, intent: &EndpointIntent) -> Result<()> {
+        let spec = match self.endpoints.get(&intent.host_name) {
+            Some(known) => known.clone(),
+            None => {
+                let index = self.host.find_link(&intent.host_name)?.map_or(0, |link| link.index);
+                let bridge = self.host.find_bridge(&intent.bridge).ok().flatten();
+                endpoint(intent, index, bridge.unwrap_or(Link { index: 0, mac: MacAddr([0; 6]) }))
+            }
+        };
+        self.datapath.remove_endpoint(&spec)?;
+        self.endpoints.remove(&intent.host_name);
+        Ok(())
+    }
+}
+
+/// One error of many; none of none.
+///
+/// # Errors
+/// All of them, joined to one line.
+pub(super) fn collected(errors: Vec<Error>) -> Result<()> {
+    let texts: Vec<String> = errors.iter().map(|e| format!("{e:#}")).collect();
+    if texts.is_empty() { Ok(()) } else { Err(anyhow!(texts.join("; "))) }
+}
+
+fn both(failed: Error, undoing: Vec<Error>) -> Error {
+    match collected(undoing) {
+        Ok(()) => failed,
+        Err(left) => {
+            anyhow!("{failed:#}; undoing it failed too, which removing it or a restart finishes: {left:#}")
+        }
+    }
+}
+
+/// Instead of striking a record out, notes that its object is to be removed.
+fn keep_record(step: Step) -> Step {
+    if let Step::SaveNetwork(Change { before: Some(record), after: None }) = &step {
+        let removing = Network { phase: Phase::Removing, ..*record.clone() };
+        return Step::SaveNetwork(Change::replace(*record.clone(), removing));
+    }
+    if let Step::SaveContainer(Change { before: Some(record), after: None }) = &step {
+        let removing = Container { phase: Phase::Removing, ..*record.clone() };
+        return Step::SaveContainer(Change::replace(*record.clone(), removing));
+    }
+    step
+}
+
+fn endpoint(intent: &EndpointIntent, ifindex: u32, bridge: Link) -> EndpointSpec {
+    EndpointSpec {
+        host_name: intent.host_name.clone(),
+        ifindex,
+        bridge,
+        network: intent.network,
+        mac: intent.mac,
+        addrs: intent.addrs.clone(),
+        policy: intent.policy,
+    }
+}

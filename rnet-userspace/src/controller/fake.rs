@@ -1,0 +1,350 @@
+//! A host and a datapath that exist only in memory, for tests. They keep tables as the kernel would, refuse
+//! what it would refuse, and fail, or end the program, at a call of one's choice.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use anyhow::{Result, bail, ensure};
+use ipnetwork::IpNetwork;
+
+use super::{
+    backend::{
+        BridgeSpec, Datapath, EndpointSpec, FlowInfo, Host, Link, PortCount, PortHold, PortUnavailable,
+        ReasonCount, Uplink, VethSpec,
+    },
+    model::{Binding, HostPort, MacAddr},
+};
+
+/// What a call is to do, counted from the moment it is set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Fate {
+    #[default]
+    Well,
+    /// The nth call fails.
+    FailAt(usize),
+    /// The nth call ends the program, as SIGKILL would.
+    DieAt(usize),
+    /// All calls from the nth on fail.
+    FailFrom(usize),
+}
+
+/// All that the two fakes have, so that a test can compare it whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tables {
+    pub(super) bridges: BTreeMap<String, (Link, BridgeSpec)>,
+    pub(super) veths: BTreeMap<String, (Link, VethSpec)>,
+    pub(super) netns: BTreeSet<PathBuf>,
+    pub(super) held: BTreeSet<HostPort>,
+    pub(super) endpoints: BTreeMap<String, EndpointSpec>,
+    pub(super) ports: BTreeMap<HostPort, Binding>,
+    pub(super) known_uplinks: Vec<Uplink>,
+    pub(super) known_addresses: Vec<IpAddr>,
+}
+
+/// The host's own, which rnet did not make.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Foreign {
+    pub(super) links: BTreeSet<String>,
+    pub(super) routes: Vec<IpNetwork>,
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) uplinks: Vec<Uplink>,
+    pub(super) sockets: BTreeMap<HostPort, String>,
+    pub(super) processes: BTreeMap<u32, u64>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct World {
+    pub(super) tables: Tables,
+    pub(super) foreign: Foreign,
+    /// Names of calls that changed something, or could have.
+    pub(super) log: Vec<String>,
+    pub(super) ephemeral: (u16, u16),
+    pub(super) destroyed: bool,
+    fate: Fate,
+    calls: usize,
+    last_index: u32,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Fake(Arc<Mutex<World>>);
+
+impl Fake {
+    /// A host with one uplink, 192.0.2.1.
+    pub(super) fn new() -> Self {
+        let foreign = Foreign {
+            routes: vec!["192.0.2.0/24".parse().unwrap()],
+            addresses: vec!["127.0.0.1".parse().unwrap(), "192.0.2.1".parse().unwrap()],
+            uplinks: vec![Uplink { index: 2, name: "uplink0".into() }],
+            ..Foreign::default()
+        };
+        let world = World { foreign, ephemeral: (32768, 60999), last_index: 2, ..World::default() };
+        Self(Arc::new(Mutex::new(world)))
+    }
+
+    pub(super) fn world(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn tables(&self) -> Tables {
+        self.world().tables.clone()
+    }
+
+    /// Decides what the calls from here on do. Returns how many there were before.
+    pub(super) fn set(&self, fate: Fate) -> usize {
+        let mut world = self.world();
+        world.fate = fate;
+        std::mem::take(&mut world.calls)
+    }
+
+    fn call(&self, name: &str) -> Result<MutexGuard<'_, World>> {
+        let mut world = self.world();
+        world.calls += 1;
+        let call = world.calls;
+        match world.fate {
+            Fate::FailAt(n) if n == call => bail!("call {call}, {name}, fails"),
+            Fate::FailFrom(n) if n <= call => bail!("call {call}, {name}, fails"),
+            Fate::DieAt(n) if n == call => {
+                drop(world);
+                panic!("the program ends at call {call}, {name}");
+            }
+            Fate::Well | Fate::FailAt(_) | Fate::DieAt(_) | Fate::FailFrom(_) => {}
+        }
+        world.log.push(name.to_owned());
+        Ok(world)
+    }
+}
+
+impl World {
+    fn link(&mut self) -> Link {
+        self.last_index += 1;
+        let [.., a, b] = self.last_index.to_be_bytes();
+        Link { index: self.last_index, mac: MacAddr([2, 0, 0, 0, a, b]) }
+    }
+
+    fn exists(&self, name: &str) -> bool {
+        let Tables { bridges, veths, .. } = &self.tables;
+        bridges.contains_key(name) || veths.contains_key(name) || self.foreign.links.contains(name)
+    }
+}
+
+impl Host for Fake {
+    fn create_bridge(&self, spec: &BridgeSpec) -> Result<Link> {
+        let mut world = self.call("create_bridge")?;
+        ensure!(!world.exists(&spec.name), "{} exists", spec.name);
+        let link = world.link();
+        world.tables.bridges.insert(spec.name.clone(), (link.clone(), spec.clone()));
+        Ok(link)
+    }
+
+    fn find_bridge(&self, name: &str) -> Result<Option<Link>> {
+        Ok(self.call("find_bridge")?.tables.bridges.get(name).map(|(link, _)| link.clone()))
+    }
+
+    fn find_link(&self, name: &str) -> Result<Option<Link>> {
+        let world = self.call("find_link")?;
+        let Tables { bridges, veths, .. } = &world.tables;
+        let own =
+            veths.get(name).map(|(l, _)| l.clone()).or_else(|| bridges.get(name).map(|(l, _)| l.clone()));
+        let foreign = world.foreign.links.contains(name).then_some(Link { index: 1, mac: MacAddr([2; 6]) });
+        Ok(own.or(foreign))
+    }
+
+    fn delete_link(&self, name: &str) -> Result<()> {
+        let mut world = self.call("delete_link")?;
+        assert!(!world.foreign.links.contains(name), "{name} is not rnet's");
+        world.tables.bridges.remove(name);
+        world.tables.veths.remove(name);
+        Ok(())
+    }
+
+    fn create_netns(&self, name: &str) -> Result<PathBuf> {
+        let mut world = self.call("create_netns")?;
+        let path = self.netns_path(name);
+        ensure!(world.tables.netns.insert(path.clone()), "{name} exists");
+        Ok(path)
+    }
+
+    fn netns_path(&self, name: &str) -> PathBuf {
+        Path::new("/run/netns").join(name)
+    }
+
+    fn netns_exists(&self, path: &Path) -> bool {
+        self.world().tables.netns.contains(path)
+    }
+
+    fn delete_netns(&self, name: &str) -> Result<()> {
+        let mut world = self.call("delete_netns")?;
+        let path = self.netns_path(name);
+        world.tables.netns.remove(&path);
+        world.tables.veths.retain(|_, (_, veth)| veth.netns != path);
+        Ok(())
+    }
+
+    fn create_veth(&self, spec: &VethSpec) -> Result<Link> {
+        let mut world = self.call("create_veth")?;
+        ensure!(!world.exists(&spec.host_name), "{} exists", spec.host_name);
+        ensure!(world.tables.bridges.contains_key(&spec.bridge), "no bridge {}", spec.bridge);
+        ensure!(world.tables.netns.contains(&spec.netns), "no namespace {}", spec.netns.display());
+        let link = world.link();
+        world.tables.veths.insert(spec.host_name.clone(), (link.clone(), spec.clone()));
+        Ok(link)
+    }
+
+    fn routes(&self) -> Result<Vec<IpNetwork>> {
+        let world = self.call("routes")?;
+        let bridges = world.tables.bridges.values().flat_map(|(_, spec)| &spec.addrs);
+        let own = bridges.map(|a| IpNetwork::new(a.network(), a.prefix()).unwrap());
+        Ok(world.foreign.routes.iter().copied().chain(own).collect())
+    }
+
+    fn addresses(&self) -> Result<Vec<IpAddr>> {
+        let world = self.call("addresses")?;
+        let own = world.tables.bridges.values().flat_map(|(_, spec)| &spec.addrs).map(|a| a.ip());
+        Ok(world.foreign.addresses.iter().copied().chain(own).collect())
+    }
+
+    fn uplinks(&self, own: &[String]) -> Result<Vec<Uplink>> {
+        let world = self.call("uplinks")?;
+        let Tables { bridges, veths, .. } = &world.tables;
+        for name in bridges.keys().chain(veths.keys()) {
+            assert!(own.contains(name), "{name} would be taken for an uplink");
+        }
+        Ok(world.foreign.uplinks.clone())
+    }
+
+    fn hold_ports(&self, ports: &[HostPort]) -> Result<Box<dyn PortHold>, PortUnavailable> {
+        let mut world = match self.call("hold_ports") {
+            Ok(world) => world,
+            Err(e) => return Err(PortUnavailable::Other(ports[0], e.to_string())),
+        };
+        for port in ports {
+            if !port.addr.is_unspecified() && !world.foreign.addresses.contains(&port.addr) {
+                return Err(PortUnavailable::NotLocal(*port));
+            }
+            if let Some(process) = world.foreign.sockets.get(port) {
+                return Err(PortUnavailable::InUse(*port, Some(process.clone())));
+            }
+        }
+        world.tables.held.extend(ports);
+        Ok(Box::new(Hold { fake: self.clone(), ports: ports.to_vec() }))
+    }
+
+    fn ephemeral_ports(&self) -> Result<(u16, u16)> {
+        Ok(self.call("ephemeral_ports")?.ephemeral)
+    }
+
+    fn process_start(&self, pid: u32) -> Option<u64> {
+        self.world().foreign.processes.get(&pid).copied()
+    }
+}
+
+struct Hold {
+    fake: Fake,
+    ports: Vec<HostPort>,
+}
+
+impl PortHold for Hold {}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut world = self.fake.world();
+        world.log.push("let go of ports".into());
+        world.tables.held.retain(|port| !self.ports.contains(port));
+    }
+}
+
+impl Datapath for Fake {
+    fn add_endpoint(&mut self, endpoint: &EndpointSpec) -> Result<()> {
+        let mut world = self.call("add_endpoint")?;
+        let veth = world.tables.veths.get(&endpoint.host_name).map(|(link, _)| link.index);
+        ensure!(
+            veth == Some(endpoint.ifindex),
+            "{} is not interface {}",
+            endpoint.host_name,
+            endpoint.ifindex
+        );
+        world.tables.endpoints.insert(endpoint.host_name.clone(), endpoint.clone());
+        Ok(())
+    }
+
+    fn remove_endpoint(&mut self, endpoint: &EndpointSpec) -> Result<()> {
+        self.call("remove_endpoint")?.tables.endpoints.remove(&endpoint.host_name);
+        Ok(())
+    }
+
+    fn publish(&mut self, bindings: &[Binding]) -> Result<()> {
+        let mut world = self.call("publish")?;
+        for binding in bindings {
+            let mut addrs = world.tables.endpoints.values().flat_map(|e| &e.addrs);
+            ensure!(addrs.any(|(addr, _)| *addr == binding.addr), "no endpoint for {binding:?}");
+            let there = world.tables.ports.get(&binding.host);
+            ensure!(there.is_none_or(|there| there == binding), "{binding:?} is taken");
+        }
+        world.tables.ports.extend(bindings.iter().map(|b| (b.host, *b)));
+        Ok(())
+    }
+
+    fn unpublish(&mut self, bindings: &[Binding]) -> Result<()> {
+        let mut world = self.call("unpublish")?;
+        world.tables.ports.retain(|host, _| !bindings.iter().any(|binding| binding.host == *host));
+        Ok(())
+    }
+
+    fn set_uplinks(&mut self, uplinks: &[Uplink]) -> Result<()> {
+        self.call("set_uplinks")?.tables.known_uplinks = uplinks.to_vec();
+        Ok(())
+    }
+
+    fn set_addresses(&mut self, addrs: &[IpAddr]) -> Result<()> {
+        let mut world = self.call("set_addresses")?;
+        // Without them for even a moment, published ports would not answer.
+        assert!(
+            world.foreign.addresses.iter().take(2).all(|own| addrs.contains(own)),
+            "the host's own are missing"
+        );
+        world.tables.known_addresses = addrs.to_vec();
+        Ok(())
+    }
+
+    fn retain(&mut self, endpoints: &[EndpointSpec], bindings: &[Binding]) -> Result<()> {
+        let mut world = self.call("retain")?;
+        world.tables.endpoints.retain(|_, there| endpoints.contains(there));
+        world.tables.ports.retain(|_, there| bindings.contains(there));
+        Ok(())
+    }
+
+    fn sweep(&mut self) -> Result<usize> {
+        self.call("sweep").map(|_| 3)
+    }
+
+    fn counters(&self) -> Result<Vec<ReasonCount>> {
+        self.call("counters").map(|_| Vec::new())
+    }
+
+    fn port_counts(&self, bindings: &[Binding]) -> Result<Vec<PortCount>> {
+        let world = self.call("port_counts")?;
+        let count = |b: &Binding| {
+            ensure!(world.tables.ports.get(&b.host) == Some(b), "{b:?} is not published");
+            Ok(PortCount { flows: u64::from(b.host.port), ..PortCount::default() })
+        };
+        bindings.iter().map(count).collect()
+    }
+
+    fn flows(&self) -> Result<Vec<FlowInfo>> {
+        self.call("flows").map(|_| Vec::new())
+    }
+
+    fn destroy(&mut self) -> Result<()> {
+        let mut world = self.call("destroy")?;
+        world.tables.endpoints.clear();
+        world.tables.ports.clear();
+        world.tables.known_uplinks.clear();
+        world.tables.known_addresses.clear();
+        world.destroyed = true;
+        Ok(())
+    }
+}

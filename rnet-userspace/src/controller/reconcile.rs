@@ -1,0 +1,247 @@
+//! Start and end of an instance, and what happens when the host changes under it: store, kernel and datapath
+//! are made to agree. What is right is left alone, so that traffic never notices.
+
+use anyhow::{Context, Error as Cause};
+
+use super::{
+    Config, Controller,
+    apply::{Machine, collected},
+    backend::{Datapath, Host, Uplink},
+    error::{Error, Result},
+    faults::Faults,
+    files, plan,
+    ports::Cursors,
+    step::Step,
+    view::ContainerState,
+};
+use crate::store::{
+    Store, remove_empty_dir,
+    schema::{Container, Phase, State},
+};
+
+impl<H: Host, D: Datapath> Controller<H, D> {
+    /// Takes up an instance: removes what an interrupted change left, makes the predefined networks if they
+    /// are not there, makes again what is gone, and adopts the rest.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the configuration contradicts itself or the host; [`Error::Conflict`] when
+    /// the default network cannot be made; [`Error::Failed`].
+    pub fn start(config: Config, host: H, datapath: D, store: Store) -> Result<Self> {
+        config.check()?;
+        check_snat_ports(config.snat_ports, host.ephemeral_ports()?)?;
+        let state = store.load()?;
+        let machine = Machine::new(host, datapath, store, state);
+        let mut controller =
+            Self { config, machine, cursors: Cursors::default(), uplinks: None, down: false };
+        controller.take_up()?;
+        controller.machine.faults = Faults::new(controller.config.fail_at);
+        Ok(controller)
+    }
+
+    /// Follows changes of the host: its uplinks and addresses; bridges and veths that are gone are made
+    /// again, containers whose namespace or process is gone are noted to have ended.
+    ///
+    /// # Errors
+    /// Everything that could not be put right, in one line.
+    pub fn refresh_host(&mut self) -> Result<()> {
+        if self.down {
+            return Ok(());
+        }
+        let mut errors = Vec::new();
+        match self.heal_networks() {
+            Ok(healed) => errors.extend(self.heal_containers(&healed).err().map(Cause::from)),
+            Err(e) => errors.push(e.into()),
+        }
+        errors.extend(self.follow_host().err().map(Cause::from));
+        Ok(collected(errors)?)
+    }
+
+    /// Removes everything that this instance made: containers, whose processes the caller has ended,
+    /// networks, the datapath, files and state. Goes on past errors.
+    ///
+    /// # Errors
+    /// All that went wrong, in one line. What is left is still in the store, and calling this again goes on
+    /// with it.
+    pub fn down(&mut self) -> Result<()> {
+        self.down = true;
+        let mut errors: Vec<Cause> = Vec::new();
+        let State { containers, networks, .. } = self.machine.state.clone();
+        for container in containers.into_values() {
+            let name = container.name.clone();
+            let done = self.destroy_container(container);
+            errors.extend(done.err().map(|e| Cause::from(e).context(format!("remove container {name}"))));
+        }
+        for network in networks.into_values() {
+            let name = network.name.clone();
+            let done = self.destroy_network(network);
+            errors.extend(done.err().map(|e| Cause::from(e).context(format!("remove network {name}"))));
+        }
+        errors.extend(self.machine.datapath.destroy().err().map(|e| e.context("remove the datapath")));
+        if errors.is_empty() {
+            errors.extend(files::remove(&self.containers_dir()).err());
+            errors.extend(self.machine.store.remove().err());
+            errors.extend(remove_empty_dir(&self.config.run_dir).err());
+        }
+        Ok(collected(errors)?)
+    }
+
+    pub(super) fn containers_dir(&self) -> std::path::PathBuf {
+        self.config.run_dir.join("containers")
+    }
+
+    fn take_up(&mut self) -> Result<()> {
+        // First of all, because removing a network takes its gateway from what is known here.
+        let addresses = self.machine.host.addresses()?;
+        self.machine.set_addresses(addresses)?;
+        let dir = self.containers_dir();
+        std::fs::create_dir_all(&dir).with_context(|| format!("create directory {}", dir.display()))?;
+        self.remove_unfinished();
+        self.create_predefined()?;
+        let healed = self.heal_networks()?;
+        if let Err(e) = self.heal_containers(&healed) {
+            // One broken container must not keep the others from being served.
+            tracing::warn!("take up containers: {e}");
+        }
+        self.adopt()?;
+        self.follow_host()?;
+        for name in self.config.uplinks.iter().flatten() {
+            if !self.uplinks.iter().flatten().any(|uplink| uplink.name == *name) {
+                tracing::warn!(uplink = name, "no such interface leads outside; it is used once it does");
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what was being made or removed when the last run ended.
+    fn remove_unfinished(&mut self) {
+        let State { containers, networks, .. } = self.machine.state.clone();
+        for container in containers.into_values().filter(|c| c.phase != Phase::Ready) {
+            let name = container.name.clone();
+            match self.destroy_container(container) {
+                Ok(()) => tracing::info!(container = name, "removed what an interrupted change left"),
+                Err(e) => tracing::warn!(container = name, "remove what an interrupted change left: {e}"),
+            }
+        }
+        for network in networks.into_values().filter(|n| n.phase != Phase::Ready) {
+            let name = network.name.clone();
+            match self.destroy_network(network) {
+                Ok(()) => tracing::info!(network = name, "removed what an interrupted change left"),
+                Err(e) => tracing::warn!(network = name, "remove what an interrupted change left: {e}"),
+            }
+        }
+    }
+
+    /// Notes containers that have ended and finishes releasing them; makes veths again that are gone or were
+    /// on a bridge that had to be made again (`rebuilt` are ids of such networks).
+    fn heal_containers(&mut self, rebuilt: &[String]) -> Result<()> {
+        let mut errors = Vec::new();
+        let containers: Vec<Container> = self.machine.state.containers.values().cloned().collect();
+        for container in containers.into_iter().filter(|c| c.phase == Phase::Ready) {
+            let name = container.name.clone();
+            let healed = self.heal_container(container, rebuilt);
+            errors.extend(healed.err().map(|e| Cause::from(e).context(format!("restore container {name}"))));
+        }
+        Ok(collected(errors)?)
+    }
+
+    fn heal_container(&mut self, container: Container, rebuilt: &[String]) -> Result<()> {
+        if container.state == ContainerState::Exited {
+            return self.release(container).map(drop);
+        }
+        if !self.is_alive(&container) {
+            tracing::info!(container = container.name, "its process or its namespace is gone");
+            return self.mark_exited(&container.id, None).map(drop);
+        }
+        let Some(network) = self.network_of(&container) else {
+            return Ok(());
+        };
+        let netns = self.netns_path(&container);
+        for endpoint in &container.endpoints {
+            let is_there = self.machine.host.find_link(&endpoint.host_interface)?.is_some();
+            if is_there && !rebuilt.contains(&endpoint.network) {
+                continue;
+            }
+            tracing::warn!(
+                container = container.name,
+                veth = endpoint.host_interface,
+                "making its veth again"
+            );
+            let [create, add] = plan::connect(endpoint, &network, &netns)?;
+            self.machine.apply(&[Step::DeleteVeth(endpoint.host_interface.clone()), create, add])?;
+        }
+        Ok(())
+    }
+
+    /// A container without a process lives as long as its namespace.
+    fn is_alive(&self, container: &Container) -> bool {
+        let host = &self.machine.host;
+        let process_is_there = container.pid.is_none_or(|pid| {
+            let start = host.process_start(pid);
+            start.is_some() && start == container.process_start
+        });
+        process_is_there && host.netns_exists(&self.netns_path(container))
+    }
+
+    /// Gives the datapath every endpoint and port of the store, most of which it has already, then removes
+    /// from it what the store does not have.
+    fn adopt(&mut self) -> Result<()> {
+        let mut bindings = Vec::new();
+        let containers: Vec<Container> = self.machine.state.containers.values().cloned().collect();
+        for container in containers.iter().filter(|c| c.phase == Phase::Ready && c.netns.is_some()) {
+            let Some(network) = self.network_of(container) else {
+                continue;
+            };
+            let endpoints = container.endpoints.iter().map(|e| plan::endpoint_intent(e, &network));
+            let steps = endpoints.map(|e| e.map(Step::AddEndpoint)).collect::<Result<Vec<_>>>()?;
+            match self.machine.apply_all(&steps) {
+                Ok(()) => bindings.extend(&container.ports),
+                Err(e) => tracing::warn!(container = container.name, "take up container: {e:#}"),
+            }
+        }
+        if !bindings.is_empty() {
+            self.machine.datapath.publish(&bindings)?;
+        }
+        let endpoints: Vec<_> = self.machine.endpoints.values().cloned().collect();
+        Ok(self.machine.datapath.retain(&endpoints, &bindings)?)
+    }
+
+    fn follow_host(&mut self) -> Result<()> {
+        let uplinks = self.wanted_uplinks()?;
+        if self.uplinks.as_ref() != Some(&uplinks) {
+            self.machine.datapath.set_uplinks(&uplinks)?;
+            self.uplinks = Some(uplinks);
+        }
+        let mut addresses = self.machine.host.addresses()?;
+        addresses.sort_unstable();
+        addresses.dedup();
+        if addresses != self.machine.addresses {
+            self.machine.set_addresses(addresses)?;
+        }
+        Ok(())
+    }
+
+    fn wanted_uplinks(&self) -> Result<Vec<Uplink>> {
+        let State { networks, containers, .. } = &self.machine.state;
+        let bridges = networks.values().filter_map(|n| n.bridge.clone());
+        let veths = containers.values().flat_map(|c| c.endpoints.iter().map(|e| e.host_interface.clone()));
+        let mut uplinks = self.machine.host.uplinks(&bridges.chain(veths).collect::<Vec<_>>())?;
+        if let Some(wanted) = &self.config.uplinks {
+            uplinks.retain(|uplink| wanted.contains(&uplink.name));
+        }
+        Ok(uplinks)
+    }
+}
+
+/// The host's own connections are not tracked: a source port that both could use would lead answers astray.
+fn check_snat_ports((first, last): (u16, u16), (own_first, own_last): (u16, u16)) -> Result<()> {
+    if first == 0 || first > last {
+        return Err(Error::Invalid(format!("invalid source ports {first}-{last} for masqueraded flows")));
+    }
+    if first <= own_last && own_first <= last {
+        return Err(Error::Invalid(format!(
+            "source ports {first}-{last} for masqueraded flows overlap {own_first}-{own_last}, which the kernel \
+             gives to the host's own sockets: choose others, or change net.ipv4.ip_local_port_range"
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! The steps that every change is made of, each with the step that undoes it.
+
+use std::{fmt, net::IpAddr, path::PathBuf};
+
+use super::{
+    backend::{BridgeSpec, Policy, VethSpec},
+    files::ContainerFiles,
+    model::{Binding, MacAddr},
+};
+use crate::store::schema::{Container, Network};
+
+/// A record of the store before and after; absent where there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Change<T> {
+    /// What the store has.
+    pub before: Option<Box<T>>,
+    /// What it is to have.
+    pub after: Option<Box<T>>,
+}
+
+impl<T> Change<T> {
+    /// A new record.
+    pub(super) fn add(after: T) -> Self {
+        Self { before: None, after: Some(Box::new(after)) }
+    }
+
+    /// Another record in place of `before`.
+    pub(super) fn replace(before: T, after: T) -> Self {
+        Self { before: Some(Box::new(before)), after: Some(Box::new(after)) }
+    }
+
+    /// No record.
+    pub(super) fn remove(before: T) -> Self {
+        Self { before: Some(Box::new(before)), after: None }
+    }
+
+    fn reversed(&self) -> Self
+    where
+        T: Clone,
+    {
+        Self { before: self.after.clone(), after: self.before.clone() }
+    }
+}
+
+/// An endpoint for the datapath, before it is known which interfaces the kernel made for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct EndpointIntent {
+    /// Name of the host's end of the veth.
+    pub host_name: String,
+    /// Name of the bridge.
+    pub bridge: String,
+    /// The network's number.
+    pub network: u32,
+    /// The container's interface.
+    pub mac: MacAddr,
+    /// The container's addresses, each with its gateway's.
+    pub addrs: Vec<(IpAddr, Option<IpAddr>)>,
+    /// The network's policy.
+    pub policy: Policy,
+}
+
+/// One thing to do to the store, the disk, the kernel's network or the datapath.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Writes down a network, or strikes it out.
+    SaveNetwork(Change<Network>),
+    /// Writes down a container, or strikes it out.
+    SaveContainer(Change<Container>),
+    /// Makes a bridge.
+    CreateBridge(BridgeSpec),
+    /// Removes a bridge.
+    DeleteBridge(String),
+    /// Tells the datapath the host's own addresses.
+    SetAddresses {
+        /// What it knows.
+        before: Vec<IpAddr>,
+        /// What it is to know.
+        after: Vec<IpAddr>,
+    },
+    /// Writes a container's files.
+    WriteFiles(ContainerFiles),
+    /// Removes a container's directory.
+    RemoveFiles(PathBuf),
+    /// Makes a network namespace.
+    CreateNetns(String),
+    /// Removes a network namespace.
+    DeleteNetns(String),
+    /// Makes a veth pair.
+    CreateVeth(VethSpec),
+    /// Removes the veth pair whose host's end has this name.
+    DeleteVeth(String),
+    /// Makes an endpoint known to the datapath.
+    AddEndpoint(EndpointIntent),
+    /// Makes the datapath forget an endpoint.
+    RemoveEndpoint(EndpointIntent),
+    /// Publishes ports.
+    Publish(Vec<Binding>),
+    /// Withdraws ports.
+    Unpublish(Vec<Binding>),
+}
+
+impl Step {
+    /// The step that undoes this one. Steps that remove have none: a removal goes on past errors and is
+    /// finished later, it is never taken back.
+    pub(super) fn inverse(&self) -> Option<Self> {
+        match self {
+            Self::SaveNetwork(change) => Some(Self::SaveNetwork(change.reversed())),
+            Self::SaveContainer(change) => Some(Self::SaveContainer(change.reversed())),
+            Self::CreateBridge(spec) => Some(Self::DeleteBridge(spec.name.clone())),
+            Self::SetAddresses { before, after } => {
+                Some(Self::SetAddresses { before: after.clone(), after: before.clone() })
+            }
+            Self::WriteFiles(files) => Some(Self::RemoveFiles(files.dir.clone())),
+            Self::CreateNetns(name) => Some(Self::DeleteNetns(name.clone())),
+            Self::CreateVeth(spec) => Some(Self::DeleteVeth(spec.host_name.clone())),
+            Self::AddEndpoint(endpoint) => Some(Self::RemoveEndpoint(endpoint.clone())),
+            Self::Publish(bindings) => Some(Self::Unpublish(bindings.clone())),
+            Self::DeleteBridge(_)
+            | Self::RemoveFiles(_)
+            | Self::DeleteNetns(_)
+            | Self::DeleteVeth(_)
+            | Self::RemoveEndpoint(_)
+            | Self::Unpublish(_) => None,
+        }
+    }
+
+    /// Whether this step, failing, may have done some of its work: then it is undone too. The others are made
+    /// by the kernel whole or not at all, and undoing one that failed because something of that name is there
+    /// already would remove what is not ours.
+    pub(super) fn may_be_partial(&self) -> bool {
+        matches!(self, Self::WriteFiles(_) | Self::AddEndpoint(_))
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SaveNetwork(_) => f.write_str("save network"),
+            Self::SaveContainer(_) => f.write_str("save container"),
+            Self::CreateBridge(spec) => write!(f, "create bridge {}", spec.name),
+            Self::DeleteBridge(name) => write!(f, "remove bridge {name}"),
+            Self::SetAddresses { .. } => f.write_str("tell the datapath the host's addresses"),
+            Self::WriteFiles(_) => f.write_str("write container files"),
+            Self::RemoveFiles(_) => f.write_str("remove container files"),
+            Self::CreateNetns(name) => write!(f, "create network namespace {name}"),
+            Self::DeleteNetns(name) => write!(f, "remove network namespace {name}"),
+            Self::CreateVeth(spec) => write!(f, "create veth {}", spec.host_name),
+            Self::DeleteVeth(name) => write!(f, "remove veth {name}"),
+            Self::AddEndpoint(endpoint) => {
+                write!(f, "add endpoint of {} to the datapath", endpoint.host_name)
+            }
+            Self::RemoveEndpoint(endpoint) => {
+                write!(f, "remove endpoint of {} from the datapath", endpoint.host_name)
+            }
+            Self::Publish(bindings) => write!(f, "publish {}", ports(bindings)),
+            Self::Unpublish(bindings) => write!(f, "withdraw {}", ports(bindings)),
+        }
+    }
+}
+
+/// The first port by name, the rest by number: a message is one line however many there are.
+fn ports(bindings: &[Binding]) -> String {
+    let Some(first) = bindings.first() else {
+        return "no ports".to_owned();
+    };
+    let first =
+        format!("{}/{}", std::net::SocketAddr::from((first.host.addr, first.host.port)), first.host.protocol);
+    match bindings.len() - 1 {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}

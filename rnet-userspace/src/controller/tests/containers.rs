@@ -1,0 +1,229 @@
+use super::*;
+use crate::controller::view::ContainerState;
+
+#[test]
+fn a_container_gets_a_namespace_an_interface_and_files() {
+    let bench = Bench::new();
+    let mut instance = bench.start();
+    let dns = vec!["198.51.100.53".parse().unwrap()];
+    let extra_hosts = vec!["db:10.0.0.9".to_owned(), "host:host-gateway".to_owned()];
+    let request = CreateContainer { hostname: Some("web.test".into()), dns, extra_hosts, ..namespace("web") };
+    let made = instance.create_container(&request).unwrap();
+    assert_eq!(made.state, ContainerState::Running);
+    assert_eq!(made.netns.to_str(), Some("/run/netns/rnet-web"));
+    let endpoint = &made.endpoints[0];
+    assert_eq!(endpoint.host_interface, format!("veth{}", &endpoint.id[..8]));
+    assert_eq!((endpoint.interface.as_str(), endpoint.network.as_str()), ("eth0", "bridge"));
+    assert_eq!(endpoint.mac.0[0] & 3, 2, "{} is not a local unicast address", endpoint.mac);
+
+    let tables = bench.fake.tables();
+    let (veth_link, veth) = &tables.veths[&endpoint.host_interface];
+    assert_eq!((veth.bridge.as_str(), veth.addrs[0].to_string().as_str()), ("rnet0", "172.17.0.2/16"));
+    assert_eq!((veth.gateways[0].to_string().as_str(), veth.mac), ("172.17.0.1", endpoint.mac));
+    assert_eq!((&veth.netns, veth.name.as_str()), (&made.netns, "eth0"));
+    let known = &tables.endpoints[&endpoint.host_interface];
+    assert_eq!((known.ifindex, &known.bridge), (veth_link.index, &tables.bridges["rnet0"].0));
+    let addr = (veth.addrs[0].ip(), Some("172.17.0.1".parse().unwrap()));
+    assert_eq!((known.addrs.as_slice(), known.mac), ([addr].as_slice(), endpoint.mac));
+    assert!(known.policy.icc && known.policy.masquerade && !known.policy.internal);
+
+    let read = |name| fs::read_to_string(made.dir.join(name)).unwrap();
+    assert_eq!(read("hostname"), "web.test\n");
+    assert!(read("resolv.conf").starts_with("nameserver 198.51.100.53\n"));
+    assert!(read("hosts").ends_with("10.0.0.9\tdb\n172.17.0.1\thost\n172.17.0.2\tweb.test web\n"));
+    assert_eq!(instance.network("bridge").unwrap().containers[&made.id].endpoint, endpoint.id);
+}
+
+#[test]
+fn removing_leaves_everything_as_it_was() {
+    let bench = Bench::new();
+    let mut instance = bench.start();
+    let before = bench.snapshot();
+    instance.create_container(&publishing("web", &["8080:80", "53/udp"])).unwrap();
+    assert_eq!(
+        message(instance.remove_container("web", false)),
+        "cannot remove container \"/web\": container is running: stop the container before removing or force remove"
+    );
+    instance.remove_container("web", true).unwrap();
+    assert_eq!(bench.snapshot(), before);
+    assert_eq!(message(instance.container("web")), "No such container: web");
+}
+
+#[test]
+fn an_internal_network_has_a_gateway_but_no_way_out() {
+    let bench = Bench::new();
+    let mut instance = bench.start();
+    instance.create_network(&CreateNetwork { internal: true, ..network_in("n1", "10.1.0.0/24") }).unwrap();
+    let request = CreateContainer { network: Some("n1".into()), ..namespace("web") };
+    let made = instance.create_container(&request).unwrap();
+    let tables = bench.fake.tables();
+    let host = &made.endpoints[0].host_interface;
+    assert!(tables.veths[host].1.gateways.is_empty());
+    assert_eq!(tables.endpoints[host].addrs[0].1, Some("10.1.0.1".parse().unwrap()));
+    assert!(tables.endpoints[host].policy.internal);
+}
+
+#[test]
+fn networks_have_numbers_and_policies_of_their_own() {
+    let bench = Bench::new();
+    let mut instance = bench.start();
+    let mut closed = network("closed");
+    closed.options.insert("com.docker.network.bridge.enable_icc".into(), "false".into());
+    closed.options.insert("com.docker.network.bridge.enable_ip_masquerade".into(), "false".into());
+    instance.create_network(&closed).unwrap();
+    instance.create_container(&namespace("a")).unwrap();
+    instance.create_container(&CreateContainer { network: Some("closed".into()), ..namespace("b") }).unwrap();
+    let tables = bench.fake.tables();
+    let known = |name| &tables.endpoints[&instance.container(name).unwrap().endpoints[0].host_interface];
+    assert_ne!(known("a").network, known("b").network);
+    assert!(!known("b").policy.icc && !known("b").policy.masquerade);
+}
+
+#[test]
+fn network_none_has_a_namespace_and_nothing_else() {
+    let bench = Bench::new();
+    let mut instance = bench.start();
+    let none = |name| CreateContainer { network: Some("none".into()), ..namespace(name) };
+    let made = instance.create_container(&none("a")).unwrap();
+    assert!(made.endpoints.is_empty() && bench.fake.tables().netns.contains(&made.netns));
+    assert!(bench.fake.tables().veths.is_empty());
+    let told =
+        message(instance.create_container(&CreateContainer { publish: vec!["80".into()], ..none("b") }));
+    assert!(told.starts_with("cannot publish 80/tcp: a container on network none"), "{told}");
+    let told = message(instance.create_container(&CreateContainer { mac: Some(made_mac()), ..none("b") }));
+    assert!(told.contains("has no interface"), "{told}");
+    instance.remove_container("a", true).unwrap();
+    assert!(bench.fake.tables().netns.is_empty());
+}
+
+fn made_mac() -> crate::controller::model::MacAddr {
+    "02:00:00:00:00:09".parse().unwrap()
+}
+
+#[test]
+fn a_container_that_cannot_be_is_refused_with_the_reason() {
+    let bench = Bench::new();
+    let mut instance = bench.start();
+    instance.create_network(&network_in("n1", "10.1.0.0/29")).unwrap();
+    let on_n1 = |name: &str| CreateContainer { network: Some("n1".into()), ..namespace(name) };
+    let at = |ip: &str| CreateContainer { ip: Some(ip.parse().unwrap()), ..on_n1("b") };
+    let first =
+        instance.create_container(&CreateContainer { mac: Some(made_mac()), ..on_n1("web") }).unwrap();
+    bench.fake.world().tables.netns.insert("/run/netns/rnet-taken".into());
+    let before = bench.snapshot();
+    let in_network = |name: &str| CreateContainer { network: Some(name.into()), ..namespace("b") };
+    let conflict =
+        format!("Conflict. The container name \"/web\" is already in use by container \"{}\"", first.id);
+    for (request, expected) in [
+        (namespace("-b"), "invalid container name \"-b\""),
+        (namespace("web"), conflict.as_str()),
+        (namespace("taken"), "create network namespace rnet-taken for container taken: one of that name"),
+        (in_network("n2"), "network n2 not found"),
+        (in_network("host"), "--network host: the host's network is not supported yet"),
+        (in_network("container:web"), "sharing another container's network is not supported yet"),
+        (CreateContainer { hostname: Some("a b".into()), ..namespace("b") }, "invalid host name \"a b\""),
+        (CreateContainer { network: None, ..at("172.17.0.9") }, "supported on user-defined networks only"),
+        (at("10.1.0.2"), "Address already in use: 10.1.0.2"),
+        (at("10.1.0.1"), "Address already in use: 10.1.0.1"),
+        (
+            at("10.1.0.7"),
+            "requested address is out of range: 10.1.0.7 is not a host address of subnet 10.1.0.0/29",
+        ),
+        (at("10.2.0.2"), "requested address is out of range: 10.2.0.2"),
+        (
+            CreateContainer { ip6: Some("fd00::2".parse().unwrap()), ..on_n1("b") },
+            "network n1 has no IPv6 subnet",
+        ),
+        (
+            CreateContainer { mac: Some(made_mac()), ..on_n1("b") },
+            "MAC address 02:00:00:00:00:09 is in use on network n1",
+        ),
+        (
+            CreateContainer { mac: Some("01:00:5e:00:00:01".parse().unwrap()), ..on_n1("b") },
+            "no interface's own",
+        ),
+        (
+            CreateContainer { extra_hosts: vec!["db".into()], ..namespace("b") },
+            "bad format for add-host: \"db\"",
+        ),
+    ] {
+        let told = message(instance.create_container(&request));
+        assert!(told.contains(expected), "{told:?} lacks {expected:?}");
+    }
+    assert_eq!(bench.snapshot(), before);
+}
+
+#[test]
+fn a_container_without_a_name_gets_one() {
+    let bench = Bench::new();
+    let mut instance = bench.start();
+    let made = instance.create_container(&CreateContainer::default()).unwrap();
+    assert!(made.name.contains('_') && made.hostname == made.id[..12], "{made:?}");
+    assert_eq!(instance.container(&made.id[..6]).unwrap(), made);
+}
+
+#[test]
+fn a_process_that_ends_gives_back_address_and_ports() {
+    let bench = Bench::new();
+    let mut instance = bench.start();
+    running(&mut instance, &bench.fake, publishing("web", &["8080:80"]), 100);
+    let web = instance.container("web").unwrap();
+    assert_eq!((web.state, web.pid), (ContainerState::Running, Some(100)));
+    assert_eq!(
+        message(instance.mark_started("web", 101)),
+        "cannot start container web: it is running already"
+    );
+
+    let ended = instance.mark_exited("web", Some(3)).unwrap();
+    assert_eq!((ended.state, ended.pid, ended.exit_code), (ContainerState::Exited, None, Some(3)));
+    assert!(ended.endpoints.is_empty() && ended.ports.is_empty() && ended.finished.is_some());
+    assert!(ended.dir.join("hosts").exists(), "the log is kept beside it");
+    let tables = bench.fake.tables();
+    assert!(tables.veths.is_empty() && tables.netns.is_empty() && tables.ports.is_empty());
+    assert_eq!(instance.mark_exited("web", Some(4)).unwrap(), ended);
+    assert_eq!(message(instance.mark_started("web", 101)), "cannot start container web: it has ended");
+
+    let next = instance.create_container(&publishing("db", &["8080:80"])).unwrap();
+    assert_eq!(next.endpoints[0].addrs[0].to_string(), "172.17.0.2/16");
+    instance.remove_container("web", false).unwrap();
+    assert!(!ended.dir.exists());
+}
+
+#[test]
+fn a_container_that_is_to_go_with_its_process_goes() {
+    let bench = Bench::new();
+    let mut instance = bench.start();
+    let before = bench.snapshot();
+    running(&mut instance, &bench.fake, CreateContainer { remove: true, ..publishing("web", &["80"]) }, 100);
+    let ended = instance.mark_exited("web", Some(0)).unwrap();
+    assert_eq!((ended.state, ended.exit_code), (ContainerState::Exited, Some(0)));
+    assert_eq!(bench.snapshot(), before);
+}
+
+#[test]
+fn a_container_that_never_started_can_be_removed_without_force() {
+    let bench = Bench::new();
+    let mut instance = bench.start();
+    let before = bench.snapshot();
+    let request = CreateContainer { command: vec!["server".into()], ..namespace("web") };
+    assert_eq!(instance.create_container(&request).unwrap().state, ContainerState::Created);
+    instance.remove_container("web", false).unwrap();
+    assert_eq!(bench.snapshot(), before);
+}
+
+#[test]
+fn the_status_counts_what_is_there() {
+    let bench = Bench::new();
+    let mut instance = bench.start();
+    running(&mut instance, &bench.fake, publishing("web", &["8080:80", "8081:81"]), 100);
+    running(&mut instance, &bench.fake, namespace("db"), 101);
+    instance.mark_exited("db", None).unwrap();
+    let status = instance.status().unwrap();
+    assert_eq!((status.networks, status.containers, status.running, status.ports), (3, 2, 1, 2));
+    assert_eq!(
+        (status.uplinks.as_slice(), status.snat_ports),
+        (["uplink0".to_owned()].as_slice(), (1024, 32767))
+    );
+    assert_eq!(instance.sweep().unwrap(), 3);
+    assert!(instance.flows().unwrap().is_empty() && instance.counters().unwrap().is_empty());
+}
