@@ -48,6 +48,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if demonstration.once {
         command.arg("--once");
     }
+    // Ctrl-C is for the demonstration, which cleans up; this process waits for it.
+    demo::interrupt::catch()?;
     let status = command.status().with_context(|| format!("run `{}`", line(&command)))?;
     Ok(exit_code(status))
 }
