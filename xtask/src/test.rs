@@ -77,7 +77,6 @@ fn host(args: &[OsString]) -> Result<()> {
     for package in ["rnet-common", "rnet-userspace", "xtask"] {
         test.args(["--package", package]);
     }
-    // The testbed's own tests need no root, but its package's others do.
     exec(test.arg("--").args(args))
 }
 
@@ -99,7 +98,7 @@ fn in_kernel(test: &str, built: &Built, args: &[OsString]) -> Result<()> {
 fn executable(test: &str) -> Result<PathBuf> {
     let mut build = cargo();
     build
-        .args(["test", "--package", "rnet-tests", "--test", test, "--no-run"])
+        .args(["test", "--package", "rnet-tests", "--lib", "--tests", "--no-run"])
         .args(["--message-format", "json-render-diagnostics"])
         .stdout(Stdio::piped());
     let output = run_piped(&mut build)?;
@@ -130,10 +129,12 @@ mod tests {
     #[test]
     fn the_executable_is_the_one_of_the_test_asked_for() {
         let messages = r#"{"reason":"compiler-artifact","target":{"name":"testbed"},"executable":null}
+{"reason":"compiler-artifact","target":{"name":"testbed"},"executable":"/t/testbed-1"}
 {"reason":"compiler-artifact","target":{"name":"datapath"},"executable":"/t/datapath-1"}
 {"reason":"compiler-artifact","target":{"name":"e2e"},"executable":"/t/e2e-1"}
 {"reason":"build-finished","success":true}"#;
         assert_eq!(executable_in(messages, "e2e"), Some("/t/e2e-1".into()));
+        assert_eq!(executable_in(messages, "testbed"), Some("/t/testbed-1".into()));
         assert_eq!(executable_in(messages, "compat"), None);
     }
 }
