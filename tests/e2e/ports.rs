@@ -32,10 +32,15 @@ fn a_published_port_is_taken_for_host_programs_until_the_container_is_gone() {
     assert_eq!(bind_udp(&host, "0.0.0.0:5300").unwrap_err().kind(), io::ErrorKind::AddrInUse);
     drop(bind_tcp(&host, "0.0.0.0:5300").expect("only 5300/udp is published"));
     drop(bind_udp(&host, "0.0.0.0:8080").expect("only 8080/tcp is published"));
-    drop(host.client.run(|| TcpListener::bind("0.0.0.0:8080")).expect("other namespaces have ports of their own"));
+    drop(
+        host.client
+            .run(|| TcpListener::bind("0.0.0.0:8080"))
+            .expect("other namespaces have ports of their own"),
+    );
 
     rnet.ok(&["rm", "-f", "web"]);
-    let bound = wait_until("8080/tcp is free again", Duration::from_secs(5), || bind_tcp(&host, "0.0.0.0:8080").ok());
+    let bound =
+        wait_until("8080/tcp is free again", Duration::from_secs(5), || bind_tcp(&host, "0.0.0.0:8080").ok());
     drop(bound);
     drop(bind_udp(&host, "0.0.0.0:5300").expect("5300/udp is free again"));
 }
@@ -75,7 +80,8 @@ fn a_port_of_a_host_program_is_refused_and_the_program_named() {
     testbed::require_root!();
     let host = Host::new();
     let rnet = Rnet::start(&host);
-    let (listener, socket) = (bind_tcp(&host, "0.0.0.0:8080").unwrap(), bind_udp(&host, "10.200.0.9:5300").unwrap());
+    let (listener, socket) =
+        (bind_tcp(&host, "0.0.0.0:8080").unwrap(), bind_udp(&host, "10.200.0.9:5300").unwrap());
     let me = std::process::id().to_string();
     for (spec, port) in [("8080:80", "0.0.0.0:8080/tcp"), ("5300:53/udp", "0.0.0.0:5300/udp")] {
         let line = rnet.fails(&["run", "-d", "--name", "c1", "-p", spec]);

@@ -38,7 +38,10 @@ fn udp_carries_10_mib_each_way_to_another_port(host: &Host) {
     let socket = udp::connect(&host.client, host.at(5300));
     udp::exchange(&socket, TEN_MIB, 2);
     let client = socket.local_addr().unwrap();
-    assert!(server.peers().iter().all(|p| *p == client), "the container sees the client's own address and port");
+    assert!(
+        server.peers().iter().all(|p| *p == client),
+        "the container sees the client's own address and port"
+    );
     let answered = udp::ask_unconnected(&host.client, host.at(5300));
     assert_eq!(answered, Ok(host.at(5300)), "replies come from the address that was asked");
 }
@@ -126,7 +129,7 @@ fn the_hosts_own_services_stay_reachable() {
     let client = tcp::ask(&host.client, host.at(22));
     assert_eq!(server.peers(), [client]);
     icmp::ping(&host.client, HOST).expect("the host answers pings itself");
-    // A connection of the host's own, whose local port is published for everybody else.
+    // The replies to the host's own connections are its own, too.
     let outside = tcp::echo(&host.client, "0.0.0.0:9000");
     tcp::ask(&host.ns, SocketAddr::from((CLIENT, 9000)));
     assert_eq!(outside.peers()[0].ip(), HOST);

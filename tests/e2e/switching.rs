@@ -32,7 +32,8 @@ fn containers_of_one_network_see_one_anothers_addresses(host: &Host) {
 fn containers_of_a_network_of_their_own_talk_too(host: &Host) {
     let rnet = Rnet::start(host);
     rnet.ok(&["network", "create", "--subnet", "10.88.0.0/24", "n1"]);
-    let (c1, c2) = (rnet.run("c1", &["--network", "n1"]), rnet.run("c2", &["--network", "n1", "-p", "8080:80"]));
+    let (c1, c2) =
+        (rnet.run("c1", &["--network", "n1"]), rnet.run("c2", &["--network", "n1", "-p", "8080:80"]));
     assert_eq!([c1.addr, c2.addr], [Ipv4Addr::new(10, 88, 0, 2), Ipv4Addr::new(10, 88, 0, 3)]);
     let server = tcp::echo(&c2.ns, "0.0.0.0:80");
     let inside = tcp::ask(&c1.ns, c2.at(80));

@@ -82,8 +82,13 @@ impl<'h> Rnet<'h> {
 
     /// Sets an environment variable for daemons started from here on.
     pub fn set_env(&mut self, name: &str, value: &str) {
-        self.env.retain(|(n, _)| n != name);
+        self.unset_env(name);
         self.env.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Takes back [`Rnet::set_env`].
+    pub fn unset_env(&mut self, name: &str) {
+        self.env.retain(|(n, _)| n != name);
     }
 
     /// Starts the daemon and waits until it answers.
@@ -133,12 +138,16 @@ impl<'h> Rnet<'h> {
     pub fn down(&self) {
         self.ok(&["down"]);
         let mut daemon = self.take_daemon();
-        let status = daemon.wait(END_LIMIT).unwrap_or_else(|| panic!("rnet daemon still runs after `rnet down`"));
+        let status =
+            daemon.wait(END_LIMIT).unwrap_or_else(|| panic!("rnet daemon still runs after `rnet down`"));
         assert!(status.success(), "rnet daemon ended with {status} after `rnet down`:\n{}", self.log());
     }
 
     fn take_daemon(&self) -> Process {
-        self.daemon.borrow_mut().take().unwrap_or_else(|| panic!("the daemon of {} does not run", self.instance))
+        self.daemon
+            .borrow_mut()
+            .take()
+            .unwrap_or_else(|| panic!("the daemon of {} does not run", self.instance))
     }
 
     /// What the daemon printed.
@@ -183,7 +192,8 @@ impl<'h> Rnet<'h> {
     pub fn json(&self, args: &[&str]) -> Vec<Value> {
         let output = self.ok(&[args, &["--format", "json"]].concat());
         let values = serde_json::Deserializer::from_str(&output).into_iter::<Value>();
-        let values = values.map(|v| v.unwrap_or_else(|e| panic!("{args:?} printed no JSON ({e}):\n{output}")));
+        let values =
+            values.map(|v| v.unwrap_or_else(|e| panic!("{args:?} printed no JSON ({e}):\n{output}")));
         values.flat_map(|v| if let Value::Array(items) = v { items } else { vec![v] }).collect()
     }
 
@@ -211,8 +221,19 @@ impl<'h> Rnet<'h> {
 
     /// Packets that the datapath counted under `verdict` (`carried`, `passed`, `dropped`).
     pub fn packets(&self, verdict: &str) -> u64 {
-        let counts = self.json(&["stats"]);
-        counts.iter().filter(|c| c["verdict"] == verdict).filter_map(|c| c["packets"].as_u64()).sum()
+        self.json(&["stats"]).iter().map(|value| packets_of(value, verdict)).sum()
+    }
+}
+
+/// The packets of every counter of `verdict` within a JSON value, however they are grouped.
+fn packets_of(value: &Value, verdict: &str) -> u64 {
+    match value {
+        Value::Object(map) if map.get("verdict").is_some_and(|v| v == verdict) => {
+            map.get("packets").and_then(Value::as_u64).unwrap_or_default()
+        }
+        Value::Object(map) => map.values().map(|v| packets_of(v, verdict)).sum(),
+        Value::Array(items) => items.iter().map(|v| packets_of(v, verdict)).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
     }
 }
 
@@ -301,6 +322,16 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
         process::run(command, Duration::from_secs(10))
+    }
+
+    #[test]
+    fn counters_are_summed_by_verdict() {
+        let stats = serde_json::json!({"counters": [
+            {"verdict": "carried", "packets": 2},
+            {"verdict": "dropped", "packets": 5},
+            {"verdict": "carried", "packets": 1},
+        ]});
+        assert_eq!(packets_of(&stats, "carried"), 3);
     }
 
     #[test]

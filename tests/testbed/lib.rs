@@ -42,18 +42,25 @@ macro_rules! require_root {
     };
 }
 
-/// Whether namespaces can be made here; says why not, and panics where everything must run.
+/// Whether namespaces can be made here; see [`skip`] where not.
 pub fn can_run() -> bool {
-    if nix::unistd::geteuid().is_root() {
-        return true;
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        skip("needs root: it makes network namespaces and loads eBPF programs");
     }
-    let reason = "needs root: it makes network namespaces and loads eBPF programs";
+    root
+}
+
+/// Says why a test, or the rest of it, does not run here.
+///
+/// # Panics
+/// Where `RNET_REQUIRE_ALL=1` says that everything must run.
+pub fn skip(reason: &str) {
     assert!(std::env::var_os("RNET_REQUIRE_ALL").is_none_or(|v| v != "1"), "{reason}");
     #[expect(clippy::print_stderr, reason = "a skipped test says so to whoever runs it")]
     {
         eprintln!("skipped: {reason}");
     }
-    false
 }
 
 /// Polls until `done` yields something.

@@ -295,7 +295,10 @@ mod tests {
         assert!(a.output_of("ip", &["link"]).unwrap().contains("only-a"));
         assert!(!b.output_of("ip", &["link"]).unwrap().contains("only-a"));
         a.set_sysctl("net/ipv4/ip_forward", "1");
-        assert_eq!((a.sysctl("net/ipv4/ip_forward"), b.sysctl("net/ipv4/ip_forward")), ("1".into(), "0".into()));
+        assert_eq!(
+            (a.sysctl("net/ipv4/ip_forward"), b.sysctl("net/ipv4/ip_forward")),
+            ("1".into(), "0".into())
+        );
         assert_eq!(a.output_of("no-such-tool", &[]), None);
     }
 

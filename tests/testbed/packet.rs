@@ -6,8 +6,8 @@ use std::{
 };
 
 use etherparse::{
-    EtherType, Icmpv4Type, IpNumber, LaxPacketHeaders, NetSlice, PacketBuilder, PacketBuilderStep, SlicedPacket, TcpHeader,
-    TransportSlice, checksum::Sum16BitWords, ip_number,
+    EtherType, Icmpv4Type, IpNumber, LaxPacketHeaders, NetSlice, PacketBuilder, PacketBuilderStep,
+    SlicedPacket, TcpHeader, TransportSlice, checksum::Sum16BitWords, ip_number,
 };
 
 /// The Ethernet addresses of a frame.
@@ -31,7 +31,13 @@ pub fn udp(link: Ethernet, src: SocketAddrV4, dst: SocketAddrV4, payload: &[u8])
 }
 
 /// An IPv4 TCP frame with right checksums. The ports in `header` are replaced by those of `src` and `dst`.
-pub fn tcp(link: Ethernet, src: SocketAddrV4, dst: SocketAddrV4, header: TcpHeader, payload: &[u8]) -> Vec<u8> {
+pub fn tcp(
+    link: Ethernet,
+    src: SocketAddrV4,
+    dst: SocketAddrV4,
+    header: TcpHeader,
+    payload: &[u8],
+) -> Vec<u8> {
     let header = TcpHeader { source_port: src.port(), destination_port: dst.port(), ..header };
     let packet = ipv4(link, *src.ip(), *dst.ip()).tcp_header(header);
     let mut frame = Vec::with_capacity(packet.size(payload.len()));

@@ -95,7 +95,19 @@ fn stable(line: &str) -> Option<String> {
     }
     // ":INPUT ACCEPT [12:840]"
     let line = if line.starts_with(':') { line.split(" [").next().unwrap_or(line) } else { line };
-    Some(line.to_owned())
+    Some(without_ids(line))
+}
+
+/// Hides the numbers of programs and links, which a restarted daemon replaces: "eth0(2) tcx/ingress
+/// from_uplink prog_id 45 link_id 9".
+fn without_ids(line: &str) -> String {
+    let mut words: Vec<_> = line.split(' ').collect();
+    for at in 1..words.len() {
+        if ["prog_id", "link_id"].contains(&words[at - 1]) {
+            words[at] = "*";
+        }
+    }
+    words.join(" ")
 }
 
 /// Every readable setting of the namespace that the calling thread is in.
@@ -190,8 +202,7 @@ mod tests {
         crate::require_root!();
         let host = Host::new();
         let Some(_) = host.ns.output_of("nft", &["add", "table", "inet", "t"]) else {
-            assert!(std::env::var_os("RNET_REQUIRE_ALL").is_none(), "nft is missing");
-            return;
+            return crate::skip("needs nft");
         };
         let before = Snapshot::take(&host.ns, NOBODY);
         let chain = "add chain inet t c { type filter hook input priority 0; }";
@@ -201,6 +212,14 @@ mod tests {
         assert!(before.difference(&after).unwrap().contains("+ \t\tcounter"));
         crate::traffic::icmp::ping(&host.client, crate::topology::HOST).unwrap();
         assert_eq!(after.difference(&Snapshot::take(&host.ns, NOBODY)), None);
+    }
+
+    #[test]
+    fn ids_and_counters_are_left_out_of_lines() {
+        let tcx = "eth0(2) tcx/ingress from_uplink prog_id 45 link_id 9 ";
+        assert_eq!(stable(tcx).unwrap(), "eth0(2) tcx/ingress from_uplink prog_id * link_id *");
+        assert_eq!(stable(":INPUT ACCEPT [12:840]").unwrap(), ":INPUT ACCEPT");
+        assert_eq!(stable("# Generated on Monday"), None);
     }
 
     #[test]

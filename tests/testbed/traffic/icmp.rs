@@ -30,7 +30,8 @@ pub fn ping(ns: &Netns, to: Ipv4Addr) -> Option<Reply> {
 /// # Panics
 /// When the reply has another payload, or the request cannot be sent.
 pub fn ping_with(ns: &Netns, to: Ipv4Addr, echo: IcmpEchoHeader, len: usize) -> Option<Reply> {
-    ns.run(|| exchange(to, echo, len, REPLY_LIMIT)).unwrap_or_else(|e| panic!("ping {to} from {}: {e}", ns.name()))
+    ns.run(|| exchange(to, echo, len, REPLY_LIMIT))
+        .unwrap_or_else(|e| panic!("ping {to} from {}: {e}", ns.name()))
 }
 
 /// Whether `to` stays silent for 1.5 s when pinged. No route to it counts as silence.

@@ -42,11 +42,16 @@ impl Failure {
     /// # Panics
     /// When it stands for none: the test itself is at fault then.
     pub(crate) fn of(error: &io::Error, what: &str) -> Self {
-        match error.kind() {
-            io::ErrorKind::ConnectionRefused => Self::Refused,
-            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Self::TimedOut,
-            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Self::Unreachable,
-            _ => panic!("{what}: {error}"),
+        use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut, WouldBlock};
+        let kind = error.kind();
+        if kind == ConnectionRefused {
+            Self::Refused
+        } else if [TimedOut, WouldBlock].contains(&kind) {
+            Self::TimedOut
+        } else if [HostUnreachable, NetworkUnreachable].contains(&kind) {
+            Self::Unreachable
+        } else {
+            panic!("{what}: {error}")
         }
     }
 }

@@ -8,7 +8,9 @@ use std::{
 
 use socket2::{SockRef, Socket, Type};
 
-use super::{Failure, Peers, REPLY_LIMIT, SILENCE, STOP_INTERVAL, Server, any_for, bound, parse, random_bytes};
+use super::{
+    Failure, Peers, REPLY_LIMIT, SILENCE, STOP_INTERVAL, Server, any_for, bound, parse, random_bytes,
+};
 use crate::{Netns, Stop};
 
 /// Starts a server on `addr` (`0.0.0.0:80`) that sends back what it gets.
@@ -117,7 +119,8 @@ pub fn ask_from(ns: &Netns, from: SocketAddr, to: SocketAddr) -> SocketAddr {
 /// When a byte is wrong, missing, or late.
 pub fn exchange(stream: &TcpStream, len: usize, seed: u64) {
     let sent = random_bytes(seed, len);
-    let what = format!("exchange {len} bytes with {:?}", SockRef::from(stream).peer_addr().map(|a| a.as_socket()));
+    let what =
+        format!("exchange {len} bytes with {:?}", SockRef::from(stream).peer_addr().map(|a| a.as_socket()));
     thread::scope(|scope| {
         scope.spawn(|| (&*stream).write_all(&sent).unwrap_or_else(|e| panic!("{what}: sending: {e}")));
         let mut stream = stream;

@@ -7,7 +7,9 @@ use std::{
 
 use socket2::Type;
 
-use super::{Failure, Peers, REPLY_LIMIT, SILENCE, STOP_INTERVAL, Server, any_for, bound, parse, random_bytes};
+use super::{
+    Failure, Peers, REPLY_LIMIT, SILENCE, STOP_INTERVAL, Server, any_for, bound, parse, random_bytes,
+};
 use crate::Netns;
 
 /// The largest payload that fits an Ethernet frame: 1500 less the headers of IPv4 and UDP.
@@ -18,7 +20,8 @@ pub const FULL: usize = 1472;
 /// # Panics
 /// When the address cannot be bound.
 pub fn echo(ns: &Netns, addr: &str) -> Server {
-    let socket = ns.run(|| bound(Type::DGRAM, parse(addr))).unwrap_or_else(|e| panic!("bind {addr}/udp: {e}"));
+    let socket =
+        ns.run(|| bound(Type::DGRAM, parse(addr))).unwrap_or_else(|e| panic!("bind {addr}/udp: {e}"));
     let socket = UdpSocket::from(socket);
     let local = socket.local_addr().unwrap_or_else(|e| panic!("address of {addr}/udp: {e}"));
     let peers = Peers::default();
