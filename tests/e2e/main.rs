@@ -1,1 +1,33 @@
-//! x
+//! Black-box tests: the built `rnet` on hosts made of network namespaces, spoken to with real sockets and looked
+//! at with the kernel's own tools. One file a subject; a test's name is the behaviour that it holds rnet to.
+#![expect(clippy::unwrap_used, reason = "every function here is part of a test")]
+
+/// Makes tests of functions that take a host: each runs once with checksums left to the receiver, and once with
+/// the uplink's sender completing them, where a wrong checksum difference costs packets.
+macro_rules! with_and_without_offload {
+    ($($name:ident),+ $(,)?) => {
+        mod offloaded {
+            $(#[test]
+            fn $name() {
+                testbed::require_root!();
+                super::$name(&testbed::Host::with(testbed::Checksums::Offloaded));
+            })+
+        }
+        mod finalised {
+            $(#[test]
+            fn $name() {
+                testbed::require_root!();
+                super::$name(&testbed::Host::with(testbed::Checksums::Finalised));
+            })+
+        }
+    };
+}
+
+mod control;
+mod egress;
+mod instances;
+mod lifecycle;
+mod ports;
+mod publish;
+mod rollback;
+mod switching;

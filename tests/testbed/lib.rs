@@ -1,1 +1,85 @@
-//! x
+//! What rnet's tests stand on: hosts built of network namespaces, the daemon under test, traffic, captured and
+//! hand-made packets, and snapshots of everything that can be observed of a host.
+//!
+//! Everything that is made carries the test process's id and a counter in its name, so that tests run side by
+//! side, and is removed when its owner is dropped, on failure too. Nothing outside these namespaces is touched.
+//! Waiting is polling with a deadline; whatever goes wrong panics with what was being done.
+
+pub mod bpf;
+pub mod capture;
+pub mod daemon;
+mod ethtool;
+pub mod netns;
+pub mod packet;
+pub mod process;
+pub mod snapshot;
+pub mod topology;
+pub mod traffic;
+
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+pub use crate::{
+    daemon::{Container, Rnet},
+    netns::{Netns, Stop, Task},
+    snapshot::Snapshot,
+    topology::{Checksums, Host},
+};
+
+/// The amount that integrity is tested with, in bytes: enough for windows to open and segments to be merged.
+pub const TEN_MIB: usize = 10 << 20;
+
+/// Returns from a test that cannot run here, saying why. With `RNET_REQUIRE_ALL=1` it fails instead.
+#[macro_export]
+macro_rules! require_root {
+    () => {
+        if !$crate::can_run() {
+            return;
+        }
+    };
+}
+
+/// Whether namespaces can be made here; see [`skip`] where not.
+pub fn can_run() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        skip("needs root: it makes network namespaces and loads eBPF programs");
+    }
+    root
+}
+
+/// Says why a test, or the rest of it, does not run here.
+///
+/// # Panics
+/// Where `RNET_REQUIRE_ALL=1` says that everything must run.
+pub fn skip(reason: &str) {
+    assert!(std::env::var_os("RNET_REQUIRE_ALL").is_none_or(|v| v != "1"), "{reason}");
+    #[expect(clippy::print_stderr, reason = "a skipped test says so to whoever runs it")]
+    {
+        eprintln!("skipped: {reason}");
+    }
+}
+
+/// Polls until `done` yields something.
+///
+/// # Panics
+/// When it has not after `limit`.
+pub fn wait_until<T>(what: &str, limit: Duration, mut done: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(value) = done() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "{what}: not within {limit:?}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A number that is unique in this process.
+pub(crate) fn next_number() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}

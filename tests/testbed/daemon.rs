@@ -1,0 +1,353 @@
+//! The program under test: its daemon, its commands, and the containers that it makes.
+
+use std::{
+    cell::RefCell,
+    fs::{self, File},
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::{
+    Host, Netns, bpf,
+    netns::remove_named,
+    process::{self, Finished, Process},
+    snapshot, wait_until,
+};
+
+/// How long the daemon may take to be ready: loading its programs on two busy cores included.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// How long a command may take.
+const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+/// How long the daemon may take to end when told to.
+const END_LIMIT: Duration = Duration::from_secs(20);
+
+/// The built `rnet`: `$RNET_BIN`, else the one beside this test's own executable, else in the workspace's target
+/// directory.
+///
+/// # Panics
+/// When there is none.
+pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("RNET_BIN") {
+        let path = PathBuf::from(path);
+        assert!(path.is_file(), "RNET_BIN={}: no such file", path.display());
+        return path;
+    }
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
+    // target/debug/deps/e2e-0123456789abcdef
+    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.parent()?.join("rnet")));
+    let candidates = beside.into_iter().chain(["debug/rnet", "release/rnet"].map(|p| target.join(p)));
+    candidates.into_iter().find(|p| p.is_file()).unwrap_or_else(|| {
+        panic!("no rnet binary: build it with `cargo xtask build`, or name it in RNET_BIN")
+    })
+}
+
+/// One instance of rnet on a host. Whatever it has made is removed on drop.
+#[derive(Debug)]
+pub struct Rnet<'h> {
+    host: &'h Host,
+    instance: String,
+    log: tempfile::NamedTempFile,
+    env: Vec<(String, String)>,
+    // Commands that end the daemon take `&self`, as every other command does.
+    daemon: RefCell<Option<Process>>,
+}
+
+impl<'h> Rnet<'h> {
+    /// Starts an instance with a name of its own, and waits until it answers.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start(host: &'h Host) -> Self {
+        let rnet = Self::new(host);
+        rnet.start_daemon();
+        rnet
+    }
+
+    /// An instance whose daemon does not run yet.
+    pub fn new(host: &'h Host) -> Self {
+        bpf::ensure_bpffs();
+        let instance = format!("t{}-{}", std::process::id(), crate::next_number());
+        let log = tempfile::NamedTempFile::new().unwrap_or_else(|e| panic!("make a log file: {e}"));
+        Self { host, instance, log, env: Vec::new(), daemon: RefCell::new(None) }
+    }
+
+    /// Its name.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// Sets an environment variable for daemons started from here on.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.unset_env(name);
+        self.env.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Takes back [`Rnet::set_env`].
+    pub fn unset_env(&mut self, name: &str) {
+        self.env.retain(|(n, _)| n != name);
+    }
+
+    /// Starts the daemon and waits until it answers.
+    ///
+    /// # Panics
+    /// When it runs already, or does not start.
+    pub fn start_daemon(&self) {
+        assert!(self.daemon.borrow().is_none(), "the daemon of {} runs", self.instance);
+        let mut command = self.command(&["daemon"]);
+        let log = File::options().append(true).open(self.log.path());
+        let log = log.unwrap_or_else(|e| panic!("open {}: {e}", self.log.path().display()));
+        let second = log.try_clone().unwrap_or_else(|e| panic!("share the log file: {e}"));
+        command.envs(self.env.iter().cloned()).stdout(log).stderr(second);
+        let mut daemon = Process::start(command);
+        wait_until("rnet daemon answers", START_LIMIT, || {
+            if let Some(status) = daemon.ended() {
+                panic!("rnet daemon ended with {status}:\n{}", self.log());
+            }
+            self.cmd(&["status"]).status.success().then_some(())
+        });
+        *self.daemon.borrow_mut() = Some(daemon);
+    }
+
+    /// Ends the daemon as a crash would (SIGKILL).
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn kill9(&self) {
+        self.take_daemon().kill();
+    }
+
+    /// Ends the daemon in good order (SIGTERM), as a service manager would.
+    ///
+    /// # Panics
+    /// When it does not run or does not end.
+    pub fn terminate(&self) {
+        let mut daemon = self.take_daemon();
+        daemon.terminate();
+        let status = daemon.wait(END_LIMIT).unwrap_or_else(|| panic!("rnet daemon does not end on SIGTERM"));
+        assert!(status.success(), "rnet daemon ended with {status} on SIGTERM:\n{}", self.log());
+    }
+
+    /// Removes everything, and expects the daemon to end with it.
+    ///
+    /// # Panics
+    /// When either fails.
+    pub fn down(&self) {
+        self.ok(&["down"]);
+        let mut daemon = self.take_daemon();
+        let status =
+            daemon.wait(END_LIMIT).unwrap_or_else(|| panic!("rnet daemon still runs after `rnet down`"));
+        assert!(status.success(), "rnet daemon ended with {status} after `rnet down`:\n{}", self.log());
+    }
+
+    fn take_daemon(&self) -> Process {
+        self.daemon
+            .borrow_mut()
+            .take()
+            .unwrap_or_else(|| panic!("the daemon of {} does not run", self.instance))
+    }
+
+    /// What the daemon printed.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log.path()).unwrap_or_else(|e| format!("(no log: {e})"))
+    }
+
+    /// `rnet ARGS` for this instance, to be run in the host's namespace.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.host.ns.command(binary());
+        // Nothing of the caller's own configuration.
+        command.env_remove("RNET_FAIL_AT").env_remove("RNET_INSTANCE");
+        command.arg("--instance").arg(&self.instance).args(args);
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn cmd(&self, args: &[&str]) -> Finished {
+        process::run(self.command(args), COMMAND_LIMIT)
+    }
+
+    /// Runs a command that must succeed, and returns what it printed.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn ok(&self, args: &[&str]) -> String {
+        self.cmd(args).assert_ok(&format!("rnet {}", args.join(" "))).stdout
+    }
+
+    /// Runs a command that must be refused: status 1, and one line on standard error, which is returned.
+    ///
+    /// # Panics
+    /// When it succeeds, or says it otherwise.
+    pub fn fails(&self, args: &[&str]) -> String {
+        assert_refused(&format!("rnet {}", args.join(" ")), &self.cmd(args))
+    }
+
+    /// What a command lists with `--format json`: an array, or one value a line.
+    ///
+    /// # Panics
+    /// When it fails or prints something else.
+    pub fn json(&self, args: &[&str]) -> Vec<Value> {
+        let output = self.ok(&[args, &["--format", "json"]].concat());
+        let values = serde_json::Deserializer::from_str(&output).into_iter::<Value>();
+        let values =
+            values.map(|v| v.unwrap_or_else(|e| panic!("{args:?} printed no JSON ({e}):\n{output}")));
+        values.flat_map(|v| if let Value::Array(items) = v { items } else { vec![v] }).collect()
+    }
+
+    /// Runs a container without a process: `run -d --name NAME ARGS`.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn run(&self, name: &str, args: &[&str]) -> Container {
+        self.ok(&[&["run", "-d", "--name", name], args].concat());
+        self.container(name)
+    }
+
+    /// A container that runs.
+    ///
+    /// # Panics
+    /// When it has no namespace, or no IPv4 address on `eth0`.
+    pub fn container(&self, name: &str) -> Container {
+        let ns = Netns::open(Path::new("/run/netns").join(format!("{}-{name}", self.instance)));
+        let addrs = ns.output_of("ip", &["-4", "-o", "addr", "show", "dev", "eth0"]).unwrap_or_default();
+        let addr = addrs.split_whitespace().skip_while(|w| *w != "inet").nth(1);
+        let addr = addr.and_then(|a| a.split('/').next()?.parse().ok());
+        let addr = addr.unwrap_or_else(|| panic!("{name} has no IPv4 address on eth0: {addrs:?}"));
+        Container { name: name.to_owned(), ns, addr }
+    }
+
+    /// Packets that the datapath counted under `verdict` (`carried`, `passed`, `dropped`).
+    pub fn packets(&self, verdict: &str) -> u64 {
+        self.json(&["stats"]).iter().map(|value| packets_of(value, verdict)).sum()
+    }
+}
+
+/// The packets of every counter of `verdict` within a JSON value, however they are grouped.
+fn packets_of(value: &Value, verdict: &str) -> u64 {
+    match value {
+        Value::Object(map) if map.get("verdict").is_some_and(|v| v == verdict) => {
+            map.get("packets").and_then(Value::as_u64).unwrap_or_default()
+        }
+        Value::Object(map) => map.values().map(|v| packets_of(v, verdict)).sum(),
+        Value::Array(items) => items.iter().map(|v| packets_of(v, verdict)).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    }
+}
+
+impl Drop for Rnet<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            #[expect(clippy::print_stderr, reason = "a failed test shows what the daemon had to say")]
+            {
+                eprintln!("--- log of instance {}\n{}---", self.instance, self.log());
+            }
+        }
+        // Failures are ignored from here on: the test has its verdict, and may be failing already.
+        let mut daemon = self.daemon.borrow_mut().take();
+        if let Some(daemon) = &mut daemon {
+            let mut down = Process::start(self.quiet(&["down"]));
+            if down.wait(END_LIMIT).is_some() {
+                daemon.terminate();
+                daemon.wait(Duration::from_secs(5));
+            }
+        }
+        drop(daemon);
+        for name in snapshot::namespaces(&self.instance) {
+            kill_processes_in(&name);
+            remove_named(&Path::new("/run/netns").join(name));
+        }
+        for dir in snapshot::places(&self.instance) {
+            let _ = fs::remove_dir_all(dir);
+        }
+    }
+}
+
+impl Rnet<'_> {
+    fn quiet(&self, args: &[&str]) -> Command {
+        let mut command = self.command(args);
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        command
+    }
+}
+
+/// Ends the container processes that a killed daemon left in a namespace of a test's own instance.
+fn kill_processes_in(name: &str) {
+    let mut command = Command::new("ip");
+    command.args(["netns", "pids", name]);
+    let Some(pids) = process::try_run(command, COMMAND_LIMIT) else { return };
+    for pid in pids.stdout.lines().filter_map(|l| l.parse().ok()) {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+    }
+}
+
+/// Checks that a command was refused as rnet refuses, and returns its one line.
+///
+/// # Panics
+/// When it was not.
+pub fn assert_refused(what: &str, finished: &Finished) -> String {
+    let Finished { status, stdout, stderr } = finished;
+    assert_eq!(status.code(), Some(1), "{what} is to be refused: {stdout}{stderr}");
+    assert_eq!(stdout, "", "{what} is refused and prints nothing but why");
+    let line = stderr.trim_end();
+    assert!(!line.is_empty() && !line.contains('\n'), "{what} is refused with one line, not:\n{stderr}");
+    line.to_owned()
+}
+
+/// A container that runs.
+#[derive(Debug)]
+pub struct Container {
+    /// Its name.
+    pub name: String,
+    /// Its network namespace.
+    pub ns: Netns,
+    /// Its IPv4 address on `eth0`.
+    pub addr: Ipv4Addr,
+}
+
+impl Container {
+    /// A port of it.
+    pub fn at(&self, port: u16) -> std::net::SocketAddr {
+        (self.addr, port).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finished(script: &str) -> Finished {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        process::run(command, Duration::from_secs(10))
+    }
+
+    #[test]
+    fn counters_are_summed_by_verdict() {
+        let stats = serde_json::json!({"counters": [
+            {"verdict": "carried", "packets": 2},
+            {"verdict": "dropped", "packets": 5},
+            {"verdict": "carried", "packets": 1},
+        ]});
+        assert_eq!(packets_of(&stats, "carried"), 3);
+    }
+
+    #[test]
+    fn a_refusal_is_one_line_and_status_1() {
+        assert_eq!(assert_refused("x", &finished("echo no such network >&2; exit 1")), "no such network");
+    }
+
+    #[test]
+    #[should_panic(expected = "with one line")]
+    fn a_refusal_of_two_lines_is_none() {
+        assert_refused("x", &finished("echo a >&2; echo b >&2; exit 1"));
+    }
+
+    #[test]
+    #[should_panic(expected = "is to be refused")]
+    fn wrong_usage_is_no_refusal() {
+        assert_refused("x", &finished("echo usage >&2; exit 2"));
+    }
+}
