@@ -8,7 +8,7 @@ use rnet_common::{Be16, Family, Flow, FlowKey, Reason, Side, limits::PORT_PROBES
 
 use crate::{
     maps::{self, Inserted, Tables},
-    nat::PortPolicy,
+    nat::{Net, PortPolicy},
     packet::{Class, Packet},
 };
 
@@ -37,8 +37,9 @@ pub(crate) fn touch<A: Tables>(flow: *mut Flow<A>, packet: &Packet<A>, bytes: u3
         reopen(flow, packet);
     }
     let now = now();
-    // SAFETY: `flow` is an entry of the flow table, readable and writable while the program runs. What is
-    // written here races harmlessly: times that differ by a tick, and bits that are only ever set.
+    // SAFETY: `flow` is an entry of the flow table, readable and writable while the program runs. One CPU carries
+    // one direction of a flow, as receive queues are chosen by the flow's hash; where two do, a packet may go
+    // uncounted, times differ by a tick, and bits are only ever set.
     unsafe {
         // The coarse clock stands still within a tick, so most packets write nothing here.
         if (*flow).last_seen != now {
@@ -47,8 +48,8 @@ pub(crate) fn touch<A: Tables>(flow: *mut Flow<A>, packet: &Packet<A>, bytes: u3
         if (*flow).seen | packet.seen != (*flow).seen {
             (*flow).seen |= packet.seen;
         }
-        maps::add(&raw mut (*flow).packets, 1);
-        maps::add(&raw mut (*flow).bytes, bytes as u64);
+        (*flow).packets += 1;
+        (*flow).bytes += bytes as u64;
     }
 }
 
@@ -71,7 +72,7 @@ fn reopen<A: Tables>(flow: *mut Flow<A>, packet: &Packet<A>) {
 ///
 /// Both values are completed in place: they are too large for the stack twice.
 #[inline(always)]
-pub(crate) fn open<A: Tables>(
+pub(crate) fn open<A: Net>(
     packet: &Packet<A>,
     side: Side,
     forward: &mut Flow<A>,
@@ -108,7 +109,7 @@ pub(crate) fn open<A: Tables>(
 
 /// Finds a source port under which the answers' key is new, and inserts their entry.
 #[inline(always)]
-fn claim_port<A: Tables>(
+fn claim_port<A: Net>(
     packet: &Packet<A>,
     forward: &mut Flow<A>,
     reply: &Flow<A>,

@@ -9,7 +9,7 @@ use crate::{
     conntrack,
     deliver::{self, Route},
     maps,
-    nat::{self, Net, PortPolicy},
+    nat::{Net, PortPolicy},
     packet::{self, Class, Packet},
     programs::Outcome,
     skb::Skb,

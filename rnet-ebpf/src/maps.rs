@@ -1,9 +1,9 @@
 //! Every map, behind functions that keep its rules.
 
 use core::{
+    intrinsics::{AtomicOrdering, atomic_xadd},
     mem::MaybeUninit,
     ptr::addr_of_mut,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use aya_ebpf::{
@@ -198,11 +198,12 @@ pub(crate) fn count(program: Program, reason: u8, bytes: u32) {
     }
 }
 
-/// Adds to a number in a map that other CPUs may add to.
+/// Adds to a number in a map that other CPUs may add to. The target has no compare-and-swap below its third
+/// instruction set, so the standard library's atomics offer it no addition; the instruction is there.
 #[inline(always)]
-pub(crate) fn add(number: *mut u64, by: u64) {
+fn add(number: *mut u64, by: u64) {
     // SAFETY: callers pass a field of a map value: aligned, and alive while the program runs.
-    unsafe { AtomicU64::from_ptr(number) }.fetch_add(by, Relaxed);
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(number, by) };
 }
 
 /// A zeroed kernel structure: helpers that fill parts of one read all of it.

@@ -6,7 +6,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_get_netns_cookie, bpf_set_retval},
     programs::SockAddrContext,
 };
-use rnet_common::{Be16, Family, Ip4, PortKey, flow::proto};
+use rnet_common::{Be16, Ip4, PortKey, flow::proto};
 
 use crate::maps::{self, Tables};
 
