@@ -1,1 +1,224 @@
-//! Arguments and printing. No logic.
+//! Arguments and printing. No logic: every command but `daemon` is a client of the daemon.
+
+mod container;
+mod daemon;
+mod foreground;
+mod network;
+mod observe;
+mod ports;
+pub mod print;
+mod run;
+mod system;
+mod table;
+
+use std::{future::Future, sync::Arc};
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tokio::runtime;
+
+pub use daemon::DaemonConfig;
+pub use system::System;
+
+use crate::api::{self, client::Client};
+
+/// Docker-style container networking by eBPF
+///
+/// All commands but `daemon` are clients of the daemon. Exit status: 0 done, 1 refused or failed, 2 wrong usage.
+#[derive(Debug, Parser)]
+#[command(name = "rnet", version, propagate_version = true)]
+pub struct Cli {
+    /// The instance that is meant: its socket is /run/NAME/rnet.sock
+    #[arg(
+        long,
+        global = true,
+        env = "RNET_INSTANCE",
+        value_name = "NAME",
+        default_value = api::DEFAULT_INSTANCE,
+        value_parser = instance_name
+    )]
+    instance: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon in the foreground
+    Daemon(daemon::DaemonArgs),
+    /// Remove everything that this instance made, containers included
+    Down,
+    /// Manage networks
+    #[command(subcommand)]
+    Network(network::NetworkCommand),
+    /// Create a container and run a command in it
+    Run(run::RunArgs),
+    /// Run a command in a running container
+    Exec(container::ExecArgs),
+    /// List containers
+    Ps(container::PsArgs),
+    /// Show containers as JSON
+    Inspect(container::Names),
+    /// Stop containers: SIGTERM, and SIGKILL after 10 seconds
+    Stop(container::Names),
+    /// Remove containers
+    Rm(container::RmArgs),
+    /// Show what a container run with -d has written
+    Logs(container::Name),
+    /// List a container's published ports
+    Port(container::PortArgs),
+    /// Show the instance at a glance
+    Status(FormatArgs),
+    /// Show what the datapath has counted, and the traffic of every published port
+    Stats(FormatArgs),
+    /// Show how many packets were dropped, and why
+    Drops(FormatArgs),
+    /// Look at tracked connections
+    #[command(subcommand)]
+    Conntrack(observe::ConntrackCommand),
+    /// The parent of a process started by the daemon
+    #[command(hide = true)]
+    Shim {
+        /// What to run, as JSON
+        spec: String,
+    },
+}
+
+/// How something is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people
+    #[default]
+    Table,
+    /// One JSON object a line
+    Json,
+}
+
+#[derive(Debug, Args)]
+struct FormatArgs {
+    /// How to show it
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+#[derive(Debug, Args)]
+struct ListArgs {
+    /// Show ids only
+    #[arg(short, long)]
+    quiet: bool,
+    /// Do not cut anything short
+    #[arg(long)]
+    no_trunc: bool,
+    #[command(flatten)]
+    format: FormatArgs,
+}
+
+/// Exit status of a command that was done.
+const DONE: u8 = 0;
+/// Exit status of a command that was refused or failed.
+const FAILED: u8 = 1;
+
+impl Cli {
+    /// Whether this is the daemon, which logs.
+    pub fn is_daemon(&self) -> bool {
+        matches!(self.command, Command::Daemon(_))
+    }
+
+    /// Does what was asked, and returns the exit status.
+    ///
+    /// # Errors
+    /// When it was refused or failed: exit status 1.
+    pub fn run(self, system: Arc<dyn System>) -> Result<u8> {
+        match self.command {
+            Command::Daemon(args) => {
+                let runtime = runtime::Builder::new_multi_thread().enable_all().build();
+                runtime.context("start threads")?.block_on(args.run(self.instance, system))?;
+                Ok(DONE)
+            }
+            // Enters namespaces, which a process with threads cannot.
+            Command::Shim { spec } => system.shim(&spec),
+            command => {
+                let client = Client::new(api::socket_path(&self.instance), &self.instance);
+                let runtime = runtime::Builder::new_current_thread().enable_all().build();
+                runtime.context("start an event loop")?.block_on(command.ask(&client, &*system))
+            }
+        }
+    }
+}
+
+impl Command {
+    async fn ask(self, client: &Client, system: &dyn System) -> Result<u8> {
+        match self {
+            Self::Daemon(_) | Self::Shim { .. } => unreachable!("not clients"),
+            Self::Down => client.down().await?,
+            Self::Network(command) => return command.run(client).await,
+            Self::Run(args) => return args.run(client, system).await,
+            Self::Exec(args) => return args.run(client, system).await,
+            Self::Ps(args) => args.run(client).await?,
+            Self::Inspect(names) => return names.inspect(client).await,
+            Self::Stop(names) => return names.stop(client).await,
+            Self::Rm(args) => return args.run(client).await,
+            Self::Logs(name) => name.logs(client).await?,
+            Self::Port(args) => args.run(client).await?,
+            Self::Status(args) => observe::status(client, args.format).await?,
+            Self::Stats(args) => observe::stats(client, args.format).await?,
+            Self::Drops(args) => observe::drops(client, args.format).await?,
+            Self::Conntrack(command) => command.run(client).await?,
+        }
+        Ok(DONE)
+    }
+}
+
+/// Does something to each of `names` and prints the name, whatever becomes of the others.
+async fn each<F>(names: &[String], mut act: impl FnMut(String) -> F) -> Result<u8>
+where
+    F: Future<Output = api::client::Result<()>>,
+{
+    let mut status = DONE;
+    for name in names {
+        match act(name.clone()).await {
+            Ok(()) => print::line(name)?,
+            // It would only be the same for the rest.
+            Err(e @ api::client::Error::NoDaemon(..)) => return Err(e.into()),
+            Err(e) => {
+                print::error(&e.into());
+                status = FAILED;
+            }
+        }
+    }
+    Ok(status)
+}
+
+/// Looks up each of `names` and prints what is found as one JSON array, as Docker does.
+async fn inspect<T: serde::Serialize, F>(names: &[String], mut look_up: impl FnMut(String) -> F) -> Result<u8>
+where
+    F: Future<Output = api::client::Result<T>>,
+{
+    let (mut found, mut status) = (Vec::new(), DONE);
+    for name in names {
+        match look_up(name.clone()).await {
+            Ok(object) => found.push(object),
+            Err(e) if e.is_not_found() => {
+                print::error(&e.into());
+                status = FAILED;
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
+    print::pretty(&found)?;
+    Ok(status)
+}
+
+/// Becomes part of paths and of interfaces' names.
+fn instance_name(name: &str) -> Result<String, String> {
+    let mut chars = name.chars();
+    let starts_well = chars.next().is_some_and(|c| c.is_ascii_alphanumeric());
+    if starts_well && name.len() <= 32 && chars.all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c)) {
+        Ok(name.to_owned())
+    } else {
+        Err("it should be up to 32 letters, digits, '_', '.' and '-', and begin with a letter or digit".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests;

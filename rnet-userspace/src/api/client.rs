@@ -1,0 +1,242 @@
+//! The daemon's client.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{
+    Method, Request, StatusCode,
+    client::conn::http1,
+    header::{CONTENT_TYPE, HOST},
+};
+use hyper_util::rt::TokioIo;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::net::UnixStream;
+
+use super::{DEFAULT_INSTANCE, docker, error::Message, native};
+use crate::controller::{
+    backend::{FlowInfo, ReasonCount},
+    request::{CreateContainer, CreateNetwork},
+    view,
+};
+
+/// Why a call did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody listens at the socket.
+    #[error("no rnet daemon answers at {0}: start one with '{1}'")]
+    NoDaemon(PathBuf, String),
+    /// The socket is there, but not for this user.
+    #[error("not allowed to use {0}: run it with sudo")]
+    NotAllowed(PathBuf),
+    /// The daemon refused or failed.
+    #[error("{message}")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// Why.
+        message: String,
+    },
+    /// The connection broke, or what came over it is not what a daemon says.
+    #[error("talk to the daemon at {0}: {1}")]
+    Broken(PathBuf, String),
+}
+
+impl Error {
+    /// There is no such container, network or port.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused { status: 404, .. })
+    }
+}
+
+/// A call's result.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Calls the daemon of one instance. Every call is a connection of its own, and waits as long as the daemon does.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+    instance: String,
+}
+
+impl Client {
+    /// For the daemon of `instance` that listens at `socket`.
+    pub fn new(socket: PathBuf, instance: &str) -> Self {
+        Self { socket, instance: instance.to_owned() }
+    }
+
+    /// The daemon's socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Creates a network.
+    pub async fn create_network(&self, request: &CreateNetwork) -> Result<view::Network> {
+        self.post("/rnet/networks", request).await
+    }
+
+    /// Every network.
+    pub async fn networks(&self) -> Result<Vec<docker::Network>> {
+        self.get("/networks").await
+    }
+
+    /// One network.
+    pub async fn network(&self, network: &str) -> Result<docker::Network> {
+        self.get(&format!("/networks/{}", escape(network))).await
+    }
+
+    /// Removes a network.
+    pub async fn remove_network(&self, network: &str) -> Result<()> {
+        self.call(Method::DELETE, &format!("/networks/{}", escape(network)), None).await.map(drop)
+    }
+
+    /// Creates a container, and starts its process if it is to run on its own.
+    pub async fn create_container(&self, request: &CreateContainer) -> Result<view::Container> {
+        self.post("/rnet/containers", request).await
+    }
+
+    /// Containers in a list: those that run, or all.
+    pub async fn list_containers(&self, all: bool) -> Result<Vec<docker::Summary>> {
+        self.get(if all { "/containers/json?all=1" } else { "/containers/json" }).await
+    }
+
+    /// One container, as Docker shows it.
+    pub async fn inspect_container(&self, container: &str) -> Result<docker::Container> {
+        self.get(&format!("/containers/{}/json", escape(container))).await
+    }
+
+    /// One container.
+    pub async fn container(&self, container: &str) -> Result<view::Container> {
+        self.get(&format!("/rnet/containers/{}", escape(container))).await
+    }
+
+    /// Says which process was started in a container.
+    pub async fn started(&self, container: &str, pid: u32) -> Result<()> {
+        self.tell(&format!("/rnet/containers/{}/started", escape(container)), &native::Started { pid }).await
+    }
+
+    /// Says how a container's process ended.
+    pub async fn exited(&self, container: &str, code: Option<i32>) -> Result<()> {
+        self.tell(&format!("/rnet/containers/{}/exited", escape(container)), &native::Exited { code }).await
+    }
+
+    /// Ends a container's process.
+    pub async fn stop(&self, container: &str) -> Result<()> {
+        self.call(Method::POST, &format!("/rnet/containers/{}/stop", escape(container)), None).await.map(drop)
+    }
+
+    /// Removes a container; with `force` one that runs, too.
+    pub async fn remove_container(&self, container: &str, force: bool) -> Result<view::Container> {
+        let path = format!("/rnet/containers/{}?force={force}", escape(container));
+        let answer = self.call(Method::DELETE, &path, None).await?;
+        self.understand(&answer)
+    }
+
+    /// Published ports with their counts.
+    pub async fn ports(&self) -> Result<Vec<view::PublishedPort>> {
+        self.get("/rnet/ports").await
+    }
+
+    /// Every counter that is not zero.
+    pub async fn counters(&self) -> Result<Vec<ReasonCount>> {
+        self.get("/rnet/counters").await
+    }
+
+    /// The flows that are alive.
+    pub async fn flows(&self) -> Result<Vec<FlowInfo>> {
+        self.get("/rnet/flows").await
+    }
+
+    /// The instance at a glance.
+    pub async fn status(&self) -> Result<view::Status> {
+        self.get("/rnet/status").await
+    }
+
+    /// Has everything removed that the instance made.
+    pub async fn down(&self) -> Result<()> {
+        self.call(Method::POST, "/rnet/down", None).await.map(drop)
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        let answer = self.call(Method::GET, path, None).await?;
+        self.understand(&answer)
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
+        let answer = self.call(Method::POST, path, Some(self.encode(body)?)).await?;
+        self.understand(&answer)
+    }
+
+    async fn tell(&self, path: &str, body: &impl Serialize) -> Result<()> {
+        self.call(Method::POST, path, Some(self.encode(body)?)).await.map(drop)
+    }
+
+    async fn call(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Bytes> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.cannot_connect(&e))?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.broken(e))?;
+        // It ends with the sender; what goes wrong on it is reported by the request.
+        tokio::spawn(connection);
+
+        let mut request = Request::builder().method(method).uri(path).header(HOST, "rnet");
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let request =
+            request.body(Full::new(Bytes::from(body.unwrap_or_default()))).map_err(|e| self.broken(e))?;
+        let answer = sender.send_request(request).await.map_err(|e| self.broken(e))?;
+        let status = answer.status();
+        let body = answer.into_body().collect().await.map_err(|e| self.broken(e))?.to_bytes();
+        if status.is_success() { Ok(body) } else { Err(refused(status, &body)) }
+    }
+
+    fn encode(&self, body: &impl Serialize) -> Result<Vec<u8>> {
+        serde_json::to_vec(body).map_err(|e| self.broken(e))
+    }
+
+    fn understand<T: DeserializeOwned>(&self, answer: &[u8]) -> Result<T> {
+        serde_json::from_slice(answer).map_err(|e| self.broken(format_args!("answer not understood: {e}")))
+    }
+
+    fn cannot_connect(&self, e: &io::Error) -> Error {
+        if e.kind() == io::ErrorKind::PermissionDenied {
+            return Error::NotAllowed(self.socket.clone());
+        }
+        if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) {
+            return self.broken(e);
+        }
+        let instance = match self.instance.as_str() {
+            DEFAULT_INSTANCE => String::new(),
+            other => format!(" --instance {other}"),
+        };
+        Error::NoDaemon(self.socket.clone(), format!("rnet{instance} daemon"))
+    }
+
+    fn broken(&self, e: impl ToString) -> Error {
+        Error::Broken(self.socket.clone(), e.to_string())
+    }
+}
+
+fn refused(status: StatusCode, body: &[u8]) -> Error {
+    let message = match serde_json::from_slice::<Message>(body) {
+        Ok(Message { message }) => message,
+        Err(_) => format!("the daemon answers {status}"),
+    };
+    Error::Refused { status: status.as_u16(), message }
+}
+
+/// A name as one segment of a path.
+fn escape(name: &str) -> String {
+    let mut escaped = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => escaped.push(char::from(byte)),
+            // Dots too: a client must not take `..` for the directory above.
+            _ => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
+}

@@ -1,0 +1,48 @@
+//! What the daemon asks of the controller.
+
+use crate::controller::{
+    backend::{FlowInfo, ReasonCount},
+    error::Result,
+    request::{CreateContainer, CreateNetwork},
+    view,
+};
+
+/// The controller, shared by all requests. Its methods block on the kernel: they are called from threads that may.
+///
+/// Networks and containers are named by their name, their id, or the beginning of their id.
+pub trait Control: Send + Sync + 'static {
+    /// Creates a network.
+    fn create_network(&self, request: &CreateNetwork) -> Result<view::Network>;
+    /// Removes a network that no container uses, and returns what it was.
+    fn remove_network(&self, network: &str) -> Result<view::Network>;
+    /// One network.
+    fn network(&self, network: &str) -> Result<view::Network>;
+    /// Every network, predefined ones included.
+    fn networks(&self) -> Vec<view::Network>;
+    /// Makes a container's namespace with all that is in it. Its process is not started.
+    fn create_container(&self, request: &CreateContainer) -> Result<view::Container>;
+    /// One container.
+    fn container(&self, container: &str) -> Result<view::Container>;
+    /// Every container.
+    fn containers(&self) -> Vec<view::Container>;
+    /// Notes which process runs in a container.
+    fn mark_started(&self, container: &str, pid: u32) -> Result<()>;
+    /// Notes that a container's process has ended, with its exit status if that is known.
+    fn mark_exited(&self, container: &str, code: Option<i32>) -> Result<()>;
+    /// Removes a container, and returns what it was. One that runs is removed only with `force`.
+    fn remove_container(&self, container: &str, force: bool) -> Result<view::Container>;
+    /// Published ports with their counts.
+    fn published(&self) -> Result<Vec<view::PublishedPort>>;
+    /// Every counter that is not zero.
+    fn counters(&self) -> Result<Vec<ReasonCount>>;
+    /// The flows that are alive.
+    fn flows(&self) -> Result<Vec<FlowInfo>>;
+    /// The instance at a glance.
+    fn status(&self) -> Result<view::Status>;
+    /// Forgets flows that are dead or have been idle for too long, and returns how many.
+    fn sweep(&self) -> Result<usize>;
+    /// Follows a change of the host's links and addresses.
+    fn refresh_host(&self) -> Result<()>;
+    /// Removes everything that the instance made.
+    fn down(&self) -> Result<()>;
+}

@@ -1,0 +1,144 @@
+//! The daemon: serves until it is told to end, and keeps the controller in step with the host meanwhile.
+//!
+//! Its end changes nothing for containers and traffic, except after everything was taken down.
+
+use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+    task::JoinSet,
+    time::{self, MissedTickBehavior},
+};
+
+use super::{
+    Control, Processes, server, socket,
+    supervisor::{Graces, Supervisor},
+};
+
+/// How often dead flows are cleared away. The shortest idle time, that of a TCP connection after a reset, is
+/// 10 s: no dead entry takes up room for half as long again.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// How long requests may take to end once the daemon is to: a `stop` takes up to 10 s before it uses force.
+const DRAIN: Duration = Duration::from_secs(15);
+
+/// What a daemon is told at its start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The instance's name.
+    pub instance: String,
+    /// Path of its socket: [`super::socket_path`].
+    pub socket: PathBuf,
+}
+
+/// What carries out the daemon's work.
+pub struct Parts {
+    /// The controller, which has adopted what is there.
+    pub control: Arc<dyn Control>,
+    /// Starts and finds processes.
+    pub processes: Arc<dyn Processes>,
+    /// Begins to follow the host's links and addresses.
+    pub watch: WatchHost,
+}
+
+/// Calls what it is given whenever links or addresses of the host have changed, as long as what it returns is
+/// kept.
+pub type WatchHost = Box<dyn FnOnce(OnChange) -> Result<Box<dyn Send>> + Send>;
+/// Returns at once; may be called from any thread.
+pub type OnChange = Box<dyn Fn() + Send + Sync>;
+
+/// Runs the daemon until SIGTERM, SIGINT, or everything has been taken down. `parts` is called once it is clear
+/// that no other daemon of the instance runs, on a thread that may block.
+///
+/// # Errors
+/// When another daemon runs, or the parts or the socket cannot be made.
+pub async fn run(options: Options, parts: impl FnOnce() -> Result<Parts> + Send + 'static) -> Result<()> {
+    // Installed first, so that an early signal ends the start in order.
+    let mut terminate = signal(SignalKind::terminate()).context("wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("wait for SIGINT")?;
+    serve(options, parts, Graces::default(), async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+    .await
+}
+
+pub(super) async fn serve(
+    options: Options,
+    parts: impl FnOnce() -> Result<Parts> + Send + 'static,
+    graces: Graces,
+    end: impl Future<Output = ()> + Send + 'static,
+) -> Result<()> {
+    socket::refuse_if_live(&options.socket, &options.instance).await?;
+    let Parts { control, processes, watch } = tokio::task::spawn_blocking(parts).await.context("start")??;
+    let daemon = Supervisor::new(control, processes, graces);
+
+    let changed = Arc::new(Notify::new());
+    let on_change = Arc::clone(&changed);
+    let _watch =
+        watch(Box::new(move || on_change.notify_one())).context("follow the host's links and addresses")?;
+    daemon.adopt().await.context("take hold of the containers' processes")?;
+
+    let mut chores = JoinSet::new();
+    chores.spawn(sweep(Arc::clone(&daemon)));
+    chores.spawn(follow_host(Arc::clone(&daemon), changed));
+
+    let (listener, socket) = socket::bind(&options.socket)?;
+    let ending = Arc::new(Notify::new());
+    let (told, taken_down) = (Arc::clone(&ending), Arc::clone(&daemon));
+    let server =
+        axum::serve(listener, server::router(Arc::clone(&daemon))).with_graceful_shutdown(async move {
+            tokio::select! {
+                () = end => {}
+                () = taken_down.taken_down() => {}
+            }
+            told.notify_one();
+        });
+    if let Err(e) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!("tell the service manager that the daemon is ready: {e}");
+    }
+    tracing::info!(instance = options.instance, socket = %options.socket.display(), "ready");
+
+    let mut server = std::pin::pin!(async { server.await });
+    tokio::select! {
+        served = &mut server => served.context("serve requests")?,
+        () = ending.notified() => {
+            // Best effort: without a service manager there is nobody to tell.
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+            match time::timeout(DRAIN, server).await {
+                Ok(served) => served.context("serve requests")?,
+                Err(_) => tracing::warn!("requests are still under way, which are cut off"),
+            }
+        }
+    }
+    chores.shutdown().await;
+    drop(socket);
+    tracing::info!(instance = options.instance, "ended");
+    Ok(())
+}
+
+async fn sweep(daemon: Arc<Supervisor>) {
+    let mut ticks = time::interval(SWEEP_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match daemon.ask(|c| c.sweep()).await {
+            Ok(0) => {}
+            Ok(flows) => tracing::debug!(flows, "swept"),
+            Err(e) => tracing::warn!("sweep the flow table: {e}"),
+        }
+    }
+}
+
+/// Changes come in bursts; those that come while one is being followed are followed together.
+async fn follow_host(daemon: Arc<Supervisor>, changed: Arc<Notify>) {
+    loop {
+        changed.notified().await;
+        if let Err(e) = daemon.ask(|c| c.refresh_host()).await {
+            tracing::warn!("follow a change of the host's links or addresses: {e}");
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! A controller and processes in memory, for tests: enough rules to tell every status apart.
+
+#![expect(clippy::unwrap_in_result, reason = "what is unwrapped here are constants and locks")]
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU32, AtomicUsize, Ordering},
+    },
+};
+
+use anyhow::anyhow;
+use futures::{FutureExt as _, future::BoxFuture};
+use tokio::sync::watch;
+
+use super::{Control, Process, Processes, Signal};
+use crate::controller::{
+    Error,
+    backend::{FlowInfo, PortCount, ReasonCount},
+    error::Result,
+    model::{Binding, HostPort, Protocol},
+    request::{CreateContainer, CreateNetwork},
+    view::{self, ContainerState},
+};
+
+const TIME: &str = "2026-01-02T03:04:05.678901234Z";
+
+#[derive(Default)]
+pub(crate) struct FakeControl {
+    pub(crate) networks: Mutex<BTreeMap<String, view::Network>>,
+    pub(crate) containers: Mutex<BTreeMap<String, view::Container>>,
+    pub(crate) sweeps: AtomicUsize,
+    pub(crate) refreshes: AtomicUsize,
+    pub(crate) downs: AtomicUsize,
+    ids: AtomicU32,
+}
+
+impl FakeControl {
+    /// With the network `bridge`, 172.17.0.0/16.
+    pub(crate) fn new() -> Arc<Self> {
+        let fake = Self::default();
+        let bridge = CreateNetwork { name: "bridge".into(), ..CreateNetwork::default() };
+        fake.create_network(&bridge).unwrap();
+        Arc::new(fake)
+    }
+
+    fn id(&self) -> String {
+        format!("{:064x}", 0xabc0_0000_u32 + self.ids.fetch_add(1, Ordering::SeqCst))
+    }
+
+    fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+        of.lock().unwrap()
+    }
+
+    fn edit<T>(&self, container: &str, edit: impl FnOnce(&mut view::Container) -> T) -> Result<T> {
+        let mut containers = Self::lock(&self.containers);
+        let found = containers.values_mut().find(|c| c.id == container || c.name == container);
+        found.map(edit).ok_or_else(|| Error::NotFound(format!("No such container: {container}")))
+    }
+}
+
+impl Control for FakeControl {
+    fn create_network(&self, request: &CreateNetwork) -> Result<view::Network> {
+        let mut networks = Self::lock(&self.networks);
+        match request.name.as_str() {
+            "" => return Err(Error::Invalid("create network: it has no name".into())),
+            "broken" => return Err(anyhow!("no space left").context("create bridge").into()),
+            name if networks.contains_key(name) => {
+                return Err(Error::Conflict(format!("network with name {name} already exists")));
+            }
+            _ => {}
+        }
+        let asked = request.subnets.first();
+        let network = view::Network {
+            id: self.id(),
+            name: request.name.clone(),
+            driver: "bridge".into(),
+            created: TIME.into(),
+            bridge: Some("br-0".into()),
+            subnets: vec![view::SubnetView {
+                subnet: asked.and_then(|s| s.subnet).unwrap_or_else(|| "172.17.0.0/16".parse().unwrap()),
+                ip_range: asked.and_then(|s| s.ip_range),
+                gateway: asked.and_then(|s| s.gateway).unwrap_or_else(|| "172.17.0.1".parse().unwrap()),
+            }],
+            internal: request.internal,
+            attachable: request.attachable,
+            ipv6: request.ipv6,
+            options: request.options.clone(),
+            labels: request.labels.clone(),
+            containers: BTreeMap::new(),
+        };
+        networks.insert(network.name.clone(), network.clone());
+        Ok(network)
+    }
+
+    fn remove_network(&self, network: &str) -> Result<view::Network> {
+        if network == "bridge" {
+            return Err(Error::Forbidden("bridge is a pre-defined network and cannot be removed".into()));
+        }
+        let network = self.network(network)?;
+        Ok(Self::lock(&self.networks).remove(&network.name).unwrap())
+    }
+
+    fn network(&self, network: &str) -> Result<view::Network> {
+        let networks = Self::lock(&self.networks);
+        let found = networks.values().find(|n| n.name == network || n.id == network);
+        found.cloned().ok_or_else(|| Error::NotFound(format!("network {network} not found")))
+    }
+
+    fn networks(&self) -> Vec<view::Network> {
+        Self::lock(&self.networks).values().cloned().collect()
+    }
+
+    fn create_container(&self, request: &CreateContainer) -> Result<view::Container> {
+        let name = request.name.clone().unwrap_or_else(|| "quiet_fox".into());
+        if self.container(&name).is_ok() {
+            return Err(Error::Conflict(format!("the container name {name} is already in use")));
+        }
+        let network = self.network(request.network.as_deref().unwrap_or("bridge"))?;
+        let publish = request.publish.iter().map(|spec| {
+            let (host, port) =
+                spec.split_once(':').ok_or_else(|| Error::Invalid(format!("invalid port: {spec}")))?;
+            let parse =
+                |port: &str| port.parse().map_err(|_| Error::Invalid(format!("invalid port: {spec}")));
+            let host = HostPort { addr: [0, 0, 0, 0].into(), port: parse(host)?, protocol: Protocol::Tcp };
+            Ok(Binding { host, addr: [172, 17, 0, 2].into(), port: parse(port)? })
+        });
+        let ports = publish.collect::<Result<_>>()?;
+        let id = self.id();
+        let container = view::Container {
+            hostname: request.hostname.clone().unwrap_or_else(|| id[..12].into()),
+            name,
+            state: if request.command.is_empty() { ContainerState::Running } else { ContainerState::Created },
+            pid: None,
+            exit_code: None,
+            created: TIME.into(),
+            started: None,
+            finished: None,
+            command: request.command.clone(),
+            remove: request.remove,
+            rootfs: request.rootfs.clone(),
+            netns: PathBuf::from("/run/netns/x"),
+            dir: PathBuf::from("/run/x").join(&id),
+            endpoints: vec![view::Endpoint {
+                id: self.id(),
+                network: network.name,
+                network_id: network.id,
+                interface: "eth0".into(),
+                host_interface: "veth0".into(),
+                mac: "02:42:ac:11:00:02".parse().unwrap(),
+                addrs: vec!["172.17.0.2/16".parse().unwrap()],
+                gateways: vec![[172, 17, 0, 1].into()],
+            }],
+            ports,
+            id: id.clone(),
+        };
+        Self::lock(&self.containers).insert(id, container.clone());
+        Ok(container)
+    }
+
+    fn container(&self, container: &str) -> Result<view::Container> {
+        self.edit(container, |c| c.clone())
+    }
+
+    fn containers(&self) -> Vec<view::Container> {
+        Self::lock(&self.containers).values().cloned().collect()
+    }
+
+    fn mark_started(&self, container: &str, pid: u32) -> Result<()> {
+        self.edit(container, |c| {
+            c.state = ContainerState::Running;
+            c.pid = Some(pid);
+            c.started = Some(TIME.into());
+        })
+    }
+
+    fn mark_exited(&self, container: &str, code: Option<i32>) -> Result<()> {
+        self.edit(container, |c| {
+            c.state = ContainerState::Exited;
+            c.exit_code = code;
+            c.finished = Some(TIME.into());
+        })
+    }
+
+    fn remove_container(&self, container: &str, force: bool) -> Result<view::Container> {
+        let found = self.container(container)?;
+        if found.state == ContainerState::Running && !force {
+            return Err(Error::Conflict(format!(
+                "container {container} is running: stop it, or remove it with -f"
+            )));
+        }
+        Self::lock(&self.containers).remove(&found.id);
+        Ok(found)
+    }
+
+    fn published(&self) -> Result<Vec<view::PublishedPort>> {
+        let count = PortCount { flows: 1, packets: 10, bytes: 1000 };
+        let of = |c: view::Container| {
+            c.ports.into_iter().map(move |binding| view::PublishedPort {
+                container: c.name.clone(),
+                binding,
+                count,
+            })
+        };
+        Ok(self.containers().into_iter().flat_map(of).collect())
+    }
+
+    fn counters(&self) -> Result<Vec<ReasonCount>> {
+        let count = |verdict: &str, reason: &str| ReasonCount {
+            program: "from_uplink".into(),
+            verdict: verdict.into(),
+            reason: reason.into(),
+            meaning: "Meant.".into(),
+            packets: 3,
+            bytes: 300,
+        };
+        Ok(vec![count("carried", "published"), count("dropped", "unpublished")])
+    }
+
+    fn flows(&self) -> Result<Vec<FlowInfo>> {
+        Ok(vec![FlowInfo {
+            protocol: "tcp".into(),
+            src: ([192, 0, 2, 1], 40000).into(),
+            dst: ([192, 0, 2, 2], 8080).into(),
+            to_src: ([192, 0, 2, 1], 40000).into(),
+            to_dst: ([172, 17, 0, 2], 80).into(),
+            kind: "published".into(),
+            state: "established".into(),
+            packets: 10,
+            bytes: 1000,
+            idle: 1,
+            timeout: 7439,
+        }])
+    }
+
+    fn status(&self) -> Result<view::Status> {
+        let containers = self.containers();
+        Ok(view::Status {
+            instance: "fake".into(),
+            version: "0".into(),
+            pid: std::process::id(),
+            pins: "/sys/fs/bpf/fake/v1".into(),
+            state: "/var/lib/fake".into(),
+            uplinks: vec!["up0".into()],
+            networks: self.networks().len(),
+            running: containers.iter().filter(|c| c.state == ContainerState::Running).count(),
+            ports: containers.iter().map(|c| c.ports.len()).sum(),
+            containers: containers.len(),
+            flows: 1,
+            snat_ports: (1024, 32767),
+        })
+    }
+
+    fn sweep(&self) -> Result<usize> {
+        Ok(self.sweeps.fetch_add(1, Ordering::SeqCst))
+    }
+
+    fn refresh_host(&self) -> Result<()> {
+        self.refreshes.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn down(&self) -> Result<()> {
+        self.downs.fetch_add(1, Ordering::SeqCst);
+        Self::lock(&self.containers).clear();
+        Ok(())
+    }
+}
+
+/// Processes that run until a signal ends them; the first word of their command says what is special.
+#[derive(Default)]
+pub(crate) struct FakeProcesses {
+    running: Mutex<BTreeMap<u32, Arc<FakeProcess>>>,
+}
+
+/// `None` as long as it runs, then its status as far as one can know it.
+struct FakeProcess {
+    ended: watch::Sender<Option<Option<i32>>>,
+    signals: Mutex<Vec<Signal>>,
+    stubborn: bool,
+}
+
+impl FakeProcesses {
+    /// A process whose parent is somebody else: nobody here learns its status.
+    pub(crate) fn spawn_foreign(&self) -> u32 {
+        self.add(None, false)
+    }
+
+    /// Ends a process with what can be known of its status.
+    pub(crate) fn end(&self, pid: u32, code: Option<i32>) {
+        self.running.lock().unwrap()[&pid].ended.send_replace(Some(code));
+    }
+
+    pub(crate) fn signals(&self, pid: u32) -> Vec<Signal> {
+        self.running.lock().unwrap()[&pid].signals.lock().unwrap().clone()
+    }
+
+    fn add(&self, ended: Option<Option<i32>>, stubborn: bool) -> u32 {
+        let mut running = self.running.lock().unwrap();
+        let pid = 1000 + u32::try_from(running.len()).unwrap();
+        let process = FakeProcess { ended: watch::Sender::new(ended), signals: Mutex::default(), stubborn };
+        running.insert(pid, Arc::new(process));
+        pid
+    }
+}
+
+impl Processes for FakeProcesses {
+    fn start_detached(&self, container: &view::Container) -> anyhow::Result<u32> {
+        match container.command[0].as_str() {
+            "missing" => Err(anyhow!("no such program in the container").context("run missing")),
+            "true" => Ok(self.add(Some(Some(0)), false)),
+            "stubborn" => Ok(self.add(None, true)),
+            _ => Ok(self.add(None, false)),
+        }
+    }
+
+    fn open(&self, pid: u32) -> anyhow::Result<Option<Box<dyn Process>>> {
+        let running = self.running.lock().unwrap();
+        Ok(running.get(&pid).map(|process| Box::new(Arc::clone(process)) as Box<dyn Process>))
+    }
+}
+
+impl Process for Arc<FakeProcess> {
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        self.signals.lock().unwrap().push(signal);
+        match signal {
+            Signal::Terminate if self.stubborn => {}
+            Signal::Terminate => drop(self.ended.send_replace(Some(Some(143)))),
+            Signal::Kill => drop(self.ended.send_replace(Some(Some(137)))),
+        }
+        Ok(())
+    }
+
+    fn exited(&self) -> BoxFuture<'static, Option<i32>> {
+        let mut ended = self.ended.subscribe();
+        async move { ended.wait_for(Option::is_some).await.map(|code| code.flatten()).unwrap_or_default() }
+            .boxed()
+    }
+}

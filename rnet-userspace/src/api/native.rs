@@ -1,0 +1,147 @@
+//! What Docker's API does not have, under `/rnet`.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::{Path, State},
+    http::StatusCode,
+    routing::{get, post},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    error::ApiResult,
+    server::{Body, Flag, Query, uninterrupted},
+    supervisor::Supervisor,
+};
+use crate::controller::{
+    backend::{FlowInfo, ReasonCount},
+    request::{CreateContainer, CreateNetwork},
+    view,
+};
+
+/// The process that was started in a container.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Started {
+    /// Its id, in the daemon's process namespace.
+    pub(super) pid: u32,
+}
+
+/// How a container's process ended.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Exited {
+    /// Its exit status; 128 plus the number of the signal that ended it.
+    pub(super) code: Option<i32>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Removal {
+    #[serde(default)]
+    force: Flag,
+}
+
+type Shared = State<Arc<Supervisor>>;
+
+pub(super) fn routes() -> Router<Arc<Supervisor>> {
+    Router::new()
+        .route("/rnet/containers", get(containers).post(create_container))
+        .route("/rnet/containers/{id}", get(container).delete(remove_container))
+        .route("/rnet/containers/{id}/started", post(started))
+        .route("/rnet/containers/{id}/exited", post(exited))
+        .route("/rnet/containers/{id}/stop", post(stop))
+        .route("/rnet/networks", get(networks).post(create_network))
+        .route("/rnet/networks/{id}", get(network))
+        .route("/rnet/ports", get(ports))
+        .route("/rnet/counters", get(counters))
+        .route("/rnet/flows", get(flows))
+        .route("/rnet/status", get(status))
+        .route("/rnet/down", post(down))
+}
+
+async fn containers(State(daemon): Shared) -> ApiResult<Json<Vec<view::Container>>> {
+    Ok(Json(daemon.ask(|c| Ok(c.containers())).await?))
+}
+
+async fn container(State(daemon): Shared, Path(id): Path<String>) -> ApiResult<Json<view::Container>> {
+    Ok(Json(daemon.ask(move |c| c.container(&id)).await?))
+}
+
+async fn create_container(
+    State(daemon): Shared,
+    Body(request): Body<CreateContainer>,
+) -> ApiResult<(StatusCode, Json<view::Container>)> {
+    let created = uninterrupted(async move { daemon.create(request).await }).await?;
+    Ok((StatusCode::CREATED, Json(created)))
+}
+
+async fn started(
+    State(daemon): Shared,
+    Path(id): Path<String>,
+    Body(Started { pid }): Body<Started>,
+) -> ApiResult<StatusCode> {
+    uninterrupted(async move { daemon.started(id, pid).await }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn exited(
+    State(daemon): Shared,
+    Path(id): Path<String>,
+    Body(Exited { code }): Body<Exited>,
+) -> ApiResult<StatusCode> {
+    uninterrupted(async move { daemon.exited(id, code).await }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn stop(State(daemon): Shared, Path(id): Path<String>) -> ApiResult<StatusCode> {
+    uninterrupted(async move { daemon.stop(id).await }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn remove_container(
+    State(daemon): Shared,
+    Path(id): Path<String>,
+    Query(Removal { force }): Query<Removal>,
+) -> ApiResult<Json<view::Container>> {
+    Ok(Json(uninterrupted(async move { daemon.remove(id, force.0).await }).await?))
+}
+
+async fn networks(State(daemon): Shared) -> ApiResult<Json<Vec<view::Network>>> {
+    Ok(Json(daemon.ask(|c| Ok(c.networks())).await?))
+}
+
+async fn network(State(daemon): Shared, Path(id): Path<String>) -> ApiResult<Json<view::Network>> {
+    Ok(Json(daemon.ask(move |c| c.network(&id)).await?))
+}
+
+async fn create_network(
+    State(daemon): Shared,
+    Body(request): Body<CreateNetwork>,
+) -> ApiResult<(StatusCode, Json<view::Network>)> {
+    let created = daemon.ask(move |c| c.create_network(&request)).await?;
+    Ok((StatusCode::CREATED, Json(created)))
+}
+
+async fn ports(State(daemon): Shared) -> ApiResult<Json<Vec<view::PublishedPort>>> {
+    Ok(Json(daemon.ask(|c| c.published()).await?))
+}
+
+async fn counters(State(daemon): Shared) -> ApiResult<Json<Vec<ReasonCount>>> {
+    Ok(Json(daemon.ask(|c| c.counters()).await?))
+}
+
+async fn flows(State(daemon): Shared) -> ApiResult<Json<Vec<FlowInfo>>> {
+    Ok(Json(daemon.ask(|c| c.flows()).await?))
+}
+
+async fn status(State(daemon): Shared) -> ApiResult<Json<view::Status>> {
+    Ok(Json(daemon.ask(|c| c.status()).await?))
+}
+
+async fn down(State(daemon): Shared) -> ApiResult<StatusCode> {
+    uninterrupted(async move { daemon.take_down().await }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,123 @@
+//! The daemon's socket: bound once, private from the first moment, removed at the end.
+
+use std::{
+    fs, io,
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use tokio::net::{UnixListener, UnixStream};
+
+/// Whoever may write to the socket rules the host's network: root, and whom root adds to the file's group.
+const MODE: u32 = 0o660;
+
+/// The file of a bound socket, removed when this is dropped unless another daemon has put its own there.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    inode: u64,
+}
+
+/// Makes sure that no daemon answers at `path`.
+///
+/// # Errors
+/// When one does, which is named; or when something is there that is not a socket.
+pub(super) async fn refuse_if_live(path: &Path, instance: &str) -> Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(there) if there.file_type().is_socket() => {}
+        Ok(_) => bail!("listen at {}: there is something that is not a socket; move it away", path.display()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e).with_context(|| format!("look at {}", path.display())),
+    }
+    match UnixStream::connect(path).await {
+        Ok(stream) => {
+            // The kernel notes who called listen().
+            let pid = stream.peer_cred().ok().and_then(|cred| cred.pid());
+            let pid = pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
+            bail!(
+                "another daemon of instance {instance} is running{pid}: stop it, or choose another name with --instance"
+            )
+        }
+        Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => Ok(()),
+        Err(e) => Err(e).with_context(|| format!("find out who listens at {}", path.display())),
+    }
+}
+
+/// Listens at `path`, in place of a socket that nobody listens at.
+///
+/// # Errors
+/// When the directory or the socket cannot be made.
+pub(super) fn bind(path: &Path) -> Result<(UnixListener, SocketFile)> {
+    let listening = || format!("listen at {}", path.display());
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(directory).with_context(|| format!("create directory {}", directory.display()))?;
+
+    // Bound under another name and renamed once its mode is right, nobody can connect before it is.
+    let unfinished = path.with_extension(format!("{}.tmp", std::process::id()));
+    let discard = |e: io::Error| {
+        // What matters is the first error; a left-over name does no harm.
+        let _ = fs::remove_file(&unfinished);
+        e
+    };
+    match fs::remove_file(&unfinished) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e).with_context(listening),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(&unfinished).with_context(listening)?;
+    fs::set_permissions(&unfinished, fs::Permissions::from_mode(MODE))
+        .and_then(|()| fs::rename(&unfinished, path))
+        .map_err(discard)
+        .with_context(listening)?;
+    let inode = fs::symlink_metadata(path).with_context(listening)?.ino();
+    Ok((listener, SocketFile { path: path.to_owned(), inode }))
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if !fs::symlink_metadata(&self.path).is_ok_and(|there| there.ino() == self.inode) {
+            return;
+        }
+        if let Err(e) = fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), "remove socket: {e}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stale_socket_is_replaced_and_a_live_one_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run/rnet.sock");
+        refuse_if_live(&path, "x").await.unwrap();
+
+        let (listener, file) = bind(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, MODE);
+        let refused = refuse_if_live(&path, "x").await.unwrap_err().to_string();
+        assert!(
+            refused
+                .starts_with(&format!("another daemon of instance x is running, pid {}", std::process::id())),
+            "{refused}"
+        );
+
+        drop(listener);
+        refuse_if_live(&path, "x").await.unwrap();
+        let (_second, second_file) = bind(&path).unwrap();
+        drop(file);
+        assert!(path.exists(), "the first daemon's end leaves the second's socket");
+        drop(second_file);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_a_socket_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rnet.sock");
+        fs::write(&path, "precious").unwrap();
+        let refused = refuse_if_live(&path, "x").await.unwrap_err().to_string();
+        assert!(refused.contains("not a socket"), "{refused}");
+    }
+}

@@ -1,0 +1,68 @@
+//! `rnet daemon`.
+
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use super::System;
+use crate::api::{
+    self,
+    daemon::{Options, run},
+};
+
+/// Arguments of `rnet daemon`.
+#[derive(Debug, Args)]
+pub(super) struct DaemonArgs {
+    /// An interface that leads outside; all that do when not given
+    #[arg(long = "uplink", value_name = "IF")]
+    uplinks: Vec<String>,
+    /// Source ports given to masqueraded flows: apart from net.ipv4.ip_local_port_range
+    #[arg(long, value_name = "FIRST-LAST", value_parser = port_range)]
+    snat_port_range: Option<(u16, u16)>,
+}
+
+/// What a daemon is told on its command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DaemonConfig {
+    /// The instance's name.
+    pub instance: String,
+    /// The interfaces that lead outside; absent for all that do.
+    pub uplinks: Option<Vec<String>>,
+    /// First and last source port given to masqueraded flows; absent for the default.
+    pub snat_ports: Option<(u16, u16)>,
+}
+
+impl DaemonArgs {
+    pub(super) async fn run(self, instance: String, system: Arc<dyn System>) -> Result<()> {
+        if !nix::unistd::geteuid().is_root() {
+            bail!("rnet daemon needs root: run it with sudo");
+        }
+        let uplinks = if self.uplinks.is_empty() { None } else { Some(self.uplinks) };
+        let config = DaemonConfig { instance: instance.clone(), uplinks, snat_ports: self.snat_port_range };
+        let socket = api::socket_path(&instance);
+        run(Options { instance, socket }, move || system.daemon(&config)).await
+    }
+}
+
+fn port_range(range: &str) -> Result<(u16, u16), String> {
+    let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
+    match range.split_once('-').and_then(|(first, last)| Some((port(first)?, port(last)?))) {
+        Some((first, last)) if first <= last => Ok((first, last)),
+        _ => Err("it should be as 1024-32767".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_range_is_two_ports_in_order() {
+        assert_eq!(port_range("1024-32767"), Ok((1024, 32767)));
+        assert_eq!(port_range("80-80"), Ok((80, 80)));
+        for wrong in ["80", "90-80", "0-80", "80-65536", "-", "a-b"] {
+            assert!(port_range(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The one place that writes to standard output and error.
+//!
+//! A reader who has seen enough closes the pipe: that is no failure.
+
+use std::io::{self, Write as _};
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+use serde_json::ser::{PrettyFormatter, Serializer};
+
+/// Prints one line.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn line(text: &str) -> Result<()> {
+    write(format!("{text}\n").as_bytes())
+}
+
+/// Prints one JSON value on one line.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn json(value: &impl Serialize) -> Result<()> {
+    line(&serde_json::to_string(value).context("write JSON")?)
+}
+
+/// Prints one JSON value over several lines, indented as Docker does.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn pretty(value: &impl Serialize) -> Result<()> {
+    let mut text = Vec::new();
+    let mut serializer = Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(b"    "));
+    value.serialize(&mut serializer).context("write JSON")?;
+    text.push(b'\n');
+    write(&text)
+}
+
+/// Copies everything that can be read.
+///
+/// # Errors
+/// When it cannot be read or written.
+pub fn copy(from: &mut impl io::Read) -> Result<()> {
+    allow_broken_pipe(io::copy(from, &mut io::stdout().lock()).map(drop))
+}
+
+/// Prints an error and its causes on one line of standard error.
+pub fn error(error: &anyhow::Error) {
+    let chain = format!("{error:#}");
+    let on_one_line = chain.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    // When there is nowhere to complain, there is nowhere to complain of that.
+    let _ = writeln!(io::stderr(), "rnet: {on_one_line}");
+}
+
+fn write(text: &[u8]) -> Result<()> {
+    let mut out = io::stdout().lock();
+    allow_broken_pipe(out.write_all(text).and_then(|()| out.flush()))
+}
+
+fn allow_broken_pipe(written: io::Result<()>) -> Result<()> {
+    match written {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(e).context("write to standard output"),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}

@@ -1,0 +1,101 @@
+//! `rnet run`.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::{self, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use clap::{ArgAction, Args};
+
+use super::{DONE, System, foreground, print};
+use crate::{
+    api::client::Client,
+    controller::{model::MacAddr, request::CreateContainer},
+};
+
+/// Arguments of `rnet run`.
+#[derive(Debug, Args)]
+// `-h` is the host name, as Docker's.
+#[command(disable_help_flag = true)]
+pub(super) struct RunArgs {
+    /// Run on its own and print the container's id; without a command, a namespace that stays
+    #[arg(short, long)]
+    detach: bool,
+    /// Remove the container as soon as its command ends
+    #[arg(long = "rm")]
+    remove: bool,
+    /// The container's name; one is made up when not given
+    #[arg(long)]
+    name: Option<String>,
+    /// The network: bridge, none, or a network's name or id
+    #[arg(long, visible_alias = "net", value_name = "NETWORK")]
+    network: Option<String>,
+    /// A fixed IPv4 address
+    #[arg(long, value_name = "IP")]
+    ip: Option<Ipv4Addr>,
+    /// A fixed IPv6 address
+    #[arg(long, value_name = "IP")]
+    ip6: Option<Ipv6Addr>,
+    /// A fixed Ethernet address
+    #[arg(long, value_name = "MAC")]
+    mac_address: Option<MacAddr>,
+    /// Publish a port: [[HOSTIP:][HOSTPORT[-HOSTPORT]]:]PORT[-PORT][/tcp|udp|sctp]
+    #[arg(short, long, value_name = "SPEC")]
+    publish: Vec<String>,
+    /// A name server, in place of the host's
+    #[arg(long, value_name = "IP")]
+    dns: Vec<IpAddr>,
+    /// Host name; the first 12 digits of the id when not given
+    #[arg(short = 'h', long, value_name = "HOST")]
+    hostname: Option<String>,
+    /// A line for /etc/hosts
+    #[arg(long = "add-host", value_name = "HOST:IP")]
+    add_hosts: Vec<String>,
+    /// The directory that becomes the command's root
+    #[arg(long, value_name = "DIR")]
+    rootfs: Option<PathBuf>,
+    /// Print help
+    #[arg(long, action = ArgAction::Help)]
+    help: Option<bool>,
+    /// The command and its arguments
+    #[arg(
+        value_name = "COMMAND",
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        required_unless_present = "detach"
+    )]
+    command: Vec<String>,
+}
+
+impl RunArgs {
+    pub(super) async fn run(self, client: &Client, system: &dyn System) -> Result<u8> {
+        let request = self.into_request()?;
+        if !request.detach {
+            return foreground::run(client, system, &request).await;
+        }
+        let created = client.create_container(&request).await?;
+        print::line(&created.id)?;
+        Ok(DONE)
+    }
+
+    fn into_request(self) -> Result<CreateContainer> {
+        // The daemon's working directory is another.
+        let absolute = |dir: PathBuf| path::absolute(&dir).with_context(|| format!("find {}", dir.display()));
+        Ok(CreateContainer {
+            name: self.name,
+            network: self.network,
+            hostname: self.hostname,
+            ip: self.ip,
+            ip6: self.ip6,
+            mac: self.mac_address,
+            publish: self.publish,
+            dns: self.dns,
+            extra_hosts: self.add_hosts,
+            command: self.command,
+            detach: self.detach,
+            remove: self.remove,
+            rootfs: self.rootfs.map(absolute).transpose()?,
+        })
+    }
+}
