@@ -1,1 +1,3 @@
 //! What touches the kernel's network: netlink, namespaces, sysctl, resolv.conf, hosts, hostname.
+
+pub mod process;

@@ -1,0 +1,200 @@
+//! Processes inside containers: started through a shim, signalled and waited for by id and start time.
+//!
+//! The shim is this program run once more, as `rnet shim SPEC`: a thread cannot leave its process's mount
+//! namespace, and little is safe between a fork and an exec of a program with threads.
+
+mod pid;
+mod shim;
+mod surroundings;
+
+use std::{
+    io, fs,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{SigHandler, Signal};
+use serde::{Deserialize, Serialize};
+
+pub use pid::{exit_code, signal, start_time, wait_exit};
+pub use shim::shim_main;
+
+/// What to run and in which surroundings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launch {
+    /// The network namespace.
+    pub netns: PathBuf,
+    /// Host name.
+    pub hostname: String,
+    /// Directory whose `resolv.conf`, `hosts` and `hostname` stand in for those of `/etc`.
+    pub dir: PathBuf,
+    /// A directory that becomes the root; the host's root when there is none.
+    pub rootfs: Option<PathBuf>,
+    /// The program, looked up in `PATH` inside the root, and its arguments.
+    pub command: Vec<String>,
+}
+
+impl Launch {
+    /// Starts the command on this process's stdin, stdout and stderr. The child becomes the command itself; it
+    /// exits with 127 when there is no such program, 126 when it cannot be executed and 125 when its
+    /// surroundings cannot be made, having said so on stderr.
+    ///
+    /// # Errors
+    /// There is no command, or the shim cannot be started.
+    pub fn spawn(&self) -> Result<Child> {
+        self.shim(&Spec::Foreground { launch: self.clone() })?
+            .spawn()
+            .context("start the shim")
+    }
+
+    /// Starts the command in a session of its own, which outlives this process. Its output is appended to the
+    /// file `log`, its stdin is empty, and once it has ended its exit code stands in the file `status`; until
+    /// then there is no such file.
+    ///
+    /// Returns the id of the shim that waits for the command. The shim passes SIGTERM, SIGINT, SIGHUP, SIGQUIT,
+    /// SIGUSR1 and SIGUSR2 on, and the command dies with it. It is no child of this process.
+    ///
+    /// # Errors
+    /// There is no command, its surroundings cannot be made, or the program cannot be executed.
+    pub fn spawn_detached(&self, log: &Path, status: &Path) -> Result<u32> {
+        let spec = Spec::Detached {
+            launch: self.clone(),
+            log: log.to_owned(),
+            status: status.to_owned(),
+        };
+        let shim = self
+            .shim(&spec)?
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .current_dir("/")
+            .output()
+            .context("start the shim")?;
+        // The shim holds the pipes until the command runs or has failed to.
+        match String::from_utf8_lossy(&shim.stdout).trim().parse() {
+            Ok(pid) => Ok(pid),
+            Err(_) => match String::from_utf8_lossy(&shim.stderr).trim() {
+                "" => bail!("start {}: the shim ended with {}", self.program(), shim.status),
+                error => bail!("{}", error.strip_prefix(shim::PREFIX).unwrap_or(error)),
+            },
+        }
+    }
+
+    fn shim(&self, spec: &Spec) -> Result<Command> {
+        if self.command.is_empty() {
+            bail!("start a process: no command is given");
+        }
+        let mut shim = Command::new("/proc/self/exe");
+        shim.arg0("rnet")
+            .arg("shim")
+            .arg(serde_json::to_string(spec).context("describe the process to the shim")?);
+        // A service manager's messages are for the daemon alone.
+        for variable in ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
+            shim.env_remove(variable);
+        }
+        Ok(shim)
+    }
+
+    fn program(&self) -> &str {
+        self.command.first().map_or("", String::as_str)
+    }
+}
+
+/// Runs a command beside the process `pid` of a container, in its mount, UTS and network namespaces; without a
+/// process, in the surroundings of [`Launch::spawn`]. It has this process's stdin, stdout and stderr. Returns
+/// its exit code, as [`exit_code`] and [`Launch::spawn`] define it.
+///
+/// # Errors
+/// There is no command, or the shim cannot be started.
+pub fn exec_in(launch: &Launch, pid: Option<u32>) -> Result<i32> {
+    let launched = launch.clone();
+    let spec = match pid {
+        Some(pid) => Spec::Join { launch: launched, pid },
+        None => Spec::Foreground { launch: launched },
+    };
+    let mut child = launch.shim(&spec)?.spawn().context("start the shim")?;
+    // The terminal sends these to the command as well, and it is the command that decides what they mean.
+    // Set once the child runs: ignored signals stay so across an exec.
+    let kept = [Signal::SIGINT, Signal::SIGQUIT].map(|signal| (signal, handle(signal, SigHandler::SigIgn)));
+    let status = child.wait();
+    for (signal, handler) in kept {
+        if let Ok(handler) = handler {
+            handle(signal, handler).with_context(|| format!("handle {signal} again"))?;
+        }
+    }
+    Ok(exit_code(&status.context("wait for the command")?))
+}
+
+/// The exit code that [`Launch::spawn_detached`] left in the file `status`. `None` while there is none.
+///
+/// # Errors
+/// The file cannot be read or holds something else.
+pub fn read_status(status: &Path) -> Result<Option<i32>> {
+    let of = || format!("read exit code from {}", status.display());
+    match fs::read_to_string(status) {
+        Ok(text) => text.trim().parse().map(Some).with_context(of),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(of),
+    }
+}
+
+/// What the shim is told.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Spec {
+    Foreground { launch: Launch },
+    Detached { launch: Launch, log: PathBuf, status: PathBuf },
+    Join { launch: Launch, pid: u32 },
+}
+
+fn handle(signal: Signal, handler: SigHandler) -> nix::Result<SigHandler> {
+    // SAFETY: the handler set is SIG_IGN or the one that this process had, which was fit to run before.
+    unsafe { nix::sys::signal::signal(signal, handler) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn launch() -> Launch {
+        Launch {
+            netns: "/run/rnet/netns/a b".into(),
+            hostname: "web".into(),
+            dir: "/var/lib/rnet/containers/1".into(),
+            rootfs: None,
+            command: vec!["sh".into(), "-c".into(), "echo \"$0\" 'é'".into()],
+        }
+    }
+
+    #[test]
+    fn what_the_shim_is_told_survives_json() {
+        let launch = launch();
+        for spec in [
+            Spec::Foreground { launch: launch.clone() },
+            Spec::Join { launch: Launch { rootfs: Some("/srv".into()), ..launch.clone() }, pid: 7 },
+            Spec::Detached { launch, log: "/a".into(), status: "/b".into() },
+        ] {
+            let json = serde_json::to_string(&spec).unwrap();
+            assert_eq!(serde_json::from_str::<Spec>(&json).unwrap(), spec);
+        }
+    }
+
+    #[test]
+    fn no_command_is_an_error() {
+        let launch = Launch { command: Vec::new(), ..launch() };
+        assert_eq!(launch.spawn().unwrap_err().to_string(), "start a process: no command is given");
+    }
+
+    #[test]
+    fn status_is_read_once_it_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("status");
+        assert_eq!(read_status(&file).unwrap(), None);
+        fs::write(&file, "143\n").unwrap();
+        assert_eq!(read_status(&file).unwrap(), Some(143));
+        fs::write(&file, "").unwrap();
+        assert!(read_status(&file).is_err());
+    }
+}
