@@ -7,9 +7,10 @@ use crate::limits::PORT_PROBES;
 /// exceed `max`.
 #[inline(always)]
 pub fn candidate(attempt: u32, random: u32, min: u16, max: u16) -> u16 {
-    let size = max as u32 - min as u32 + 1;
+    // At least 1 whatever is passed: no path may divide by zero, which would be a call of a panic.
+    let size = (max as u32).saturating_sub(min as u32) + 1;
     // Neighbouring ports tend to be taken together, so a large range is probed in strides.
-    let stride = if size <= PORT_PROBES { 1 } else { 1 + (random >> 16) % (size / PORT_PROBES) };
+    let stride = if size <= PORT_PROBES { 1 } else { 1 + (random >> 16) % (size / PORT_PROBES).max(1) };
     min + ((random % size + attempt * stride) % size) as u16
 }
 

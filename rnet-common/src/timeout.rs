@@ -6,18 +6,66 @@ use crate::{
     settings::Timeouts,
 };
 
-/// How long a flow of `proto` may be idle, given what both directions have seen.
-#[inline(always)]
-pub fn idle_limit(proto: u8, either: u8, both: u8, timeouts: &Timeouts) -> u64 {
-    match proto {
-        proto::TCP if either & seen::RST != 0 => timeouts.tcp_reset,
-        proto::TCP if both & seen::FIN != 0 => timeouts.tcp_closing,
-        proto::TCP if either & seen::FIN != 0 => timeouts.tcp_half_closed,
-        proto::TCP if both & seen::PACKET != 0 && either & seen::ACK != 0 => timeouts.tcp_established,
-        proto::TCP => timeouts.tcp_opening,
-        proto::ICMP | proto::ICMPV6 => timeouts.icmp,
-        _ if both & seen::PACKET != 0 => timeouts.udp_replied,
-        _ => timeouts.udp,
+/// How far a flow has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// TCP before the handshake is complete.
+    Opening,
+    /// TCP after the handshake.
+    Established,
+    /// TCP with a FIN from one side.
+    HalfClosed,
+    /// TCP with a FIN from both sides.
+    Closing,
+    /// TCP after a RST.
+    Reset,
+    /// Not TCP, and without an answer.
+    Unreplied,
+    /// Not TCP, and with an answer.
+    Replied,
+}
+
+impl State {
+    /// The state of a flow of `proto`, given [`seen`] bits of `either` direction and those of `both`.
+    #[inline(always)]
+    pub fn of(proto: u8, either: u8, both: u8) -> Self {
+        match proto {
+            proto::TCP if either & seen::RST != 0 => Self::Reset,
+            proto::TCP if both & seen::FIN != 0 => Self::Closing,
+            proto::TCP if either & seen::FIN != 0 => Self::HalfClosed,
+            proto::TCP if both & seen::PACKET != 0 && either & seen::ACK != 0 => Self::Established,
+            proto::TCP => Self::Opening,
+            _ if both & seen::PACKET != 0 => Self::Replied,
+            _ => Self::Unreplied,
+        }
+    }
+
+    /// The name that operators see.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Opening => "opening",
+            Self::Established => "established",
+            Self::HalfClosed => "half-closed",
+            Self::Closing => "closing",
+            Self::Reset => "reset",
+            Self::Unreplied => "unreplied",
+            Self::Replied => "replied",
+        }
+    }
+
+    /// How long a flow of `proto` may be idle in this state.
+    #[inline(always)]
+    pub fn idle_limit(self, proto: u8, timeouts: &Timeouts) -> u64 {
+        match self {
+            Self::Opening => timeouts.tcp_opening,
+            Self::Established => timeouts.tcp_established,
+            Self::HalfClosed => timeouts.tcp_half_closed,
+            Self::Closing => timeouts.tcp_closing,
+            Self::Reset => timeouts.tcp_reset,
+            _ if matches!(proto, proto::ICMP | proto::ICMPV6) => timeouts.icmp,
+            Self::Replied => timeouts.udp_replied,
+            Self::Unreplied => timeouts.udp,
+        }
     }
 }
 
@@ -36,7 +84,7 @@ pub fn expired<A: Family>(
         None => (0, 0),
     };
     let last = if half.last_seen > twin_last { half.last_seen } else { twin_last };
-    let limit = idle_limit(proto, half.seen | twin_seen, half.seen & twin_seen, timeouts);
+    let limit = State::of(proto, half.seen | twin_seen, half.seen & twin_seen).idle_limit(proto, timeouts);
     // Another CPU may have stored a later time than `now`.
     now.saturating_sub(last) > limit
 }
@@ -60,7 +108,7 @@ mod tests {
     #[test]
     fn each_tcp_state_has_its_own_limit() {
         let t = Timeouts::default();
-        let limit = |a: u8, b: u8| idle_limit(proto::TCP, a | b, a & b, &t);
+        let limit = |a: u8, b: u8| State::of(proto::TCP, a | b, a & b).idle_limit(proto::TCP, &t);
         use seen::{ACK, FIN, PACKET, RST};
         assert_eq!(limit(PACKET, 0), t.tcp_opening);
         assert_eq!(limit(PACKET, PACKET), t.tcp_opening, "SYN and SYN-ACK");
@@ -73,9 +121,10 @@ mod tests {
     #[test]
     fn udp_is_kept_longer_once_it_was_answered() {
         let t = Timeouts::default();
-        assert_eq!(idle_limit(proto::UDP, seen::PACKET, 0, &t), t.udp);
-        assert_eq!(idle_limit(proto::UDP, seen::PACKET, seen::PACKET, &t), t.udp_replied);
-        assert_eq!(idle_limit(proto::ICMP, seen::PACKET, seen::PACKET, &t), t.icmp);
+        let limit = |proto: u8, both: u8| State::of(proto, seen::PACKET, both).idle_limit(proto, &t);
+        assert_eq!(limit(proto::UDP, 0), t.udp);
+        assert_eq!(limit(proto::UDP, seen::PACKET), t.udp_replied);
+        assert_eq!(limit(proto::ICMP, seen::PACKET), t.icmp);
     }
 
     #[test]

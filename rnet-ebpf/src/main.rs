@@ -8,7 +8,7 @@
 //!
 //! A packet's way reads top to bottom in [`container`] and [`uplink`]: parse, conntrack, policy, NAT, deliver.
 //! Here a [`Reason`] becomes a verdict, and nowhere else.
-#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(core_intrinsics))]
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch, core_intrinsics))]
 #![cfg_attr(target_arch = "bpf", expect(internal_features, reason = "atomic addition, see maps::add"))]
 
 #[cfg(target_arch = "bpf")]

@@ -7,7 +7,7 @@ use core::{
 };
 
 use aya_ebpf::{
-    bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST},
     btf_maps::{Array, HashMap, PerCpuArray},
     macros::btf_map,
 };
@@ -40,8 +40,9 @@ static UPLINKS: HashMap<u32, u32, { limits::LOCALS }, SPARSE> = HashMap::new();
 /// How many addresses each port is published on.
 #[btf_map]
 static HELD: HashMap<HeldKey, u32, { limits::PORTS }, SPARSE> = HashMap::new();
+/// The controller has it mapped into its memory, so that both sides can add to its numbers atomically.
 #[btf_map]
-static MAPPINGS: Array<Mapping, { limits::MAPPINGS }> = Array::new();
+static MAPPINGS: Array<Mapping, { limits::MAPPINGS }, { BPF_F_MMAPABLE as usize }> = Array::new();
 #[btf_map]
 static SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map]

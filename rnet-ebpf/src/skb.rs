@@ -1,5 +1,7 @@
 //! The kernel's packet buffer. All pointer arithmetic on packets is here.
 
+use core::{arch::asm, mem::offset_of};
+
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
     helpers::generated::{bpf_l4_csum_replace, bpf_skb_change_type, bpf_skb_pull_data, bpf_skb_store_bytes},
@@ -29,6 +31,27 @@ unsafe impl Wire for [u32; 4] {}
 // SAFETY: `repr(transparent)` around an array of integers.
 unsafe impl Wire for Mac {}
 
+/// Reads a field of the context: a word, or for `data` and `data_end` a pointer, which the verifier makes of it.
+///
+/// The verifier allows no arithmetic on a context before it is read, and a compiler that sees two reads of one field
+/// may compute the field's address once for both. It does not see into this.
+macro_rules! field {
+    ($skb:expr, $field:ident) => {{
+        let value: u64;
+        // SAFETY: the kernel passes a valid context, which outlives the program's run; the field lies in it.
+        unsafe {
+            asm!(
+                "{value} = *(u32 *)({ctx} + {offset})",
+                value = out(reg) value,
+                ctx = in(reg) $skb.0,
+                offset = const offset_of!(__sk_buff, $field),
+                options(nostack, readonly),
+            );
+        }
+        value
+    }};
+}
+
 /// A packet in a TC program.
 #[derive(Clone, Copy)]
 pub(crate) struct Skb(*mut __sk_buff);
@@ -47,29 +70,25 @@ impl Skb {
     /// Length of the frame in bytes, Ethernet header included.
     #[inline(always)]
     pub(crate) fn len(self) -> u32 {
-        // SAFETY: the kernel passes a valid context, which outlives the program's run.
-        unsafe { (*self.0).len }
+        field!(self, len) as u32
     }
 
     /// Interface whose hook this is.
     #[inline(always)]
     pub(crate) fn ifindex(self) -> u32 {
-        // SAFETY: as in `len`.
-        unsafe { (*self.0).ifindex }
+        field!(self, ifindex) as u32
     }
 
     /// EtherType in network byte order, past any VLAN tag.
     #[inline(always)]
     pub(crate) fn protocol(self) -> u32 {
-        // SAFETY: as in `len`.
-        unsafe { (*self.0).protocol }
+        field!(self, protocol) as u32
     }
 
     /// Whether the frame carries a VLAN tag. `__netif_receive_skb_core` has moved it out of the frame.
     #[inline(always)]
     pub(crate) fn is_vlan(self) -> bool {
-        // SAFETY: as in `len`.
-        unsafe { (*self.0).vlan_present != 0 }
+        field!(self, vlan_present) != 0
     }
 
     /// Makes the first `len` bytes readable; false if the packet is shorter.
@@ -132,9 +151,7 @@ impl Skb {
     /// `bpf_redirect_peer` sees to this itself.
     #[inline(always)]
     pub(crate) fn set_for_host(self) {
-        // SAFETY: a valid context.
-        let pkt_type = unsafe { (*self.0).pkt_type };
-        if pkt_type != PACKET_HOST {
+        if field!(self, pkt_type) as u32 != PACKET_HOST {
             // SAFETY: a valid context. It can fail only for types that a received packet does not have.
             unsafe { bpf_skb_change_type(self.0, PACKET_HOST) };
         }
@@ -142,8 +159,7 @@ impl Skb {
 
     #[inline(always)]
     fn bounds(self) -> (usize, usize) {
-        // SAFETY: as in `len`.
-        unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) }
+        (field!(self, data) as usize, field!(self, data_end) as usize)
     }
 }
 

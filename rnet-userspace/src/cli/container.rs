@@ -135,7 +135,8 @@ impl PsArgs {
             Format::Json => rows.into_iter().try_for_each(|row| print::json(&row)),
             Format::Table => {
                 let header = ["CONTAINER ID", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
-                let cells = |row: Row| [row.id, row.command, row.running_for, row.status, row.ports, row.names];
+                let cells =
+                    |row: Row| [row.id, row.command, row.running_for, row.status, row.ports, row.names];
                 print::line(&table::render(header, rows.map(cells)))
             }
         }
@@ -144,7 +145,8 @@ impl PsArgs {
 
 impl RmArgs {
     pub(super) async fn run(self, client: &Client) -> Result<u8> {
-        let remove = async |container: String| client.remove_container(&container, self.force).await.map(drop);
+        let remove =
+            async |container: String| client.remove_container(&container, self.force).await.map(drop);
         each(&self.names.containers, remove).await
     }
 }
@@ -161,7 +163,8 @@ impl PortArgs {
 }
 
 fn row(container: docker::Summary, now: OffsetDateTime, no_trunc: bool) -> Row {
-    let created = OffsetDateTime::from_unix_timestamp(container.created).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let created =
+        OffsetDateTime::from_unix_timestamp(container.created).unwrap_or(OffsetDateTime::UNIX_EPOCH);
     let names: Vec<_> = container.names.iter().map(|name| name.trim_start_matches('/')).collect();
     let networks: Vec<_> = container.network_settings.networks.into_keys().collect();
     Row {

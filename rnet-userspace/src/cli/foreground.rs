@@ -55,7 +55,11 @@ pub(super) async fn run(client: &Client, system: &dyn System, request: &CreateCo
 }
 
 /// Runs another command in a running container to its end, and returns its exit status.
-pub(super) async fn enter(system: &dyn System, container: &view::Container, command: &[String]) -> Result<u8> {
+pub(super) async fn enter(
+    system: &dyn System,
+    container: &view::Container,
+    command: &[String],
+) -> Result<u8> {
     let mut signals = Signals::catch()?;
     let child = system
         .enter(container, command)

@@ -216,7 +216,8 @@ fn instance_name(name: &str) -> Result<String, String> {
     if starts_well && name.len() <= 32 && chars.all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c)) {
         Ok(name.to_owned())
     } else {
-        Err("it should be up to 32 letters, digits, '_', '.' and '-', and begin with a letter or digit".to_owned())
+        Err("it should be up to 32 letters, digits, '_', '.' and '-', and begin with a letter or digit"
+            .to_owned())
     }
 }
 

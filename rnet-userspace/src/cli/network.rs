@@ -137,7 +137,9 @@ fn subnets(subnets: &[IpNetwork], ip_ranges: &[IpNetwork], gateways: &[IpAddr]) 
         }
     }
     for gateway in gateways {
-        let Some(at) = holder(&mut asked, *gateway) else { bail!("no matching subnet for gateway {gateway}") };
+        let Some(at) = holder(&mut asked, *gateway) else {
+            bail!("no matching subnet for gateway {gateway}")
+        };
         if let Some(other) = asked[at].gateway.replace(*gateway) {
             bail!("cannot configure multiple gateways ({other}, {gateway}) on the same subnet");
         }
@@ -201,7 +203,11 @@ mod tests {
         .unwrap();
         let expected = [
             Subnet { subnet: v4.parse().ok(), ip_range: None, gateway: "10.1.0.9".parse().ok() },
-            Subnet { subnet: v6.parse().ok(), ip_range: "fd00::8000/113".parse().ok(), gateway: "fd00::9".parse().ok() },
+            Subnet {
+                subnet: v6.parse().ok(),
+                ip_range: "fd00::8000/113".parse().ok(),
+                gateway: "fd00::9".parse().ok(),
+            },
         ];
         assert_eq!(asked, expected);
 

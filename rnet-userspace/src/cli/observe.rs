@@ -53,7 +53,8 @@ pub(super) async fn status(client: &Client, format: Format) -> Result<()> {
 }
 
 pub(super) async fn stats(client: &Client, format: Format) -> Result<()> {
-    let Stats { counters, ports } = Stats { counters: client.counters().await?, ports: client.ports().await? };
+    let Stats { counters, ports } =
+        Stats { counters: client.counters().await?, ports: client.ports().await? };
     if format == Format::Json {
         return print::json(&Stats { counters, ports });
     }
@@ -97,10 +98,22 @@ fn counter_table(counters: Vec<ReasonCount>) -> String {
 }
 
 fn flow_table(flows: Vec<FlowInfo>) -> String {
-    let header =
-        ["PROTO", "KIND", "STATE", "FROM", "TO", "FROM AFTER", "TO AFTER", "PACKETS", "BYTES", "IDLE", "TIMEOUT"];
+    let header = [
+        "PROTO",
+        "KIND",
+        "STATE",
+        "FROM",
+        "TO",
+        "FROM AFTER",
+        "TO AFTER",
+        "PACKETS",
+        "BYTES",
+        "IDLE",
+        "TIMEOUT",
+    ];
     let cells = |flow: FlowInfo| {
-        let [src, dst, to_src, to_dst] = [flow.src, flow.dst, flow.to_src, flow.to_dst].map(|addr| addr.to_string());
+        let [src, dst, to_src, to_dst] =
+            [flow.src, flow.dst, flow.to_src, flow.to_dst].map(|addr| addr.to_string());
         let [packets, bytes] = [flow.packets, flow.bytes].map(|count| count.to_string());
         let [idle, timeout] = [flow.idle, flow.timeout].map(|seconds| format!("{seconds}s"));
         [flow.protocol, flow.kind, flow.state, src, dst, to_src, to_dst, packets, bytes, idle, timeout]

@@ -12,12 +12,17 @@ const APART: u16 = 3;
 const MIN_WIDTH: u16 = 10;
 
 /// A table with a header, without a line break at its end.
-pub(super) fn render<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+pub(super) fn render<const N: usize>(
+    header: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header).add_rows(rows);
     for column in table.column_iter_mut() {
-        column.set_padding((0, APART)).set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(MIN_WIDTH)));
+        column
+            .set_padding((0, APART))
+            .set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(MIN_WIDTH)));
     }
     table.trim_fmt()
 }

@@ -1,1 +1,227 @@
 //! What touches BPF: load, attach, pin, typed maps, expiry, counters.
+//!
+//! Under the instance's directory of bpffs, by the layout of the maps:
+//!
+//! ```text
+//! v1/FLOWS4 …                 maps
+//! v1/links/from_container-12  the link of a program, with the interface that it is on
+//! v1/links/sock_bind4         the link of a program on the root cgroup
+//! ```
+
+mod batch;
+mod endpoints;
+mod flows;
+mod links;
+mod load;
+mod mappings;
+mod ports;
+mod tables;
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    fs, io,
+    net::IpAddr,
+    ops::RangeInclusive,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Error, Result};
+use rnet_common::{Ip4, Settings};
+
+use self::{
+    flows::Snapshot,
+    links::Links,
+    ports::HeldPorts,
+    tables::{Address, Tables},
+};
+use crate::controller::{
+    backend::{Datapath, EndpointSpec, FlowInfo, PortCount, ReasonCount, Uplink},
+    model::Binding,
+};
+
+/// Source ports given to masqueraded flows unless others are asked for: Linux gives its own sockets those from
+/// 32768 on.
+pub const SNAT_PORTS: RangeInclusive<u16> = 1024..=32767;
+
+/// What a datapath is made with.
+#[derive(Debug)]
+pub struct Options {
+    /// Directory on bpffs for this instance and this layout of maps
+    /// (`/sys/fs/bpf/INSTANCE/v`[`rnet_common::LAYOUT_VERSION`]): made if it is not there.
+    pub pin_dir: PathBuf,
+    /// Source ports given to masqueraded flows.
+    pub snat_ports: RangeInclusive<u16>,
+    /// Cookie of the network namespace that is served.
+    pub netns_cookie: u64,
+    /// The root of the cgroup2 hierarchy, whose processes are kept from published ports.
+    pub cgroup: OwnedFd,
+}
+
+/// The eBPF programs, with their maps.
+pub struct Ebpf {
+    pin_dir: PathBuf,
+    programs: aya::Ebpf,
+    links: Links,
+    tables: Tables,
+    held: HeldPorts,
+}
+
+const FROM_UPLINK: &str = "from_uplink";
+
+impl Ebpf {
+    /// Loads the programs on the maps that an earlier daemon left, or on new ones. Programs on interfaces are
+    /// replaced one by one as endpoints and uplinks are added; until then the earlier daemon's go on.
+    ///
+    /// # Errors
+    /// The object is missing from the build, the kernel refuses a map or program, or bpffs cannot be written.
+    pub fn open(options: Options) -> Result<Self> {
+        let Options { pin_dir, snat_ports, netns_cookie, cgroup } = options;
+        let was_there = pin_dir.exists();
+        let opened = Self::make(pin_dir.clone(), &Settings::new(netns_cookie, snat_ports), &cgroup);
+        if opened.is_err() && !was_there {
+            if let Err(error) = remove_pins(&pin_dir) {
+                tracing::warn!("remove what a failed start left: {error:#}");
+            }
+        }
+        opened
+    }
+
+    fn make(pin_dir: PathBuf, settings: &Settings, cgroup: &OwnedFd) -> Result<Self> {
+        let links = Links::open(pin_dir.join("links"))?;
+        let mut programs = load::load(&pin_dir)?;
+        let mut tables = Tables::take(&mut programs)?;
+        tables.set_settings(settings)?;
+        let held = HeldPorts::adopt(&tables.v4, &mut tables.held)?;
+        let used: HashSet<_> = endpoints::mappings_in_use(&tables.v4)?
+            .into_iter()
+            .chain(ports::mappings_in_use(&tables.v4)?)
+            .collect();
+        tables.mappings.retain(&used);
+        for program in load::BINDS {
+            links.attach_bind(&mut programs, program, cgroup)?;
+        }
+        Ok(Self { pin_dir, programs, links, tables, held })
+    }
+}
+
+impl Datapath for Ebpf {
+    fn add_endpoint(&mut self, endpoint: &EndpointSpec) -> Result<()> {
+        self.add(endpoint)
+    }
+
+    fn remove_endpoint(&mut self, endpoint: &EndpointSpec) -> Result<()> {
+        self.forget(endpoint)
+    }
+
+    fn publish(&mut self, bindings: &[Binding]) -> Result<()> {
+        self.publish_all(bindings)
+    }
+
+    fn unpublish(&mut self, bindings: &[Binding]) -> Result<()> {
+        self.unpublish_all(bindings)
+    }
+
+    fn set_uplinks(&mut self, uplinks: &[Uplink]) -> Result<()> {
+        let wanted: BTreeSet<u32> = uplinks.iter().map(|uplink| uplink.index).collect();
+        for uplink in uplinks {
+            self.links.attach(&mut self.programs, FROM_UPLINK, &uplink.name, uplink.index)?;
+            // Only now may flows leave through it: their answers are translated.
+            self.tables.uplinks.insert(&uplink.index, &0)?;
+        }
+        for (index, _) in self.tables.uplinks.entries()? {
+            if !wanted.contains(&index) {
+                self.tables.uplinks.remove(&index)?;
+            }
+        }
+        self.links.retain(FROM_UPLINK, &wanted)
+    }
+
+    fn set_addresses(&mut self, addrs: &[IpAddr]) -> Result<()> {
+        let locals = &mut self.tables.v4.locals;
+        let wanted: HashSet<Ip4> = addrs.iter().filter_map(|addr| Address::of(*addr)).collect();
+        for addr in &wanted {
+            locals.insert(addr, &0)?;
+        }
+        for (addr, _) in locals.entries()? {
+            if !wanted.contains(&addr) {
+                locals.remove(&addr)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn retain(&mut self, endpoints: &[EndpointSpec], bindings: &[Binding]) -> Result<()> {
+        self.retain_ports(bindings)?;
+        self.retain_endpoints(endpoints)?;
+        remove_other_layouts(&self.pin_dir)
+    }
+
+    fn sweep(&mut self) -> Result<usize> {
+        let timeouts = self.tables.settings()?.timeouts;
+        let snapshot = Snapshot::take(&self.tables.v4.flows)?;
+        snapshot.sweep(&mut self.tables.v4.flows, &self.tables.mappings, &timeouts)
+    }
+
+    fn counters(&self) -> Result<Vec<ReasonCount>> {
+        self.tables.counters()
+    }
+
+    fn port_counts(&self, bindings: &[Binding]) -> Result<Vec<PortCount>> {
+        self.counts(bindings)
+    }
+
+    fn flows(&self) -> Result<Vec<FlowInfo>> {
+        let timeouts = self.tables.settings()?.timeouts;
+        Ok(Snapshot::take(&self.tables.v4.flows)?.describe(&self.tables.mappings, &timeouts))
+    }
+
+    fn destroy(&mut self) -> Result<()> {
+        remove_pins(&self.pin_dir)
+    }
+}
+
+/// Removes this layout's pins, and the instance's directory if that leaves it empty. A program is detached with
+/// the pin of its link.
+fn remove_pins(pin_dir: &Path) -> Result<()> {
+    remove_dir(pin_dir)?;
+    let Some(instance) = pin_dir.parent() else { return Ok(()) };
+    match fs::remove_dir(instance) {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+            Err(error).with_context(|| format!("remove directory {}", instance.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes what a daemon with maps of another layout left, once all it did is done by this one's programs.
+fn remove_other_layouts(pin_dir: &Path) -> Result<()> {
+    let Some(instance) = pin_dir.parent() else { return Ok(()) };
+    let of = || format!("read directory {}", instance.display());
+    for entry in fs::read_dir(instance).with_context(of)? {
+        let path = entry.with_context(of)?.path();
+        let is_layout =
+            path.file_name().and_then(|name| name.to_str()?.strip_prefix('v')).is_some_and(is_number);
+        if is_layout && path != pin_dir {
+            tracing::info!("removing what an rnet of another version left in {}", path.display());
+            remove_dir(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn remove_dir(dir: &Path) -> Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::from(error).context(format!("remove directory {}", dir.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

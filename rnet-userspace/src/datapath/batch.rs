@@ -1,0 +1,85 @@
+//! Reading a whole hash map in few system calls.
+//!
+//! Walking a map key by key takes two calls an entry, and begins anew whenever the key that it stands on is
+//! removed. A batch is taken bucket by bucket, and sees each entry that stays exactly once.
+
+use std::{
+    io,
+    mem::{MaybeUninit, size_of},
+    os::fd::{AsFd, AsRawFd},
+};
+
+use anyhow::{Context, Result};
+use aya::{Pod, maps::MapData};
+use aya_obj::generated::{bpf_attr, bpf_cmd};
+
+/// Entries asked for in one call.
+const BATCH: usize = 4096;
+
+/// Every entry of a hash map.
+pub(super) fn entries<K: Pod, V: Pod>(map: &MapData) -> Result<Vec<(K, V)>> {
+    let mut entries = Vec::new();
+    let mut keys = vec![MaybeUninit::<K>::uninit(); BATCH];
+    let mut values = vec![MaybeUninit::<V>::uninit(); BATCH];
+    // The number of the bucket to go on from (`__htab_map_lookup_and_delete_batch`).
+    let mut position: Option<u32> = None;
+    loop {
+        let (found, next) = look_up(map, position, &mut keys, &mut values).context("read a map")?;
+        entries.extend(keys.iter().zip(&values).take(found).map(|(key, value)| {
+            // SAFETY: the kernel has filled in this many keys, and every bit pattern is a value of a `Pod`.
+            let key = unsafe { key.assume_init() };
+            // SAFETY: likewise.
+            let value = unsafe { value.assume_init() };
+            (key, value)
+        }));
+        match next {
+            Next::At(_) if found == 0 => {
+                // A bucket with more entries than fit.
+                keys.resize(keys.len() * 2, MaybeUninit::uninit());
+                values.resize(values.len() * 2, MaybeUninit::uninit());
+            }
+            Next::At(next) => position = Some(next),
+            Next::End => return Ok(entries),
+        }
+    }
+}
+
+enum Next {
+    At(u32),
+    End,
+}
+
+/// Reads entries from `position` on, and says how many and where to go on.
+fn look_up<K: Pod, V: Pod>(
+    map: &MapData,
+    position: Option<u32>,
+    keys: &mut [MaybeUninit<K>],
+    values: &mut [MaybeUninit<V>],
+) -> io::Result<(usize, Next)> {
+    let start = position.unwrap_or_default();
+    let mut next = start;
+    // SAFETY: a union of integers.
+    let mut attr: bpf_attr = unsafe { MaybeUninit::zeroed().assume_init() };
+    attr.batch.in_batch = if position.is_some() { &raw const start as u64 } else { 0 };
+    attr.batch.out_batch = &raw mut next as u64;
+    attr.batch.keys = keys.as_mut_ptr() as u64;
+    attr.batch.values = values.as_mut_ptr() as u64;
+    attr.batch.count = u32::try_from(keys.len().min(values.len())).unwrap_or(u32::MAX);
+    attr.batch.map_fd = map.fd().as_fd().as_raw_fd().cast_unsigned();
+    // SAFETY: the pointers are to memory for `count` keys and values of the sizes that the map was made with, as
+    // `Table` sees to, and to two numbers; all of it outlives the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, bpf_cmd::BPF_MAP_LOOKUP_BATCH, &raw mut attr, size_of::<bpf_attr>())
+    };
+    // SAFETY: an integer, which the kernel has set to the number of entries unless it failed altogether.
+    let found = unsafe { attr.batch.count } as usize;
+    if result == 0 {
+        return Ok((found, Next::At(next)));
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::ENOENT) => Ok((found, Next::End)),
+        Some(libc::ENOSPC) => Ok((0, Next::At(start))),
+        _ => Err(error),
+    }
+}

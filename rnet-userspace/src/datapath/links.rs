@@ -1,0 +1,123 @@
+//! Attachments: links that are pinned, so that they outlive the daemon, and that a later daemon updates in place.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use aya::{
+    Ebpf,
+    programs::{
+        LinkOrder, TcAttachType,
+        links::{CgroupAttachMode, FdLink, LinkError, PinnedLink},
+        tc::{SchedClassifierLink, TcAttachOptions},
+    },
+};
+
+use super::load::{self, one_line};
+
+/// The directory of link pins. A tcx link's is named by program and interface: `from_container-12`. bpffs allows no
+/// dot in a name (`bpf_lookup`).
+pub(super) struct Links {
+    dir: PathBuf,
+}
+
+impl Links {
+    /// The links pinned in `dir`, which is made.
+    pub(super) fn open(dir: PathBuf) -> Result<Self> {
+        fs::create_dir_all(&dir).with_context(|| format!("create directory {}", dir.display()))?;
+        Ok(Self { dir })
+    }
+
+    /// Puts a program on the ingress of an interface, in place of the one that an earlier daemon put there.
+    pub(super) fn attach(&self, ebpf: &mut Ebpf, program: &str, interface: &str, ifindex: u32) -> Result<()> {
+        self.attach_to(ebpf, program, interface, ifindex)
+            .with_context(|| format!("attach program {program} to {interface}"))
+    }
+
+    fn attach_to(&self, ebpf: &mut Ebpf, program: &str, interface: &str, ifindex: u32) -> Result<()> {
+        let pin = self.pin_of(program, ifindex);
+        let classifier = load::classifier(ebpf, program)?;
+        if let Some(link) = pinned(&pin)? {
+            // A link whose interface is gone cannot be updated, and the index may be another interface's since.
+            if let Ok(id) = classifier.attach_to_link(link) {
+                // The pin holds the link, this only lets go of a descriptor.
+                drop(classifier.take_link(id).map_err(one_line)?);
+                return Ok(());
+            }
+            remove(&pin)?;
+        }
+        let order = TcAttachOptions::TcxOrder(LinkOrder::default());
+        let id = classifier.attach_with_options(interface, TcAttachType::Ingress, order).map_err(one_line)?;
+        let link: FdLink =
+            classifier.take_link(id).map_err(one_line)?.try_into().map_err(one_line::<LinkError>)?;
+        // Dropped on failure, which detaches.
+        link.pin(&pin).map_err(one_line)?;
+        Ok(())
+    }
+
+    /// Takes a program off an interface.
+    pub(super) fn detach(&self, program: &str, ifindex: u32) -> Result<()> {
+        remove(&self.pin_of(program, ifindex))
+    }
+
+    /// Takes a program off every interface but these.
+    pub(super) fn retain(&self, program: &str, ifindexes: &BTreeSet<u32>) -> Result<()> {
+        for entry in fs::read_dir(&self.dir).with_context(|| format!("read {}", self.dir.display()))? {
+            let pin = entry.with_context(|| format!("read {}", self.dir.display()))?.path();
+            let ifindex =
+                pin.file_name().and_then(|name| name.to_str()?.strip_prefix(program)?.strip_prefix('-'));
+            let Some(ifindex) = ifindex.and_then(|number| number.parse().ok()) else { continue };
+            if !ifindexes.contains(&ifindex) {
+                remove(&pin)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a program on a cgroup's `bind`, then takes away the one that an earlier daemon put there: for a moment
+    /// there are both, which changes nothing, as either only says no.
+    pub(super) fn attach_bind(&self, ebpf: &mut Ebpf, program: &str, cgroup: impl AsFd) -> Result<()> {
+        let attach = || -> Result<()> {
+            let (pin, new) = (self.dir.join(program), self.dir.join(format!("{program}_new")));
+            let bind = load::bind(ebpf, program)?;
+            let id = bind.attach(cgroup, CgroupAttachMode::Single).map_err(one_line)?;
+            let link: FdLink =
+                bind.take_link(id).map_err(one_line)?.try_into().map_err(one_line::<LinkError>)?;
+            remove(&new)?;
+            link.pin(&new).map_err(one_line)?;
+            fs::rename(&new, &pin).with_context(|| format!("rename {} to {}", new.display(), pin.display()))
+        };
+        attach().with_context(|| format!("attach program {program} to the root cgroup"))
+    }
+
+    fn pin_of(&self, program: &str, ifindex: u32) -> PathBuf {
+        self.dir.join(format!("{program}-{ifindex}"))
+    }
+}
+
+/// The tcx link at a pin, if there is one.
+fn pinned(pin: &Path) -> Result<Option<SchedClassifierLink>> {
+    let link = match PinnedLink::from_pin(pin) {
+        Ok(link) => link,
+        Err(LinkError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
+            return Ok(None);
+        }
+        Err(error) => return Err(one_line(error).context(format!("open pinned link {}", pin.display()))),
+    };
+    let link = SchedClassifierLink::try_from(FdLink::from(link));
+    Ok(Some(link.map_err(|error| one_line(error).context(format!("use pinned link {}", pin.display())))?))
+}
+
+/// Removes a pin, if it is there.
+fn remove(pin: &Path) -> Result<()> {
+    match fs::remove_file(pin) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove pin {}", pin.display()))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,83 @@
+//! From the embedded object to programs in the kernel, on maps that outlive the daemon.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier},
+};
+
+/// Programs at tcx hooks.
+pub(super) const CLASSIFIERS: [&str; 2] = ["from_container", "from_uplink"];
+/// Programs at a cgroup's `bind`.
+pub(super) const BINDS: [&str; 2] = ["sock_bind4", "sock_bind6"];
+
+const MAPS: [&str; 9] =
+    ["FLOWS4", "PORTS4", "ENDPOINTS4", "LOCALS4", "UPLINKS", "HELD", "MAPPINGS", "SETTINGS", "COUNTS"];
+
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/datapath.o"));
+
+/// Loads every program. Maps that are pinned in `pins` are used again, the others are made and pinned there.
+pub(super) fn load(pins: &Path) -> Result<Ebpf> {
+    if OBJECT.is_empty() {
+        bail!("this rnet was built without its datapath: build it with `cargo xtask build`");
+    }
+    let mut loader = EbpfLoader::new();
+    for map in MAPS {
+        loader.map_pin_path(map, pins.join(map));
+    }
+    let mut ebpf = loader.load(OBJECT).map_err(one_line).context("make the datapath's maps")?;
+    for name in CLASSIFIERS {
+        classifier(&mut ebpf, name)?
+            .load()
+            .map_err(refused)
+            .with_context(|| format!("load program {name}"))?;
+    }
+    for name in BINDS {
+        bind(&mut ebpf, name)?.load().map_err(refused).with_context(|| format!("load program {name}"))?;
+    }
+    Ok(ebpf)
+}
+
+/// A program of [`CLASSIFIERS`].
+pub(super) fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
+    Ok(program(ebpf, name)?.try_into()?)
+}
+
+/// A program of [`BINDS`].
+pub(super) fn bind<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut CgroupSockAddr> {
+    Ok(program(ebpf, name)?.try_into()?)
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
+    ebpf.program_mut(name).with_context(|| format!("the datapath has no program {name}"))
+}
+
+/// The verifier writes a whole page on what it did before it says what it has against a program.
+fn refused(error: ProgramError) -> anyhow::Error {
+    let ProgramError::LoadError { io_error, verifier_log } = &error else { return one_line(error) };
+    tracing::debug!("{verifier_log}");
+    let log = verifier_log.to_string();
+    let statistics = ["processed ", "stack depth ", "verification time "];
+    let mut lines = log.lines().rev().filter(|line| !line.is_empty());
+    let complaint = lines.find(|line| !statistics.iter().any(|statistic| line.starts_with(statistic)));
+    match complaint {
+        Some(complaint) => anyhow!("the kernel refused it ({io_error}): {complaint}"),
+        None => anyhow!("the kernel refused it: {io_error}"),
+    }
+}
+
+/// An error of aya's with all its causes, which its own text leaves out.
+pub(super) fn one_line<E: std::error::Error>(error: E) -> anyhow::Error {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    anyhow!(text)
+}

@@ -1,0 +1,194 @@
+//! The programs' maps, typed.
+
+use std::{hash::Hash, net::IpAddr};
+
+use anyhow::{Context, Error, Result, anyhow};
+use aya::{
+    Ebpf, Pod,
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
+};
+use rnet_common::{
+    Backend, Counter, Endpoint, Family, Flow, FlowKey, HeldKey, Ip4, PortKey, Program, Reason, Settings,
+    counter::counter_index,
+};
+
+use super::{batch, mappings::Mappings};
+use crate::controller::backend::ReasonCount;
+
+/// All maps.
+pub(super) struct Tables {
+    /// IPv4's.
+    pub(super) v4: FamilyTables<Ip4>,
+    /// Interfaces that carry `from_uplink`.
+    pub(super) uplinks: Table<u32, u32>,
+    /// How many addresses each port is published on.
+    pub(super) held: Table<HeldKey, u32>,
+    /// What flows owe their existence to.
+    pub(super) mappings: Mappings,
+    settings: Array<MapData, Settings>,
+    counts: PerCpuArray<MapData, Counter>,
+}
+
+/// The maps of an address family.
+pub(super) struct FamilyTables<A: Address> {
+    /// Flows.
+    pub(super) flows: Table<FlowKey<A>, Flow<A>>,
+    /// Published ports.
+    pub(super) ports: Table<PortKey<A>, Backend<A>>,
+    /// Endpoints by address.
+    pub(super) endpoints: Table<A, Endpoint<A>>,
+    /// The host's own addresses.
+    pub(super) locals: Table<A, u32>,
+}
+
+/// An address family as the maps know it.
+pub(super) trait Address: Family + Pod + Hash {
+    /// What the names of its maps end in.
+    const SUFFIX: &str;
+    /// The address, if it is of this family.
+    fn of(addr: IpAddr) -> Option<Self>;
+    /// The address.
+    fn ip(self) -> IpAddr;
+}
+
+impl Address for Ip4 {
+    const SUFFIX: &str = "4";
+
+    fn of(addr: IpAddr) -> Option<Self> {
+        match addr {
+            IpAddr::V4(addr) => Some(addr.into()),
+            IpAddr::V6(_) => None,
+        }
+    }
+
+    fn ip(self) -> IpAddr {
+        IpAddr::V4(self.into())
+    }
+}
+
+impl Tables {
+    /// Takes the maps out of a loaded object.
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self> {
+        let Map::Array(mappings) = take(ebpf, "MAPPINGS")? else { return Err(mismatch("MAPPINGS")) };
+        let mappings = Mappings::open(&mappings)?;
+        Ok(Self {
+            v4: FamilyTables::take(ebpf)?,
+            uplinks: Table::take(ebpf, "UPLINKS")?,
+            held: Table::take(ebpf, "HELD")?,
+            mappings,
+            settings: take(ebpf, "SETTINGS")?.try_into().map_err(wrong("SETTINGS"))?,
+            counts: take(ebpf, "COUNTS")?.try_into().map_err(wrong("COUNTS"))?,
+        })
+    }
+
+    /// Changes the settings.
+    pub(super) fn set_settings(&mut self, settings: &Settings) -> Result<()> {
+        self.settings.set(0, settings, 0).context("write the settings")
+    }
+
+    /// The settings.
+    pub(super) fn settings(&self) -> Result<Settings> {
+        self.settings.get(&0, 0).context("read the settings")
+    }
+
+    /// Every counter that is not zero.
+    pub(super) fn counters(&self) -> Result<Vec<ReasonCount>> {
+        let mut counters = Vec::new();
+        for program in Program::ALL {
+            for reason in Reason::ALL {
+                let index = counter_index(program, *reason);
+                let cpus = self.counts.get(&index, 0).context("read a counter")?;
+                let sum = |number: fn(&Counter) -> u64| cpus.iter().map(number).sum::<u64>();
+                let (packets, bytes) = (sum(|c| c.packets), sum(|c| c.bytes));
+                if packets != 0 {
+                    counters.push(ReasonCount {
+                        program: program.name().to_owned(),
+                        verdict: reason.verdict().name().to_owned(),
+                        reason: reason.name().to_owned(),
+                        meaning: reason.meaning().to_owned(),
+                        packets,
+                        bytes,
+                    });
+                }
+            }
+        }
+        Ok(counters)
+    }
+}
+
+impl<A: Address> FamilyTables<A> {
+    fn take(ebpf: &mut Ebpf) -> Result<Self> {
+        let name = |table: &str| format!("{table}{}", A::SUFFIX);
+        Ok(Self {
+            flows: Table::take(ebpf, &name("FLOWS"))?,
+            ports: Table::take(ebpf, &name("PORTS"))?,
+            endpoints: Table::take(ebpf, &name("ENDPOINTS"))?,
+            locals: Table::take(ebpf, &name("LOCALS"))?,
+        })
+    }
+}
+
+/// A hash map.
+pub(super) struct Table<K, V> {
+    name: String,
+    map: HashMap<MapData, K, V>,
+    /// The same map, to be read whole.
+    data: MapData,
+}
+
+impl<K: Pod, V: Pod> Table<K, V> {
+    fn take(ebpf: &mut Ebpf, name: &str) -> Result<Self> {
+        let map = take(ebpf, name)?;
+        let Map::HashMap(data) = &map else { return Err(mismatch(name)) };
+        // Keys and values are checked against the map's sizes here, which reading it whole relies on.
+        let info = data.info().with_context(|| format!("ask for the shape of map {name}"))?;
+        if info.key_size() as usize != size_of::<K>() || info.value_size() as usize != size_of::<V>() {
+            return Err(mismatch(name));
+        }
+        let id = info.id();
+        let data = MapData::from_id(id).with_context(|| format!("open map {name}"))?;
+        Ok(Self { name: name.to_owned(), map: map.try_into().map_err(wrong(name))?, data })
+    }
+
+    /// The value of a key.
+    pub(super) fn get(&self, key: &K) -> Result<Option<V>> {
+        match self.map.get(key, 0) {
+            Ok(value) => Ok(Some(value)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("read map {}", self.name)),
+        }
+    }
+
+    /// Every entry.
+    pub(super) fn entries(&self) -> Result<Vec<(K, V)>> {
+        batch::entries(&self.data).with_context(|| format!("map {}", self.name))
+    }
+
+    /// Adds an entry, or replaces one whole.
+    pub(super) fn insert(&mut self, key: &K, value: &V) -> Result<()> {
+        self.map.insert(key, value, 0).with_context(|| format!("write to map {}", self.name))
+    }
+
+    /// Removes an entry, if it is there.
+    pub(super) fn remove(&mut self, key: &K) -> Result<()> {
+        match self.map.remove(key) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {
+                Ok(())
+            }
+            Err(error) => Err(error).with_context(|| format!("remove from map {}", self.name)),
+        }
+    }
+}
+
+fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
+    ebpf.take_map(name).with_context(|| format!("the datapath has no map {name}"))
+}
+
+fn wrong(name: &str) -> impl FnOnce(MapError) -> Error {
+    move |error| mismatch(name).context(error)
+}
+
+fn mismatch(name: &str) -> Error {
+    anyhow!("map {name} has another shape than this rnet expects")
+}
