@@ -61,9 +61,11 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if options.level.includes(Level::Host) {
         level("host tests", &mut || host(&options.args));
     }
-    for (test, included) in
-        [("datapath", options.level.includes(Level::Datapath)), ("e2e", options.level.includes(Level::E2e))]
-    {
+    for (test, included) in [
+        ("datapath", options.level.includes(Level::Datapath)),
+        ("testbed", options.level.includes(Level::E2e)),
+        ("e2e", options.level.includes(Level::E2e)),
+    ] {
         if included {
             level(&format!("{test} tests"), &mut || in_kernel(test, &built, &options.args));
         }
