@@ -8,17 +8,16 @@ mod shim;
 mod surroundings;
 
 use std::{
-    io, fs,
+    fs, io,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{SigHandler, Signal};
 use serde::{Deserialize, Serialize};
 
-pub use pid::{exit_code, signal, start_time, wait_exit};
+pub use pid::{descendants, exit_code, signal, start_time, wait_exit};
 pub use shim::shim_main;
 
 /// What to run and in which surroundings.
@@ -44,9 +43,7 @@ impl Launch {
     /// # Errors
     /// There is no command, or the shim cannot be started.
     pub fn spawn(&self) -> Result<Child> {
-        self.shim(&Spec::Foreground { launch: self.clone() })?
-            .spawn()
-            .context("start the shim")
+        self.shim(&Spec::Foreground { launch: self.clone() })?.spawn().context("start the shim")
     }
 
     /// Starts the command in a session of its own, which outlives this process. Its output is appended to the
@@ -59,11 +56,7 @@ impl Launch {
     /// # Errors
     /// There is no command, its surroundings cannot be made, or the program cannot be executed.
     pub fn spawn_detached(&self, log: &Path, status: &Path) -> Result<u32> {
-        let spec = Spec::Detached {
-            launch: self.clone(),
-            log: log.to_owned(),
-            status: status.to_owned(),
-        };
+        let spec = Spec::Detached { launch: self.clone(), log: log.to_owned(), status: status.to_owned() };
         let shim = self
             .shim(&spec)?
             .stdin(Stdio::null())
@@ -76,10 +69,20 @@ impl Launch {
         match String::from_utf8_lossy(&shim.stdout).trim().parse() {
             Ok(pid) => Ok(pid),
             Err(_) => match String::from_utf8_lossy(&shim.stderr).trim() {
-                "" => bail!("start {}: the shim ended with {}", self.program(), shim.status),
+                "" => bail!("start {}: the shim ended before it did so", self.program()),
                 error => bail!("{}", error.strip_prefix(shim::PREFIX).unwrap_or(error)),
             },
         }
+    }
+
+    /// Starts the command beside the process `pid` of the container, in its mount, UTS and network namespaces and
+    /// in its root directory, on this process's stdin, stdout and stderr. It exits as that of [`Launch::spawn`]
+    /// does; of the surroundings described here only the network namespace counts, which the process must be in.
+    ///
+    /// # Errors
+    /// There is no command, or the shim cannot be started.
+    pub fn spawn_beside(&self, pid: u32) -> Result<Child> {
+        self.shim(&Spec::Join { launch: self.clone(), pid })?.spawn().context("start the shim")
     }
 
     fn shim(&self, spec: &Spec) -> Result<Command> {
@@ -91,7 +94,9 @@ impl Launch {
             .arg("shim")
             .arg(serde_json::to_string(spec).context("describe the process to the shim")?);
         // A service manager's messages are for the daemon alone.
-        for variable in ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
+        for variable in
+            ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"]
+        {
             shim.env_remove(variable);
         }
         Ok(shim)
@@ -100,31 +105,6 @@ impl Launch {
     fn program(&self) -> &str {
         self.command.first().map_or("", String::as_str)
     }
-}
-
-/// Runs a command beside the process `pid` of a container, in its mount, UTS and network namespaces; without a
-/// process, in the surroundings of [`Launch::spawn`]. It has this process's stdin, stdout and stderr. Returns
-/// its exit code, as [`exit_code`] and [`Launch::spawn`] define it.
-///
-/// # Errors
-/// There is no command, or the shim cannot be started.
-pub fn exec_in(launch: &Launch, pid: Option<u32>) -> Result<i32> {
-    let launched = launch.clone();
-    let spec = match pid {
-        Some(pid) => Spec::Join { launch: launched, pid },
-        None => Spec::Foreground { launch: launched },
-    };
-    let mut child = launch.shim(&spec)?.spawn().context("start the shim")?;
-    // The terminal sends these to the command as well, and it is the command that decides what they mean.
-    // Set once the child runs: ignored signals stay so across an exec.
-    let kept = [Signal::SIGINT, Signal::SIGQUIT].map(|signal| (signal, handle(signal, SigHandler::SigIgn)));
-    let status = child.wait();
-    for (signal, handler) in kept {
-        if let Ok(handler) = handler {
-            handle(signal, handler).with_context(|| format!("handle {signal} again"))?;
-        }
-    }
-    Ok(exit_code(&status.context("wait for the command")?))
 }
 
 /// The exit code that [`Launch::spawn_detached`] left in the file `status`. `None` while there is none.
@@ -140,6 +120,21 @@ pub fn read_status(status: &Path) -> Result<Option<i32>> {
     }
 }
 
+/// Where the shim `pid` of [`Launch::spawn_detached`] will leave the exit code. `None` when it is no such shim or is
+/// gone.
+pub fn status_file(pid: u32) -> Option<PathBuf> {
+    // A shim's command line tells all that there is to know, and outlasts the daemon that started it.
+    let command_line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let mut arguments = command_line.split(|&byte| byte == 0).skip(1);
+    if arguments.next()? != b"shim" {
+        return None;
+    }
+    match serde_json::from_slice(arguments.next()?).ok()? {
+        Spec::Detached { status, .. } => Some(status),
+        Spec::Foreground { .. } | Spec::Join { .. } => None,
+    }
+}
+
 /// What the shim is told.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -147,11 +142,6 @@ enum Spec {
     Foreground { launch: Launch },
     Detached { launch: Launch, log: PathBuf, status: PathBuf },
     Join { launch: Launch, pid: u32 },
-}
-
-fn handle(signal: Signal, handler: SigHandler) -> nix::Result<SigHandler> {
-    // SAFETY: the handler set is SIG_IGN or the one that this process had, which was fit to run before.
-    unsafe { nix::sys::signal::signal(signal, handler) }
 }
 
 #[cfg(test)]

@@ -16,10 +16,19 @@ const POLL: Duration = Duration::from_millis(200);
 
 /// When a process was started, in clock ticks since boot. `None` when there is no such process.
 pub fn start_time(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // Field 2 is the command's name, which may hold spaces and parentheses; field 3 follows the last of them.
-    let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+    parent_and_start(pid).map(|(_, start)| start)
+}
+
+/// The processes that descend from `pid`, with their start times, parents before their children. One that is
+/// started meanwhile may be missing.
+pub fn descendants(pid: u32) -> Vec<(u32, u64)> {
+    let mut found = children(pid);
+    let mut next = 0;
+    while let Some(&(parent, _)) = found.get(next) {
+        found.extend(children(parent));
+        next += 1;
+    }
+    found
 }
 
 /// Sends a signal to the process `pid` that was started at `start`. False when it is gone.
@@ -46,7 +55,10 @@ pub fn signal(pid: u32, start: u64, signal: Signal) -> Result<bool> {
 pub async fn wait_exit(pid: u32, start: u64) {
     let watched = match open(pid, start) {
         Ok(None) => return,
-        Ok(Some(pidfd)) => AsyncFd::with_interest(pidfd, Interest::READABLE),
+        Ok(Some(pidfd)) => {
+            // SAFETY: an OwnedFd is open and stays the same one until it is dropped, and the AsyncFd owns it.
+            unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }.map_err(io::Error::from)
+        }
         Err(error) => Err(io::Error::from(error)),
     };
     // A pidfd becomes readable when its process ends.
@@ -64,9 +76,31 @@ pub async fn wait_exit(pid: u32, start: u64) {
 
 /// A process's exit code as shells give it: 128 plus the number of the signal that ended it.
 pub fn exit_code(status: &ExitStatus) -> i32 {
-    status
-        .code()
-        .unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+}
+
+fn children(pid: u32) -> Vec<(u32, u64)> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    let ids: Vec<u32> = lists
+        .flat_map(|list| list.split_ascii_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        .filter_map(|id| id.parse().ok())
+        .collect();
+    // One that has ended meanwhile may have passed its id on.
+    ids.into_iter()
+        .filter_map(|id| {
+            parent_and_start(id).filter(|(parent, _)| *parent == pid).map(|(_, start)| (id, start))
+        })
+        .collect()
+}
+
+fn parent_and_start(pid: u32) -> Option<(u32, u64)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Field 2 is the command's name, which may hold spaces and parentheses; field 3 follows the last of them.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_ascii_whitespace();
+    let parent = fields.nth(4 - 3)?.parse().ok()?;
+    Some((parent, fields.nth(22 - 5)?.parse().ok()?))
 }
 
 fn open(pid: u32, start: u64) -> rustix::io::Result<Option<OwnedFd>> {
@@ -113,6 +147,28 @@ mod tests {
     }
 
     #[test]
+    fn descendants_are_found_with_their_own() {
+        let script = "sh -c 'sleep 600 & wait' & echo started; wait";
+        let mut shell =
+            Command::new("sh").args(["-c", script]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        let found = loop {
+            let found = descendants(shell.id());
+            if found.len() == 2 || std::time::Instant::now() > deadline {
+                break found;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        for (pid, start) in &found {
+            assert!(signal(*pid, *start, Signal::SIGKILL).unwrap());
+        }
+        let _ = shell.kill();
+        shell.wait().unwrap();
+        assert_eq!(found.len(), 2);
+        assert!(descendants(shell.id()).is_empty());
+    }
+
+    #[test]
     fn signal_ends_the_process_and_no_other() {
         let mut sleep = Sleep::new();
         let pid = sleep.0.id();
@@ -135,9 +191,7 @@ mod tests {
         let mut sleep = Sleep::new();
         let pid = sleep.0.id();
         let start = start_time(pid).unwrap();
-        tokio::time::timeout(Duration::from_millis(50), wait_exit(pid, start))
-            .await
-            .unwrap_err();
+        tokio::time::timeout(Duration::from_millis(50), wait_exit(pid, start)).await.unwrap_err();
         let deadline = Duration::from_secs(30);
         tokio::time::timeout(deadline, wait_exit(pid, start + 1)).await.unwrap();
         let waiting = tokio::spawn(wait_exit(pid, start));
