@@ -7,7 +7,8 @@
 //! ```
 //!
 //! One direction only: `cli → api → controller → {host, datapath, store}`. The controller is given what touches
-//! the kernel as the traits of [`controller::backend`], so that its rules are tested without root.
+//! the kernel as the traits of [`controller::backend`], so that its rules are tested without root; [`system`] puts
+//! the real ones together.
 
 pub mod api;
 pub mod cli;
@@ -15,3 +16,4 @@ pub mod controller;
 pub mod datapath;
 pub mod host;
 pub mod store;
+pub mod system;

@@ -30,7 +30,7 @@ pub enum Error {
     #[error("no rnet daemon answers at {0}: start one with '{1}'")]
     NoDaemon(PathBuf, String),
     /// The socket is there, but not for this user.
-    #[error("not allowed to use {0}: run it with sudo")]
+    #[error("permission denied at {0}: run it as root, such as with sudo")]
     NotAllowed(PathBuf),
     /// The daemon refused or failed.
     #[error("{message}")]

@@ -40,6 +40,9 @@ pub struct Parts {
     pub processes: Arc<dyn Processes>,
     /// Begins to follow the host's links and addresses.
     pub watch: WatchHost,
+    /// Removes what the instance keeps until its end, such as its lock. Called last, once everything has been
+    /// taken down and the socket is gone; dropped uncalled when the daemon ends without that.
+    pub clean_up: Box<dyn FnOnce() -> Result<()> + Send>,
 }
 
 /// Calls what it is given whenever links or addresses of the host have changed, as long as what it returns is
@@ -73,7 +76,8 @@ pub(super) async fn serve(
     end: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
     socket::refuse_if_live(&options.socket, &options.instance).await?;
-    let Parts { control, processes, watch } = tokio::task::spawn_blocking(parts).await.context("start")??;
+    let Parts { control, processes, watch, clean_up } =
+        tokio::task::spawn_blocking(parts).await.context("start")??;
     let daemon = Supervisor::new(control, processes, graces);
 
     let changed = Arc::new(Notify::new());
@@ -116,6 +120,9 @@ pub(super) async fn serve(
     }
     chores.shutdown().await;
     drop(socket);
+    if daemon.is_down() {
+        clean_up().context("remove what is left of the instance")?;
+    }
     tracing::info!(instance = options.instance, "ended");
     Ok(())
 }

@@ -192,6 +192,11 @@ impl Supervisor {
         let _ = self.down.subscribe().wait_for(|down| *down).await;
     }
 
+    /// Whether everything has been taken down.
+    pub(super) fn is_down(&self) -> bool {
+        *self.down.borrow()
+    }
+
     async fn start(self: &Arc<Self>, container: view::Container) -> Result<()> {
         let (id, name) = (container.id.clone(), container.name.clone());
         let processes = Arc::clone(&self.processes);

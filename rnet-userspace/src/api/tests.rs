@@ -45,6 +45,7 @@ impl Daemon {
         let socket = dir.path().join("rnet.sock");
         let (end, ended) = oneshot::channel::<()>();
         let (tell_on_change, on_change) = oneshot::channel();
+        let run_dir = dir.path().to_owned();
         let (c, p) = (Arc::clone(&control), Arc::clone(&processes));
         let parts = move || {
             Ok(Parts {
@@ -54,6 +55,8 @@ impl Daemon {
                     assert!(tell_on_change.send(on_change).is_ok());
                     Ok(Box::new(()))
                 }),
+                // Fails as long as something is in there.
+                clean_up: Box::new(move || Ok(std::fs::remove_dir(run_dir)?)),
             })
         };
         let options = Options { instance: "fake".into(), socket: socket.clone() };
@@ -324,6 +327,7 @@ async fn a_daemon_takes_hold_of_what_runs_already() {
     drop(first.end);
     ends("the daemon ends", first.served).await.unwrap().unwrap();
     assert!(processes.signals(web.pid.unwrap()).is_empty(), "its end leaves containers alone");
+    assert!(first.dir.path().exists(), "nothing was taken down");
 
     let second = Daemon::start_with(control, processes, LONG).await;
     second.client.stop("web").await.unwrap();
@@ -339,7 +343,7 @@ async fn taking_down_ends_processes_then_the_daemon() {
     ends("the daemon ends", daemon.served).await.unwrap().unwrap();
     assert_eq!(daemon.control.downs.load(std::sync::atomic::Ordering::SeqCst), 1);
     assert_eq!(daemon.processes.signals(web.pid.unwrap()), [Signal::Kill]);
-    assert_eq!(std::fs::read_dir(daemon.dir.path()).unwrap().count(), 0, "no socket is left");
+    assert!(!daemon.dir.path().exists(), "no socket is left, and what is cleaned up last is");
     drop(daemon.end);
 }
 

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::{Format, ListArgs, System, each, foreground, inspect, ports, print, table};
+use super::{Format, FormatArgs, ListArgs, System, each, inspect, ports, print, table};
 use crate::{
     api::{
         client::Client,
@@ -38,8 +38,8 @@ pub(super) struct ExecArgs {
     /// Name or id
     container: String,
     /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
-    command: Vec<String>,
+    #[arg(required = true, trailing_var_arg = true)]
+    pub(super) command: Vec<String>,
 }
 
 /// Arguments of `rnet ps`.
@@ -70,6 +70,8 @@ pub(super) struct PortArgs {
     /// Only what this port of the container is published as
     #[arg(value_name = "PORT[/PROTO]")]
     port: Option<String>,
+    #[command(flatten)]
+    format: FormatArgs,
 }
 
 /// A container in a list, with Docker's keys.
@@ -119,7 +121,8 @@ impl ExecArgs {
         if container.state != ContainerState::Running {
             bail!("container {} is not running", self.container);
         }
-        foreground::enter(system, &container, &self.command).await
+        let what = || format!("run a command in container {}", container.name);
+        system.enter(&container, &self.command).with_context(what)
     }
 }
 
@@ -127,18 +130,13 @@ impl PsArgs {
     pub(super) async fn run(self, client: &Client) -> Result<()> {
         let containers = client.list_containers(self.all).await?;
         let now = OffsetDateTime::now_utc();
-        let rows = containers.into_iter().map(|container| row(container, now, self.list.no_trunc));
+        let mut rows = containers.into_iter().map(|container| row(container, now, self.list.no_trunc));
         if self.list.quiet {
-            return rows.map(|row| row.id).try_for_each(|id| print::line(&id));
+            return rows.try_for_each(|row| print::line(&row.id));
         }
         match self.list.format.format {
-            Format::Json => rows.into_iter().try_for_each(|row| print::json(&row)),
-            Format::Table => {
-                let header = ["CONTAINER ID", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
-                let cells =
-                    |row: Row| [row.id, row.command, row.running_for, row.status, row.ports, row.names];
-                print::line(&table::render(header, rows.map(cells)))
-            }
+            Format::Json => rows.try_for_each(|row| print::json(&row)),
+            Format::Table => print::line(&list(rows)),
         }
     }
 }
@@ -153,13 +151,28 @@ impl RmArgs {
 
 impl PortArgs {
     pub(super) async fn run(self, client: &Client) -> Result<()> {
-        let bindings = client.container(&self.container).await?.ports;
-        let lines = match &self.port {
-            Some(port) => ports::of_port(&bindings, port, &self.container)?,
-            None => ports::lines(&bindings),
+        let container = client.container(&self.container).await?;
+        let bindings = match &self.port {
+            Some(port) => ports::of_port(container.ports, port, &self.container)?,
+            None => container.ports,
+        };
+        let lines = match (self.format.format, &self.port) {
+            (Format::Json, _) => {
+                let mut counted = client.ports().await?;
+                counted.retain(|port| port.container == container.name && bindings.contains(&port.binding));
+                return counted.iter().try_for_each(print::json);
+            }
+            (Format::Table, Some(_)) => ports::hosts(&bindings),
+            (Format::Table, None) => ports::lines(&bindings),
         };
         lines.iter().try_for_each(|line| print::line(line))
     }
+}
+
+fn list(rows: impl IntoIterator<Item = Row>) -> String {
+    let header = ["CONTAINER ID", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
+    let cells = |row: Row| [row.id, row.command, row.running_for, row.status, row.ports, row.names];
+    table::render(header, rows.into_iter().map(cells))
 }
 
 fn row(container: docker::Summary, now: OffsetDateTime, no_trunc: bool) -> Row {
@@ -197,5 +210,46 @@ mod tests {
         assert_eq!(quoted("sleep 100", false), "\"sleep 100\"");
         assert_eq!(quoted("python3 -m http.server 80", false), "\"python3 -m http.ser…\"");
         assert_eq!(quoted("python3 -m http.server 80", true), "\"python3 -m http.server 80\"");
+    }
+
+    fn summary(name: &str, command: &str, ports: &serde_json::Value) -> docker::Summary {
+        let summary = serde_json::json!({
+            "Id": "0123456789abcdef".repeat(4),
+            "Names": [format!("/{name}")],
+            "Image": "",
+            "ImageID": "",
+            "Command": command,
+            "Created": 1_767_323_045,
+            "Ports": ports,
+            "Labels": {},
+            "State": "running",
+            "Status": "Up 2 hours",
+            "HostConfig": {"NetworkMode": "bridge"},
+            "NetworkSettings": {"Networks": {}},
+            "Mounts": [],
+        });
+        serde_json::from_value(summary).unwrap()
+    }
+
+    #[test]
+    fn containers_line_up() {
+        let port =
+            serde_json::json!([{"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"}]);
+        let now = OffsetDateTime::from_unix_timestamp(1_767_323_045 + 7200).unwrap();
+        let rows = || {
+            [summary("web", "sleep 1", &port), summary("a-longer-name", "", &serde_json::json!([]))]
+                .map(|container| row(container, now, false))
+        };
+        let expected = "\
+CONTAINER ID   COMMAND     CREATED       STATUS       PORTS                  NAMES
+0123456789ab   \"sleep 1\"   2 hours ago   Up 2 hours   0.0.0.0:8080->80/tcp   web
+0123456789ab   \"\"          2 hours ago   Up 2 hours                          a-longer-name";
+        assert_eq!(list(rows()), expected);
+        let empty = list([]);
+        assert!(empty.starts_with("CONTAINER ID   COMMAND") && empty.ends_with("NAMES"), "{empty}");
+
+        let [web, _] = rows();
+        let json = serde_json::to_string(&web).unwrap();
+        assert!(json.contains(r#""ID":"0123456789ab","Names":"web""#) && !json.contains('\n'), "{json}");
     }
 }

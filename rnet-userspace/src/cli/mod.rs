@@ -28,12 +28,13 @@ use crate::api::{self, client::Client};
 #[derive(Debug, Parser)]
 #[command(name = "rnet", version, propagate_version = true)]
 pub struct Cli {
-    /// The instance that is meant: its socket is /run/NAME/rnet.sock
+    /// The instance that is meant: its socket is /run/INSTANCE/rnet.sock
     #[arg(
         long,
         global = true,
         env = "RNET_INSTANCE",
-        value_name = "NAME",
+        hide_env_values = true,
+        value_name = "INSTANCE",
         default_value = api::DEFAULT_INSTANCE,
         value_parser = instance_name
     )]
@@ -46,6 +47,19 @@ pub struct Cli {
 enum Command {
     /// Run the daemon in the foreground
     Daemon(daemon::DaemonArgs),
+    #[command(flatten)]
+    Client(ClientCommand),
+    /// The parent of a process started by the daemon
+    #[command(hide = true)]
+    Shim {
+        /// What to run, as JSON
+        spec: String,
+    },
+}
+
+/// What is asked of the daemon.
+#[derive(Debug, Subcommand)]
+enum ClientCommand {
     /// Remove everything that this instance made, containers included
     Down,
     /// Manage networks
@@ -76,12 +90,6 @@ enum Command {
     /// Look at tracked connections
     #[command(subcommand)]
     Conntrack(observe::ConntrackCommand),
-    /// The parent of a process started by the daemon
-    #[command(hide = true)]
-    Shim {
-        /// What to run, as JSON
-        spec: String,
-    },
 }
 
 /// How something is shown.
@@ -136,8 +144,8 @@ impl Cli {
                 Ok(DONE)
             }
             // Enters namespaces, which a process with threads cannot.
-            Command::Shim { spec } => system.shim(&spec),
-            command => {
+            Command::Shim { spec } => Ok(system.shim(&spec)),
+            Command::Client(command) => {
                 let client = Client::new(api::socket_path(&self.instance), &self.instance);
                 let runtime = runtime::Builder::new_current_thread().enable_all().build();
                 runtime.context("start an event loop")?.block_on(command.ask(&client, &*system))
@@ -146,10 +154,9 @@ impl Cli {
     }
 }
 
-impl Command {
+impl ClientCommand {
     async fn ask(self, client: &Client, system: &dyn System) -> Result<u8> {
         match self {
-            Self::Daemon(_) | Self::Shim { .. } => unreachable!("not clients"),
             Self::Down => client.down().await?,
             Self::Network(command) => return command.run(client).await,
             Self::Run(args) => return args.run(client, system).await,

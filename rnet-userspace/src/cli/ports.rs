@@ -17,19 +17,24 @@ pub(super) fn lines(bindings: &[Binding]) -> Vec<String> {
     lines
 }
 
-/// The host's side of one port of a container, asked for as `PORT[/PROTO]`.
-pub(super) fn of_port(bindings: &[Binding], asked: &str, container: &str) -> Result<Vec<String>> {
+/// The bindings of one port of a container, asked for as `PORT[/PROTO]`.
+pub(super) fn of_port(mut bindings: Vec<Binding>, asked: &str, container: &str) -> Result<Vec<Binding>> {
     let (port, protocol) = asked.split_once('/').unwrap_or((asked, "tcp"));
     let (Ok(port), Ok(protocol)) = (port.parse::<u16>(), protocol.parse::<Protocol>()) else {
         bail!("invalid port '{asked}': it should be as 80, 80/tcp, 80/udp or 80/sctp");
     };
-    let mut found: Vec<_> =
-        bindings.iter().filter(|b| (b.port, b.host.protocol) == (port, protocol)).map(host).collect();
-    if found.is_empty() {
+    bindings.retain(|b| (b.port, b.host.protocol) == (port, protocol));
+    if bindings.is_empty() {
         bail!("no public port '{asked}' published for {container}");
     }
-    found.sort_by(|a, b| natural(a, b));
-    Ok(found)
+    Ok(bindings)
+}
+
+/// The host's side of each binding, in natural order.
+pub(super) fn hosts(bindings: &[Binding]) -> Vec<String> {
+    let mut hosts: Vec<_> = bindings.iter().map(host).collect();
+    hosts.sort_by(|a, b| natural(a, b));
+    hosts
 }
 
 /// All in one line, where runs of equal host and container ports are drawn together:
@@ -133,14 +138,16 @@ mod tests {
             "443/tcp -> 0.0.0.0:8443",
         ];
         assert_eq!(lines(&bindings), expected);
-        assert_eq!(of_port(&bindings, "443", "web").unwrap(), ["0.0.0.0:8443"]);
-        assert_eq!(of_port(&bindings, "80/udp", "web").unwrap(), ["0.0.0.0:5353"]);
+        let of = |port| hosts(&of_port(bindings.to_vec(), port, "web").unwrap());
+        assert_eq!(of("443"), ["0.0.0.0:8443"]);
+        assert_eq!(of("80/udp"), ["0.0.0.0:5353"]);
+        assert_eq!(of("80"), ["0.0.0.0:8080", "127.0.0.1:999", "[::]:8080"]);
     }
 
     #[test]
     fn a_port_that_is_not_published_is_named_as_it_was_typed() {
         let bindings = [binding("0.0.0.0:8080", 80, Protocol::Tcp)];
-        let refused = |asked: &str| of_port(&bindings, asked, "web").unwrap_err().to_string();
+        let refused = |asked: &str| of_port(bindings.to_vec(), asked, "web").unwrap_err().to_string();
         assert_eq!(refused("81"), "no public port '81' published for web");
         assert_eq!(refused("80/udp"), "no public port '80/udp' published for web");
         assert!(refused("http").starts_with("invalid port 'http'"));

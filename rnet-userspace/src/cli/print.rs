@@ -46,10 +46,13 @@ pub fn copy(from: &mut impl io::Read) -> Result<()> {
 
 /// Prints an error and its causes on one line of standard error.
 pub fn error(error: &anyhow::Error) {
-    let chain = format!("{error:#}");
-    let on_one_line = chain.lines().map(str::trim).collect::<Vec<_>>().join(" ");
     // When there is nowhere to complain, there is nowhere to complain of that.
-    let _ = writeln!(io::stderr(), "rnet: {on_one_line}");
+    let _ = writeln!(io::stderr(), "error: {}", on_one_line(error));
+}
+
+fn on_one_line(error: &anyhow::Error) -> String {
+    let chain = format!("{error:#}");
+    chain.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 fn write(text: &[u8]) -> Result<()> {
@@ -61,5 +64,24 @@ fn allow_broken_pipe(written: io::Result<()>) -> Result<()> {
     match written {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(e).context("write to standard output"),
         Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_with_its_causes_is_one_line() {
+        let error = anyhow::anyhow!("no space left\n  on device\n").context("create bridge");
+        assert_eq!(on_one_line(&error), "create bridge: no space left on device");
+    }
+
+    #[test]
+    fn a_closed_pipe_is_no_failure() {
+        let outcome = |kind: io::ErrorKind| allow_broken_pipe(Err(kind.into()));
+        assert!(outcome(io::ErrorKind::BrokenPipe).is_ok());
+        let full = outcome(io::ErrorKind::StorageFull).unwrap_err();
+        assert_eq!(format!("{full:#}"), "write to standard output: no storage space");
     }
 }

@@ -59,12 +59,7 @@ pub(super) struct RunArgs {
     #[arg(long, action = ArgAction::Help)]
     help: Option<bool>,
     /// The command and its arguments
-    #[arg(
-        value_name = "COMMAND",
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        required_unless_present = "detach"
-    )]
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, required_unless_present = "detach")]
     command: Vec<String>,
 }
 
@@ -79,7 +74,7 @@ impl RunArgs {
         Ok(DONE)
     }
 
-    fn into_request(self) -> Result<CreateContainer> {
+    pub(super) fn into_request(self) -> Result<CreateContainer> {
         // The daemon's working directory is another.
         let absolute = |dir: PathBuf| path::absolute(&dir).with_context(|| format!("find {}", dir.display()));
         Ok(CreateContainer {

@@ -21,19 +21,26 @@ use crate::store::{
 
 impl<H: Host, D: Datapath> Controller<H, D> {
     /// Takes up an instance: removes what an interrupted change left, makes the predefined networks if they
-    /// are not there, makes again what is gone, and adopts the rest.
+    /// are not there, makes again what is gone, and adopts the rest. When that fails for an instance of which
+    /// nothing was there, nothing is left of it, the datapath included.
     ///
     /// # Errors
     /// [`Error::Invalid`] when the configuration contradicts itself or the host; [`Error::Conflict`] when
     /// the default network cannot be made; [`Error::Failed`].
     pub fn start(config: Config, host: H, datapath: D, store: Store) -> Result<Self> {
-        config.check()?;
-        check_snat_ports(config.snat_ports, host.ephemeral_ports()?)?;
         let state = store.load()?;
+        let is_new = state == State::default();
         let machine = Machine::new(host, datapath, store, state);
         let mut controller =
             Self { config, machine, cursors: Cursors::default(), uplinks: None, down: false };
-        controller.take_up()?;
+        if let Err(error) = controller.check().and_then(|()| controller.take_up()) {
+            if is_new {
+                if let Err(e) = controller.down() {
+                    tracing::warn!("remove what a failed start has made: {e}");
+                }
+            }
+            return Err(error);
+        }
         controller.machine.faults = Faults::new(controller.config.fail_at);
         Ok(controller)
     }
@@ -87,6 +94,11 @@ impl<H: Host, D: Datapath> Controller<H, D> {
 
     pub(super) fn containers_dir(&self) -> std::path::PathBuf {
         self.config.run_dir.join("containers")
+    }
+
+    fn check(&self) -> Result<()> {
+        self.config.check()?;
+        check_snat_ports(self.config.snat_ports, self.machine.host.ephemeral_ports()?)
     }
 
     fn take_up(&mut self) -> Result<()> {

@@ -199,6 +199,13 @@ fn a_default_bridge_that_is_somebody_elses_is_left_alone() {
     let told = message(bench.start_with(bench.config()).map(drop));
     assert!(told.contains("create bridge rnet0") && told.contains("not this instance's"), "{told}");
     assert!(bench.fake.tables().bridges.is_empty());
+    assert_nothing_is_left(&bench);
+}
+
+/// Of an instance that could not be started for the first time.
+fn assert_nothing_is_left(bench: &Bench) {
+    assert_eq!(bench.snapshot(), Bench::new().snapshot());
+    assert!(bench.fake.world().destroyed, "the datapath is removed");
 }
 
 #[test]
@@ -206,8 +213,15 @@ fn source_ports_that_the_kernel_uses_itself_are_refused() {
     let bench = Bench::new();
     let told = message(bench.start_with(Config { snat_ports: (1024, 40000), ..bench.config() }).map(drop));
     assert!(told.contains("1024-40000") && told.contains("32768-60999"), "{told}");
+    assert_nothing_is_left(&bench);
     assert!(
         message(bench.start_with(Config { snat_ports: (9, 8), ..bench.config() }).map(drop)).contains("9-8")
     );
-    bench.start_with(Config { snat_ports: (61000, 65535), ..bench.config() }).unwrap();
+    drop(bench.start_with(Config { snat_ports: (61000, 65535), ..bench.config() }).unwrap());
+
+    bench.fake.world().destroyed = false;
+    let before = bench.snapshot();
+    message(bench.start_with(Config { snat_ports: (9, 8), ..bench.config() }).map(drop));
+    assert_eq!(bench.snapshot(), before, "what runs already is left as it is");
+    assert!(!bench.fake.world().destroyed);
 }

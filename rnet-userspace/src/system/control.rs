@@ -1,0 +1,98 @@
+//! The controller as the API asks for it: one request at a time.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::{
+    api::Control,
+    controller::{
+        Controller, Result,
+        backend::{Datapath, FlowInfo, Host, ReasonCount},
+        request::{CreateContainer, CreateNetwork},
+        view,
+    },
+};
+
+/// A controller behind a lock.
+pub(super) struct Shared<H, D>(Mutex<Controller<H, D>>);
+
+impl<H: Host, D: Datapath> Shared<H, D> {
+    pub(super) fn new(controller: Controller<H, D>) -> Self {
+        Self(Mutex::new(controller))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Controller<H, D>> {
+        // What a request that panicked left half done is on record in the store, and cleared up at the next
+        // start; until then the others can be served.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<H: Host + 'static, D: Datapath + 'static> Control for Shared<H, D> {
+    fn create_network(&self, request: &CreateNetwork) -> Result<view::Network> {
+        self.lock().create_network(request)
+    }
+
+    fn remove_network(&self, network: &str) -> Result<view::Network> {
+        self.lock().remove_network(network)
+    }
+
+    fn network(&self, network: &str) -> Result<view::Network> {
+        self.lock().network(network)
+    }
+
+    fn networks(&self) -> Vec<view::Network> {
+        self.lock().networks()
+    }
+
+    fn create_container(&self, request: &CreateContainer) -> Result<view::Container> {
+        self.lock().create_container(request)
+    }
+
+    fn container(&self, container: &str) -> Result<view::Container> {
+        self.lock().container(container)
+    }
+
+    fn containers(&self) -> Vec<view::Container> {
+        self.lock().containers()
+    }
+
+    fn mark_started(&self, container: &str, pid: u32) -> Result<()> {
+        self.lock().mark_started(container, pid).map(drop)
+    }
+
+    fn mark_exited(&self, container: &str, code: Option<i32>) -> Result<()> {
+        self.lock().mark_exited(container, code).map(drop)
+    }
+
+    fn remove_container(&self, container: &str, force: bool) -> Result<view::Container> {
+        self.lock().remove_container(container, force)
+    }
+
+    fn published(&self) -> Result<Vec<view::PublishedPort>> {
+        self.lock().published()
+    }
+
+    fn counters(&self) -> Result<Vec<ReasonCount>> {
+        self.lock().counters()
+    }
+
+    fn flows(&self) -> Result<Vec<FlowInfo>> {
+        self.lock().flows()
+    }
+
+    fn status(&self) -> Result<view::Status> {
+        self.lock().status()
+    }
+
+    fn sweep(&self) -> Result<usize> {
+        self.lock().sweep()
+    }
+
+    fn refresh_host(&self) -> Result<()> {
+        self.lock().refresh_host()
+    }
+
+    fn down(&self) -> Result<()> {
+        self.lock().down()
+    }
+}

@@ -1,0 +1,101 @@
+//! The machine that the program runs on: where the controller is given the host's network, the datapath and the
+//! processes.
+
+mod control;
+pub mod processes;
+
+use std::{process::Child, sync::Arc};
+
+use anyhow::{Context, Result};
+
+use self::{
+    control::Shared,
+    processes::{LocalProcesses, launch},
+};
+use crate::{
+    api::daemon::Parts,
+    cli::{DaemonConfig, System},
+    controller::{Config, Controller, view},
+    datapath::{self, Ebpf},
+    host::{
+        self, Kernel, preflight,
+        process::{Launch, exec_in, shim_main},
+    },
+    store::{Lock, Store, remove_empty_dir},
+};
+
+/// Exit status in place of one that the system does not have.
+const FAILED: u8 = 1;
+
+/// This machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Local;
+
+impl System for Local {
+    fn daemon(&self, config: &DaemonConfig) -> Result<Parts> {
+        preflight::preflight()?;
+        let config = instance_config(config)?;
+        let lock =
+            Lock::take(&config.run_dir).with_context(|| format!("start instance {}", config.instance))?;
+        match controller(config.clone()) {
+            Ok(controller) => Ok(Parts {
+                control: Arc::new(Shared::new(controller)),
+                processes: Arc::new(LocalProcesses),
+                watch: Box::new(|on_change| Ok(Box::new(host::watch::watch(on_change)?))),
+                clean_up: Box::new(|| lock.remove()),
+            }),
+            Err(error) => {
+                forget(&config, lock);
+                Err(error)
+            }
+        }
+    }
+
+    fn spawn(&self, container: &view::Container) -> Result<Child> {
+        launch(container).spawn()
+    }
+
+    fn enter(&self, container: &view::Container, command: &[String]) -> Result<u8> {
+        let launch = Launch { command: command.to_vec(), ..launch(container) };
+        let code = exec_in(&launch, container.pid)?;
+        Ok(u8::try_from(code).unwrap_or(FAILED))
+    }
+
+    fn shim(&self, spec: &str) -> u8 {
+        shim_main(spec)
+    }
+}
+
+fn instance_config(asked: &DaemonConfig) -> Result<Config> {
+    let mut config = Config::new(&asked.instance)?;
+    let version = format!("v{}", rnet_common::LAYOUT_VERSION);
+    config.pin_dir = preflight::ensure_bpffs()?.join(&asked.instance).join(version);
+    config.uplinks.clone_from(&asked.uplinks);
+    if let Some(ports) = asked.snat_ports {
+        config.snat_ports = ports;
+    }
+    Ok(config)
+}
+
+/// Takes up the instance. The lock has to be held.
+fn controller(config: Config) -> Result<Controller<Kernel, Ebpf>> {
+    let (first, last) = config.snat_ports;
+    let options = datapath::Options {
+        pin_dir: config.pin_dir.clone(),
+        snat_ports: first..=last,
+        netns_cookie: preflight::netns_cookie()?,
+        cgroup: preflight::cgroup2()?,
+    };
+    let host = Kernel::open()?;
+    let store = Store::open(&config.state_dir)?;
+    let datapath = Ebpf::open(options)?;
+    Ok(Controller::start(config, host, datapath, store)?)
+}
+
+/// Removes what a failed start has made beside what is there of the instance.
+fn forget(config: &Config, lock: Lock) {
+    let removed = [remove_empty_dir(&config.state_dir), lock.remove()];
+    for error in removed.into_iter().filter_map(Result::err) {
+        tracing::warn!("remove what a failed start has made: {error:#}");
+    }
+}
