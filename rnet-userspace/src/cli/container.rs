@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::{Format, FormatArgs, ListArgs, System, each, inspect, ports, print, table};
+use super::{Format, FormatArgs, ListArgs, System, each, foreground, inspect, ports, print, table};
 use crate::{
     api::{
         client::Client,
@@ -121,8 +121,7 @@ impl ExecArgs {
         if container.state != ContainerState::Running {
             bail!("container {} is not running", self.container);
         }
-        let what = || format!("run a command in container {}", container.name);
-        system.enter(&container, &self.command).with_context(what)
+        foreground::enter(system, &container, &self.command).await
     }
 }
 

@@ -54,6 +54,19 @@ pub(super) async fn run(client: &Client, system: &dyn System, request: &CreateCo
     Ok(code)
 }
 
+/// Runs another command in a running container to its end, and returns its exit status.
+pub(super) async fn enter(
+    system: &dyn System,
+    container: &view::Container,
+    command: &[String],
+) -> Result<u8> {
+    let mut signals = Signals::catch()?;
+    let child = system
+        .enter(container, command)
+        .with_context(|| format!("run a command in container {}", container.name))?;
+    wait(child, &mut signals).await
+}
+
 async fn wait(mut child: Child, signals: &mut Signals) -> Result<u8> {
     let pid = Pid::from_raw(i32::try_from(child.id()).context("a process id out of range")?);
     let mut ended = task::spawn_blocking(move || child.wait());

@@ -13,9 +13,8 @@ pub trait System: Send + Sync + 'static {
     fn daemon(&self, config: &DaemonConfig) -> Result<Parts>;
     /// Starts a container's command inside its namespaces, with this process's input, output and process group.
     fn spawn(&self, container: &view::Container) -> Result<Child>;
-    /// Runs another command inside the namespaces of a running container, likewise, and waits for its end.
-    /// Returns its exit status.
-    fn enter(&self, container: &view::Container, command: &[String]) -> Result<u8>;
+    /// Starts another command inside the namespaces of a running container, likewise.
+    fn enter(&self, container: &view::Container, command: &[String]) -> Result<Child>;
     /// Becomes, or starts and waits for, the process of a container that `spec` describes. Returns the exit
     /// status.
     fn shim(&self, spec: &str) -> u8;

@@ -19,7 +19,7 @@ impl System for NoSystem {
         unreachable!("no command is started")
     }
 
-    fn enter(&self, _: &view::Container, _: &[String]) -> Result<u8> {
+    fn enter(&self, _: &view::Container, _: &[String]) -> Result<Child> {
         unreachable!("no command is started")
     }
 

@@ -17,15 +17,9 @@ use crate::{
     cli::{DaemonConfig, System},
     controller::{Config, Controller, view},
     datapath::{self, Ebpf},
-    host::{
-        self, Kernel, preflight,
-        process::{Launch, exec_in, shim_main},
-    },
+    host::{self, Kernel, preflight, process::shim_main},
     store::{Lock, Store, remove_empty_dir},
 };
-
-/// Exit status in place of one that the system does not have.
-const FAILED: u8 = 1;
 
 /// This machine.
 #[derive(Clone, Copy, Debug, Default)]
@@ -55,10 +49,8 @@ impl System for Local {
         launch(container).spawn()
     }
 
-    fn enter(&self, container: &view::Container, command: &[String]) -> Result<u8> {
-        let launch = Launch { command: command.to_vec(), ..launch(container) };
-        let code = exec_in(&launch, container.pid)?;
-        Ok(u8::try_from(code).unwrap_or(FAILED))
+    fn enter(&self, container: &view::Container, command: &[String]) -> Result<Child> {
+        processes::enter(container, command)
     }
 
     fn shim(&self, spec: &str) -> u8 {
