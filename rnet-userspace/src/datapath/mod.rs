@@ -40,10 +40,6 @@ use crate::controller::{
     model::Binding,
 };
 
-/// Source ports given to masqueraded flows unless others are asked for: Linux gives its own sockets those from
-/// 32768 on.
-pub const SNAT_PORTS: RangeInclusive<u16> = 1024..=32767;
-
 /// What a datapath is made with.
 #[derive(Debug)]
 pub struct Options {

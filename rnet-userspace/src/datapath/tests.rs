@@ -62,7 +62,7 @@ impl Place {
         )
         .unwrap();
         let options =
-            Options { pin_dir: self.pin_dir.clone(), snat_ports: SNAT_PORTS, netns_cookie: 1, cgroup };
+            Options { pin_dir: self.pin_dir.clone(), snat_ports: 1024..=32767, netns_cookie: 1, cgroup };
         Ebpf::open(options).unwrap()
     }
 
