@@ -1,62 +1,68 @@
-//! Addresses and ports as they lie in a packet.
+//! Addresses and ports as they lie in a packet. Their fields are what `bpftool map dump` prints.
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
 /// A 16-bit field in network byte order: a port, or an ICMP echo identifier.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(transparent)]
-pub struct Be16(u16);
+pub struct Be16 {
+    be16: u16,
+}
 
 impl Be16 {
     /// Zero: no port.
-    pub const ZERO: Self = Self(0);
+    pub const ZERO: Self = Self { be16: 0 };
 
     /// From a number in host byte order.
     #[inline(always)]
     pub const fn new(host: u16) -> Self {
-        Self(host.to_be())
+        Self { be16: host.to_be() }
     }
 
     /// From a word as read from a packet.
     #[inline(always)]
     pub const fn from_wire(wire: u16) -> Self {
-        Self(wire)
+        Self { be16: wire }
     }
 
     /// The number in host byte order.
     #[inline(always)]
     pub const fn get(self) -> u16 {
-        u16::from_be(self.0)
+        u16::from_be(self.be16)
     }
 
     /// The word as it is written to a packet.
     #[inline(always)]
     pub const fn wire(self) -> u16 {
-        self.0
+        self.be16
     }
 }
 
 /// An IPv4 address, as one word in network byte order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(transparent)]
-pub struct Ip4(u32);
+pub struct Ip4 {
+    be32: u32,
+}
 
 /// An IPv6 address, as four words in network byte order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(transparent)]
-pub struct Ip6([u32; 4]);
+pub struct Ip6 {
+    be32: [u32; 4],
+}
 
 impl Ip4 {
     /// From a word as read from a packet.
     #[inline(always)]
     pub const fn from_wire(wire: u32) -> Self {
-        Self(wire)
+        Self { be32: wire }
     }
 
     /// The word as it is written to a packet.
     #[inline(always)]
     pub const fn wire(self) -> u32 {
-        self.0
+        self.be32
     }
 }
 
@@ -64,25 +70,25 @@ impl Ip6 {
     /// From words as read from a packet.
     #[inline(always)]
     pub const fn from_wire(wire: [u32; 4]) -> Self {
-        Self(wire)
+        Self { be32: wire }
     }
 
     /// The words as they are written to a packet.
     #[inline(always)]
     pub const fn wire(self) -> [u32; 4] {
-        self.0
+        self.be32
     }
 }
 
 impl From<Ipv4Addr> for Ip4 {
     fn from(addr: Ipv4Addr) -> Self {
-        Self(u32::from_ne_bytes(addr.octets()))
+        Self { be32: u32::from_ne_bytes(addr.octets()) }
     }
 }
 
 impl From<Ip4> for Ipv4Addr {
     fn from(addr: Ip4) -> Self {
-        Self::from(addr.0.to_ne_bytes())
+        Self::from(addr.be32.to_ne_bytes())
     }
 }
 
@@ -90,14 +96,14 @@ impl From<Ipv6Addr> for Ip6 {
     fn from(addr: Ipv6Addr) -> Self {
         let o = addr.octets();
         let word = |i: usize| u32::from_ne_bytes([o[i], o[i + 1], o[i + 2], o[i + 3]]);
-        Self([word(0), word(4), word(8), word(12)])
+        Self { be32: [word(0), word(4), word(8), word(12)] }
     }
 }
 
 impl From<Ip6> for Ipv6Addr {
     fn from(addr: Ip6) -> Self {
         let mut octets = [0; 16];
-        for (to, word) in octets.chunks_exact_mut(4).zip(addr.0) {
+        for (to, word) in octets.chunks_exact_mut(4).zip(addr.be32) {
             to.copy_from_slice(&word.to_ne_bytes());
         }
         Self::from(octets)
@@ -134,23 +140,23 @@ impl Family for Ip4 {
 
     #[inline(always)]
     fn is_loopback(self) -> bool {
-        u32::from_be(self.0) >> 24 == 127
+        u32::from_be(self.be32) >> 24 == 127
     }
 
     #[inline(always)]
     fn is_group(self) -> bool {
-        let host = u32::from_be(self.0);
+        let host = u32::from_be(self.be32);
         host >> 28 == 0xe || host == u32::MAX
     }
 
     #[inline(always)]
     fn is_link_local(self) -> bool {
-        u32::from_be(self.0) >> 16 == 0xa9fe
+        u32::from_be(self.be32) >> 16 == 0xa9fe
     }
 
     #[inline(always)]
     fn sum(self) -> u64 {
-        self.0 as u64
+        self.be32 as u64
     }
 }
 
@@ -159,22 +165,22 @@ impl Family for Ip6 {
 
     #[inline(always)]
     fn is_loopback(self) -> bool {
-        self.0[0] | self.0[1] | self.0[2] == 0 && u32::from_be(self.0[3]) == 1
+        self.be32[0] | self.be32[1] | self.be32[2] == 0 && u32::from_be(self.be32[3]) == 1
     }
 
     #[inline(always)]
     fn is_group(self) -> bool {
-        u32::from_be(self.0[0]) >> 24 == 0xff
+        u32::from_be(self.be32[0]) >> 24 == 0xff
     }
 
     #[inline(always)]
     fn is_link_local(self) -> bool {
-        u32::from_be(self.0[0]) >> 22 == 0x3fa
+        u32::from_be(self.be32[0]) >> 22 == 0x3fa
     }
 
     #[inline(always)]
     fn sum(self) -> u64 {
-        self.0[0] as u64 + self.0[1] as u64 + self.0[2] as u64 + self.0[3] as u64
+        self.be32[0] as u64 + self.be32[1] as u64 + self.be32[2] as u64 + self.be32[3] as u64
     }
 }
 
