@@ -1,3 +1,105 @@
 //! What touches the kernel's network: netlink, namespaces, sysctl, resolv.conf, hosts, hostname.
+//!
+//! Everything acts on the network namespace of the calling thread, and no call changes which one that is.
 
+mod bridge;
+mod netlink;
+mod netns;
+mod ports;
 pub mod process;
+mod routes;
+mod sysctl;
+#[cfg(test)]
+mod testing;
+mod veth;
+
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use ipnetwork::IpNetwork;
+
+use crate::controller::{
+    backend::{BridgeSpec, Host, Link, PortHold, PortUnavailable, Uplink, VethSpec},
+    model::HostPort,
+};
+use netlink::Netlink;
+
+/// The network of the namespace that the calling thread is in. It blocks: async code calls it from a thread that
+/// may, and a call on a thread that runs async tasks panics.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Kernel;
+
+impl Host for Kernel {
+    fn create_bridge(&self, spec: &BridgeSpec) -> Result<Link> {
+        bridge::create(spec).with_context(|| format!("create bridge {}", spec.name))
+    }
+
+    fn find_bridge(&self, name: &str) -> Result<Option<Link>> {
+        bridge::find(&Netlink::open()?, name)
+    }
+
+    fn find_link(&self, name: &str) -> Result<Option<Link>> {
+        Ok(Netlink::open()?.link(name)?.as_ref().map(netlink::link_of))
+    }
+
+    fn delete_link(&self, name: &str) -> Result<()> {
+        Netlink::open()?.delete_link(name).with_context(|| format!("delete link {name}"))
+    }
+
+    fn create_netns(&self, name: &str) -> Result<PathBuf> {
+        netns::create(name).with_context(|| format!("create network namespace {name}"))
+    }
+
+    fn netns_path(&self, name: &str) -> PathBuf {
+        netns::path(name)
+    }
+
+    fn netns_exists(&self, path: &Path) -> bool {
+        netns::exists(path)
+    }
+
+    fn delete_netns(&self, name: &str) -> Result<()> {
+        netns::delete(name).with_context(|| format!("delete network namespace {name}"))
+    }
+
+    fn create_veth(&self, spec: &VethSpec) -> Result<Link> {
+        veth::create(spec).with_context(|| {
+            format!("create veth {} with {} in {}", spec.host_name, spec.name, spec.netns.display())
+        })
+    }
+
+    fn routes(&self) -> Result<Vec<IpNetwork>> {
+        routes::destinations(&Netlink::open()?)
+    }
+
+    fn addresses(&self) -> Result<Vec<IpAddr>> {
+        routes::addresses(&Netlink::open()?)
+    }
+
+    fn uplinks(&self, own: &[String]) -> Result<Vec<Uplink>> {
+        routes::uplinks(&Netlink::open()?, own)
+    }
+
+    fn hold_ports(&self, ports: &[HostPort]) -> Result<Box<dyn PortHold>, PortUnavailable> {
+        Ok(Box::new(ports::hold(ports)?))
+    }
+
+    fn ephemeral_ports(&self) -> Result<(u16, u16)> {
+        sysctl::ephemeral_ports()
+    }
+
+    fn process_start(&self, pid: u32) -> Option<u64> {
+        process::start_time(pid)
+    }
+}
+
+/// Undoes what a failed operation had made, and tells of both failures where that fails too.
+fn or_undo<T>(result: Result<T>, undo: impl FnOnce() -> Result<()>) -> Result<T> {
+    result.map_err(|error| match undo() {
+        Ok(()) => error,
+        Err(undo) => error.context(format!("something is left behind, as undoing failed ({undo:#})")),
+    })
+}

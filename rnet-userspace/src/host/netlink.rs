@@ -1,0 +1,182 @@
+//! Requests to the kernel over netlink that return when the kernel has answered.
+
+use std::{
+    future::Future,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
+};
+
+use anyhow::{Context, Result};
+use futures::TryStreamExt;
+use netlink_packet_route::{
+    address::{AddressHeaderFlags, AddressMessage},
+    link::{LinkAttribute, LinkMessage},
+    route::RouteMessage,
+};
+use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
+use rustix::io::Errno;
+use tokio::runtime::{self, Runtime};
+
+use super::netns;
+use crate::controller::{
+    backend::Link,
+    model::{InterfaceAddr, MacAddr},
+};
+
+/// A netlink socket of one network namespace, and the runtime that drives it. Errors of single requests are the
+/// kernel's, without saying what was asked for.
+pub(super) struct Netlink {
+    runtime: Runtime,
+    handle: Handle,
+}
+
+impl Netlink {
+    /// A socket of the calling thread's namespace; it stays there wherever it is used.
+    pub(super) fn open() -> Result<Self> {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .context("start a runtime for netlink")?;
+        let (connection, handle, _) = {
+            let _context = runtime.enter();
+            rtnetlink::new_connection().context("open a netlink socket")?
+        };
+        // It makes progress while a request is waited for, and only then.
+        runtime.spawn(connection);
+        Ok(Self { runtime, handle })
+    }
+
+    /// A socket of the namespace at `path`.
+    pub(super) fn in_netns(path: &Path) -> Result<Self> {
+        netns::within(path, Self::open)
+    }
+
+    /// The link of this name. An alternative name is not one.
+    pub(super) fn link(&self, name: &str) -> Result<Option<LinkMessage>> {
+        let found = self.wait(self.handle.link().get().match_name(name).execute().try_next());
+        match found {
+            Ok(link) => Ok(link.filter(|link| name_of(link) == Some(name))),
+            Err(e) if is(&e, Errno::NODEV) => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("look up link {name}")),
+        }
+    }
+
+    /// The link of this name, which must be there.
+    pub(super) fn existing_link(&self, name: &str) -> Result<LinkMessage> {
+        self.link(name)?.with_context(|| format!("there is no link {name}"))
+    }
+
+    /// Every link.
+    pub(super) fn links(&self) -> Result<Vec<LinkMessage>> {
+        self.wait(self.handle.link().get().execute().try_collect()).context("list links")
+    }
+
+    /// Makes a link; one of that name that is there already is an error.
+    pub(super) fn add_link(&self, link: LinkMessage) -> io::Result<()> {
+        self.wait(self.handle.link().add(link).execute())
+    }
+
+    /// Changes the link whose index `change` names.
+    pub(super) fn change_link(&self, change: LinkMessage) -> io::Result<()> {
+        self.wait(self.handle.link().change(change).execute())
+    }
+
+    /// Brings a link up.
+    pub(super) fn set_up(&self, index: u32) -> Result<()> {
+        self.change_link(LinkUnspec::new_with_index(index).up().build()).context("bring the link up")
+    }
+
+    /// Removes the link of this name, if there is one.
+    pub(super) fn delete_link(&self, name: &str) -> Result<()> {
+        let Some(link) = self.link(name)? else { return Ok(()) };
+        match self.wait(self.handle.link().del(link.header.index).execute()) {
+            Err(e) if !is(&e, Errno::NODEV) => Err(e.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives a link an address that can be used at once.
+    pub(super) fn add_address(&self, index: u32, addr: InterfaceAddr) -> Result<()> {
+        let mut request = self.handle.address().add(index, addr.ip(), addr.prefix());
+        // Addresses are handed out by one hand: nothing is gained by waiting until detection of duplicates ends.
+        request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        self.wait(request.execute()).with_context(|| format!("add address {addr}"))
+    }
+
+    /// Every address.
+    pub(super) fn addresses(&self) -> Result<Vec<AddressMessage>> {
+        self.wait(self.handle.address().get().execute().try_collect()).context("list addresses")
+    }
+
+    /// Adds the default route of the gateway's family.
+    pub(super) fn add_default_route(&self, index: u32, gateway: IpAddr) -> Result<()> {
+        let route = match gateway {
+            IpAddr::V4(gateway) => {
+                RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(index).build()
+            }
+            IpAddr::V6(gateway) => {
+                RouteMessageBuilder::<Ipv6Addr>::new().gateway(gateway).output_interface(index).build()
+            }
+        };
+        self.wait(self.handle.route().add(route).execute())
+            .with_context(|| format!("add a default route through {gateway}"))
+    }
+
+    /// Every route of all tables.
+    pub(super) fn routes(&self) -> Result<Vec<RouteMessage>> {
+        let list = |family| self.wait(self.handle.route().get(family).execute().try_collect::<Vec<_>>());
+        let mut routes =
+            list(RouteMessageBuilder::<Ipv4Addr>::new().build()).context("list the routes of IPv4")?;
+        routes
+            .extend(list(RouteMessageBuilder::<Ipv6Addr>::new().build()).context("list the routes of IPv6")?);
+        Ok(routes)
+    }
+
+    fn wait<T>(&self, answer: impl Future<Output = Result<T, rtnetlink::Error>>) -> io::Result<T> {
+        self.runtime.block_on(answer).map_err(|error| {
+            if let rtnetlink::Error::NetlinkError(answer) = error {
+                answer.to_io()
+            } else {
+                io::Error::other(error)
+            }
+        })
+    }
+}
+
+/// What identifies a link; without an Ethernet address, that is all zeros, as the loopback's is.
+pub(super) fn link_of(message: &LinkMessage) -> Link {
+    let mac = message.attributes.iter().find_map(|attribute| {
+        let LinkAttribute::Address(octets) = attribute else { return None };
+        octets.as_slice().try_into().ok()
+    });
+    Link { index: message.header.index, mac: MacAddr(mac.unwrap_or_default()) }
+}
+
+/// The name of a link.
+pub(super) fn name_of(message: &LinkMessage) -> Option<&str> {
+    message.attributes.iter().find_map(|attribute| {
+        let LinkAttribute::IfName(name) = attribute else { return None };
+        Some(name.as_str())
+    })
+}
+
+/// A random address that is locally administered and of one station. An interface that is given one keeps it:
+/// the kernel changes a bridge's with its ports otherwise, and udev that of an interface of random address.
+pub(super) fn random_mac() -> [u8; 6] {
+    let mut mac: [u8; 6] = rand::random();
+    mac[0] = mac[0] & 0xfc | 0x02;
+    mac
+}
+
+/// Sets the MTU where there is one to set.
+pub(super) fn with_mtu<T>(link: LinkMessageBuilder<T>, mtu: Option<u32>) -> LinkMessageBuilder<T> {
+    match mtu {
+        Some(mtu) => link.mtu(mtu),
+        None => link,
+    }
+}
+
+fn is(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno.raw_os_error())
+}

@@ -1,0 +1,174 @@
+//! What the host has: routes, addresses and ways out.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use anyhow::Result;
+use ipnetwork::IpNetwork;
+use netlink_packet_route::{
+    address::{AddressAttribute, AddressMessage},
+    link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
+    route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage},
+};
+
+use super::{
+    bridge::is_bridge,
+    netlink::{Netlink, name_of},
+};
+use crate::controller::backend::Uplink;
+
+/// `RT_TABLE_LOCAL` of linux/rtnetlink.h.
+const LOCAL_TABLE: u32 = 255;
+
+/// Destinations of all routes but those of the table `local`, the default routes, multicast, and IPv6's
+/// link-local one, which every interface has. Sorted, each once.
+pub(super) fn destinations(netlink: &Netlink) -> Result<Vec<IpNetwork>> {
+    let destinations: BTreeSet<_> = netlink.routes()?.iter().filter_map(destination).collect();
+    Ok(destinations.into_iter().collect())
+}
+
+/// Every address of every interface. Sorted, each once.
+pub(super) fn addresses(netlink: &Netlink) -> Result<Vec<IpAddr>> {
+    let addresses: BTreeSet<_> = netlink.addresses()?.iter().filter_map(own_address).collect();
+    Ok(addresses.into_iter().collect())
+}
+
+/// The Ethernet interfaces that are up, part of no other interface, no bridges, and not among `own`.
+pub(super) fn uplinks(netlink: &Netlink, own: &[String]) -> Result<Vec<Uplink>> {
+    let links = netlink.links()?;
+    let leading_out = links.iter().filter(|link| leads_out(link));
+    let uplinks = leading_out
+        .filter_map(|link| Some(Uplink { index: link.header.index, name: name_of(link)?.to_owned() }))
+        .filter(|uplink| !own.contains(&uplink.name));
+    Ok(uplinks.collect())
+}
+
+fn destination(route: &RouteMessage) -> Option<IpNetwork> {
+    let table = route.attributes.iter().find_map(|attribute| {
+        let RouteAttribute::Table(table) = attribute else { return None };
+        Some(*table)
+    });
+    // Clones are what the kernel remembers of single destinations.
+    if table.unwrap_or(route.header.table.into()) == LOCAL_TABLE
+        || route.header.flags.contains(RouteFlags::Cloned)
+    {
+        return None;
+    }
+    let addr = route.attributes.iter().find_map(|attribute| {
+        let RouteAttribute::Destination(addr) = attribute else { return None };
+        if let RouteAddress::Inet(addr) = addr {
+            Some(IpAddr::V4(*addr))
+        } else if let RouteAddress::Inet6(addr) = addr {
+            Some(IpAddr::V6(*addr))
+        } else {
+            None
+        }
+    })?;
+    let prefix = route.header.destination_prefix_length;
+    let is_link_local = matches!(addr, IpAddr::V6(addr) if addr.is_unicast_link_local());
+    if prefix == 0 || addr.is_multicast() || is_link_local {
+        return None;
+    }
+    IpNetwork::new(addr, prefix).ok()
+}
+
+fn own_address(address: &AddressMessage) -> Option<IpAddr> {
+    // Of a point-to-point interface, `Address` is the peer's.
+    let local = address.attributes.iter().find_map(|attribute| {
+        let AddressAttribute::Local(addr) = attribute else { return None };
+        Some(*addr)
+    });
+    local.or_else(|| {
+        address.attributes.iter().find_map(|attribute| {
+            let AddressAttribute::Address(addr) = attribute else { return None };
+            Some(*addr)
+        })
+    })
+}
+
+fn leads_out(link: &LinkMessage) -> bool {
+    let flags = link.header.flags;
+    let enslaved = link
+        .attributes
+        .iter()
+        .any(|attribute| matches!(attribute, LinkAttribute::Controller(index) if *index != 0));
+    flags.contains(LinkFlags::Up)
+        && !flags.contains(LinkFlags::Loopback)
+        && link.header.link_layer_type == LinkLayerType::Ether
+        && !enslaved
+        && !is_bridge(link)
+}
+
+#[cfg(test)]
+mod tests {
+    use rtnetlink::LinkVeth;
+
+    use super::*;
+    use crate::{
+        controller::backend::BridgeSpec,
+        host::{
+            bridge,
+            testing::{in_new_netns, ip},
+        },
+    };
+
+    #[test]
+    fn routes_are_those_that_somebody_set() {
+        in_new_netns(|| {
+            ip("link set lo up");
+            ip("link add name v1 type veth peer name v2");
+            ip("link set v1 up");
+            ip("link set v2 up");
+            ip("addr add 192.0.2.1/24 dev v1");
+            ip("addr add 2001:db8::1/64 dev v1 nodad");
+            ip("route add default via 192.0.2.2");
+            ip("route add 198.51.100.0/24 via 192.0.2.2 table 100");
+            ip("route add 203.0.113.0/24 via 192.0.2.2 table 1000");
+            ip("route add blackhole 10.0.0.0/8");
+            ip("route add multicast 224.1.0.0/16 dev v1");
+            ip("-6 route add default via 2001:db8::2");
+            ip("-6 route add 2001:db8:1::/48 via 2001:db8::2");
+            let found = destinations(&Netlink::open().unwrap()).unwrap();
+            let wanted = [
+                "10.0.0.0/8",
+                "192.0.2.0/24",
+                "198.51.100.0/24",
+                "203.0.113.0/24",
+                "2001:db8::/64",
+                "2001:db8:1::/48",
+            ];
+            assert_eq!(found, wanted.map(|route| route.parse().unwrap()));
+        });
+    }
+
+    #[test]
+    fn addresses_are_the_own_ones() {
+        in_new_netns(|| {
+            ip("link set lo up");
+            ip("link add name v1 type veth peer name v2");
+            ip("addr add 192.0.2.1 peer 192.0.2.2/32 dev v1");
+            ip("addr add 2001:db8::1/64 dev v2 nodad");
+            let found = addresses(&Netlink::open().unwrap()).unwrap();
+            let wanted = ["127.0.0.1", "192.0.2.1", "::1", "2001:db8::1"];
+            assert_eq!(found, wanted.map(|addr| addr.parse::<IpAddr>().unwrap()));
+        });
+    }
+
+    #[test]
+    fn uplinks_are_up_and_neither_bridges_nor_ports_nor_own() {
+        in_new_netns(|| {
+            let netlink = Netlink::open().unwrap();
+            let bridge = BridgeSpec { name: "br0".into(), addrs: Vec::new(), mtu: None };
+            let bridge = bridge::create(&bridge).unwrap();
+            netlink.add_link(LinkVeth::new("port", "down").controller(bridge.index).up().build()).unwrap();
+            netlink.add_link(LinkVeth::new("wan", "mine").up().build()).unwrap();
+            let mine = netlink.existing_link("mine").unwrap().header.index;
+            netlink.set_up(mine).unwrap();
+            ip("link set lo up");
+            ip("tuntap add tun0 mode tun");
+            ip("link set tun0 up");
+            let index = netlink.existing_link("wan").unwrap().header.index;
+            let wan = Uplink { index, name: "wan".into() };
+            assert_eq!(uplinks(&netlink, &["mine".into()]).unwrap(), [wan]);
+        });
+    }
+}

@@ -1,0 +1,70 @@
+//! Settings below `/proc/sys/net`, which are those of the calling thread's network namespace.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result};
+
+/// The settings of one interface, for one address family.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Family {
+    V4,
+    V6,
+}
+
+/// Sets `net.FAMILY.conf.INTERFACE.KEY`.
+pub(super) fn set(family: Family, interface: &str, key: &str, value: &str) -> Result<()> {
+    let family = match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    };
+    // Not spelled with dots: the interface's name may have some.
+    let file = Path::new("/proc/sys/net").join(family).join("conf").join(interface).join(key);
+    fs::write(&file, value).with_context(|| format!("write {value} to {}", file.display()))
+}
+
+/// Turns IPv6 off on an interface, which has no link-local address then either. A kernel without IPv6 has
+/// nothing to turn off.
+pub(super) fn disable_ipv6(interface: &str) -> Result<()> {
+    if has_ipv6() { set(Family::V6, interface, "disable_ipv6", "1") } else { Ok(()) }
+}
+
+/// `net.ipv4.ip_local_port_range`, which holds for IPv6 as well.
+pub(super) fn ephemeral_ports() -> Result<(u16, u16)> {
+    let file = "/proc/sys/net/ipv4/ip_local_port_range";
+    let text = fs::read_to_string(file).with_context(|| format!("read {file}"))?;
+    parse_ports(&text).with_context(|| format!("{file} holds no two ports: {text:?}"))
+}
+
+fn has_ipv6() -> bool {
+    Path::new("/proc/sys/net/ipv6").exists()
+}
+
+fn parse_ports(text: &str) -> Option<(u16, u16)> {
+    let mut ports = text.split_ascii_whitespace().map(str::parse);
+    match (ports.next(), ports.next(), ports.next()) {
+        (Some(Ok(first)), Some(Ok(last)), None) => Some((first, last)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::testing::in_new_netns;
+
+    #[test]
+    fn ephemeral_ports_are_those_of_the_namespace() {
+        in_new_netns(|| {
+            fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40100").unwrap();
+            assert_eq!(ephemeral_ports().unwrap(), (40000, 40100));
+        });
+    }
+
+    #[test]
+    fn two_ports_are_two_ports() {
+        assert_eq!(parse_ports("32768\t60999\n"), Some((32768, 60999)));
+        for bad in ["", "1", "1 2 3", "1 65536", "a b"] {
+            assert_eq!(parse_ports(bad), None, "{bad}");
+        }
+    }
+}

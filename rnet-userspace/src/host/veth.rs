@@ -1,0 +1,187 @@
+//! Veth pairs between a bridge and a container's namespace.
+
+use std::{fs::File, os::fd::AsRawFd};
+
+use anyhow::{Context, Result};
+use netlink_packet_route::link::{InfoData, InfoVeth};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
+
+use super::{
+    bridge,
+    netlink::{Netlink, link_of, random_mac, with_mtu},
+    netns, or_undo,
+    sysctl::{self, Family},
+};
+use crate::controller::backend::{Link, VethSpec};
+
+/// Makes a pair that is complete and up on both ends, and returns the host's end. A failure leaves nothing.
+pub(super) fn create(spec: &VethSpec) -> Result<Link> {
+    let netlink = Netlink::open()?;
+    let bridge = bridge::find(&netlink, &spec.bridge)?
+        .with_context(|| format!("there is no bridge {}", spec.bridge))?;
+    let namespace = File::open(&spec.netns).context("open the namespace")?;
+
+    // Made where it belongs: an interface that is moved there could meet another of its name on the way.
+    let inside = LinkMessageBuilder::<LinkUnspec>::new()
+        .name(&spec.name)
+        .address(spec.mac.0.into())
+        .setns_by_fd(namespace.as_raw_fd());
+    let inside = InfoData::Veth(InfoVeth::Peer(with_mtu(inside, spec.mtu).build()));
+    let host = LinkVeth::new(&spec.host_name, &spec.name)
+        .address(random_mac().into())
+        .controller(bridge.index)
+        .set_info_data(inside);
+    netlink.add_link(with_mtu(host, spec.mtu).build())?;
+
+    // The other end goes with it.
+    or_undo(configure(&netlink, spec), || netlink.delete_link(&spec.host_name))
+}
+
+fn configure(netlink: &Netlink, spec: &VethSpec) -> Result<Link> {
+    let host = link_of(&netlink.existing_link(&spec.host_name)?);
+    // A bridge port has no business with addresses.
+    sysctl::disable_ipv6(&spec.host_name)?;
+    netlink.set_up(host.index)?;
+    configure_inside(spec).with_context(|| format!("configure {} inside", spec.name))?;
+    Ok(host)
+}
+
+fn configure_inside(spec: &VethSpec) -> Result<()> {
+    netns::within(&spec.netns, || set_sysctls(spec))?;
+    let netlink = Netlink::in_netns(&spec.netns)?;
+    let index = netlink.existing_link(&spec.name)?.header.index;
+    for addr in &spec.addrs {
+        netlink.add_address(index, *addr)?;
+    }
+    // After the addresses, which are announced when the interface comes up.
+    netlink.set_up(index)?;
+    for gateway in &spec.gateways {
+        netlink.add_default_route(index, *gateway)?;
+    }
+    Ok(())
+}
+
+fn set_sysctls(spec: &VethSpec) -> Result<()> {
+    sysctl::set(Family::V4, &spec.name, "arp_notify", "1")?;
+    if spec.addrs.iter().any(|addr| addr.is_ipv6()) {
+        sysctl::set(Family::V6, &spec.name, "disable_ipv6", "0")?;
+        // Addresses and routes are the controller's to give.
+        sysctl::set(Family::V6, &spec.name, "accept_ra", "0")
+    } else {
+        sysctl::disable_ipv6(&spec.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, net::IpAddr, path::Path, process::Command};
+
+    use netlink_packet_route::link::{LinkAttribute, LinkFlags};
+
+    use super::*;
+    use crate::{
+        controller::{backend::BridgeSpec, model::MacAddr},
+        host::{
+            routes,
+            testing::{Name, in_new_netns, mtu_of},
+        },
+    };
+
+    const MAC: MacAddr = MacAddr([2, 0x42, 10, 1, 0, 2]);
+
+    fn make_bridge(addrs: &[&str]) -> Link {
+        let addrs = addrs.iter().map(|a| a.parse().unwrap()).collect();
+        bridge::create(&BridgeSpec { name: "br0".into(), addrs, mtu: Some(1400) }).unwrap()
+    }
+
+    fn spec(netns: &Path, addrs: &[&str], gateways: &[&str]) -> VethSpec {
+        VethSpec {
+            host_name: "veth0".into(),
+            bridge: "br0".into(),
+            netns: netns.into(),
+            name: "eth0".into(),
+            mac: MAC,
+            addrs: addrs.iter().map(|a| a.parse().unwrap()).collect(),
+            gateways: gateways.iter().map(|a| a.parse().unwrap()).collect(),
+            mtu: Some(1400),
+        }
+    }
+
+    fn conf(family: &str, interface: &str, key: &str) -> Result<String> {
+        let file = format!("/proc/sys/net/{family}/conf/{interface}/{key}");
+        Ok(fs::read_to_string(file)?.trim().into())
+    }
+
+    fn ping(netns: &Path, to: IpAddr) -> bool {
+        let ping = || Ok(Command::new("ping").args(["-c1", "-W5", &to.to_string()]).output()?);
+        netns::within(netns, ping).unwrap().status.success()
+    }
+
+    #[test]
+    fn a_container_reaches_its_gateway() {
+        in_new_netns(|| {
+            let bridge = make_bridge(&["10.1.0.1/24"]);
+            let name = Name::new("veth");
+            let ns = netns::create(&name).unwrap();
+            let made = create(&spec(&ns, &["10.1.0.2/24"], &["10.1.0.1"])).unwrap();
+
+            let netlink = Netlink::open().unwrap();
+            let host = netlink.existing_link("veth0").unwrap();
+            assert_eq!(link_of(&host), made);
+            assert!(host.header.flags.contains(LinkFlags::Up));
+            assert!(host.attributes.contains(&LinkAttribute::Controller(bridge.index)));
+            assert_eq!(conf("ipv6", "veth0", "disable_ipv6").unwrap(), "1");
+            assert_eq!(mtu_of(&netlink, "veth0"), 1400);
+
+            let inside = Netlink::in_netns(&ns).unwrap();
+            let eth0 = inside.existing_link("eth0").unwrap();
+            assert_eq!(link_of(&eth0).mac, MAC);
+            assert!(eth0.header.flags.contains(LinkFlags::Up));
+            assert_eq!(mtu_of(&inside, "eth0"), 1400);
+            assert_eq!(routes::destinations(&inside).unwrap(), ["10.1.0.0/24".parse().unwrap()]);
+            let settings =
+                || Ok((conf("ipv4", "eth0", "arp_notify")?, conf("ipv6", "eth0", "disable_ipv6")?));
+            assert_eq!(netns::within(&ns, settings).unwrap(), ("1".into(), "1".into()));
+            assert!(ping(&ns, "10.1.0.1".parse().unwrap()));
+        });
+    }
+
+    #[test]
+    fn a_container_has_both_families() {
+        in_new_netns(|| {
+            make_bridge(&["10.1.0.1/24", "fd00:1::1/64"]);
+            let name = Name::new("dual");
+            let ns = netns::create(&name).unwrap();
+            create(&spec(&ns, &["10.1.0.2/24", "fd00:1::2/64"], &["10.1.0.1", "fd00:1::1"])).unwrap();
+            assert!(ping(&ns, "10.1.0.1".parse().unwrap()));
+            assert!(ping(&ns, "fd00:1::1".parse().unwrap()));
+        });
+    }
+
+    #[test]
+    fn a_failure_leaves_nothing() {
+        in_new_netns(|| {
+            make_bridge(&["10.1.0.1/24"]);
+            let name = Name::new("fail");
+            let ns = netns::create(&name).unwrap();
+            let good = spec(&ns, &["10.1.0.2/24"], &["10.1.0.1"]);
+            let bad = [
+                VethSpec { bridge: "br1".into(), ..good.clone() },
+                VethSpec { netns: "/proc/self/ns/uts".into(), ..good.clone() },
+                VethSpec { gateways: vec!["192.0.2.1".parse().unwrap()], ..good.clone() },
+                VethSpec { mtu: Some(1), ..good.clone() },
+                VethSpec { name: "lo".into(), ..good.clone() },
+            ];
+            let (netlink, inside) = (Netlink::open().unwrap(), Netlink::in_netns(&ns).unwrap());
+            for spec in bad {
+                let error = create(&spec).unwrap_err();
+                assert!(!format!("{error:#}").contains("left behind"), "{error:#}");
+                assert!(netlink.link("veth0").unwrap().is_none(), "{error:#}");
+                assert!(inside.link("eth0").unwrap().is_none(), "{error:#}");
+            }
+            create(&good).unwrap();
+            assert!(create(&good).is_err());
+            assert!(netlink.link("veth0").unwrap().is_some(), "what was there stays");
+        });
+    }
+}
