@@ -6,12 +6,14 @@ mod bridge;
 mod netlink;
 mod netns;
 mod ports;
+pub mod preflight;
 pub mod process;
 mod routes;
 mod sysctl;
 #[cfg(test)]
 mod testing;
 mod veth;
+pub mod watch;
 
 use std::{
     net::IpAddr,
