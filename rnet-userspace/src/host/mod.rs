@@ -34,6 +34,17 @@ use netlink::Netlink;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Kernel;
 
+impl Kernel {
+    /// Makes sure that the kernel can be asked.
+    ///
+    /// # Errors
+    /// It has no netlink socket for this process.
+    pub fn open() -> Result<Self> {
+        Netlink::open()?;
+        Ok(Self)
+    }
+}
+
 impl Host for Kernel {
     fn create_bridge(&self, spec: &BridgeSpec) -> Result<Link> {
         bridge::create(spec).with_context(|| format!("create bridge {}", spec.name))

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::{
-    fs::{FlockOperation, flock, fstatfs},
+    fs::{FlockOperation, FsWord, flock, fstatfs},
     io::Errno,
     mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_bind_recursive, mount_change, unmount},
 };
@@ -22,7 +22,7 @@ use super::{netlink::Netlink, or_undo};
 const DIRECTORY: &str = "/run/netns";
 
 /// `NSFS_MAGIC` of linux/magic.h.
-const NSFS_MAGIC: i64 = 0x6e73_6673;
+const NSFS_MAGIC: FsWord = 0x6e73_6673;
 
 // NS_GET_NSTYPE of linux/nsfs.h.
 nix::ioctl_none!(namespace_type, 0xb7, 3);

@@ -148,12 +148,18 @@ mod tests {
     use std::net::{TcpListener, TcpStream, UdpSocket};
 
     use super::*;
-    use crate::host::testing::{in_new_netns, ip};
+    use crate::host::testing::{in_new_netns, ip, wait_until};
 
     fn port(text: &str) -> HostPort {
         let (socket, protocol) = text.rsplit_once('/').unwrap();
         let socket: SocketAddr = socket.parse().unwrap();
         HostPort { addr: socket.ip(), port: socket.port(), protocol: protocol.parse().unwrap() }
+    }
+
+    /// Takes ports that were let go: until it executes its program, a child that another test starts has the
+    /// descriptors that were open.
+    fn assert_free(ports: &[HostPort]) {
+        wait_until("the ports are free", || hold(ports).is_ok());
     }
 
     fn own_name() -> String {
@@ -176,7 +182,7 @@ mod tests {
             assert!(UdpSocket::bind("[::1]:81").is_err());
             TcpListener::bind("127.0.0.2:81").unwrap();
             drop(held);
-            hold(&ports).unwrap();
+            assert_free(&ports);
         });
     }
 
@@ -187,13 +193,12 @@ mod tests {
             let _tcp = TcpListener::bind("127.0.0.1:80").unwrap();
             let _dual = TcpListener::bind("[::]:82").unwrap();
             let _udp = UdpSocket::bind("[::1]:81").unwrap();
-            for taken in
-                ["0.0.0.0:80/tcp", "127.0.0.1:80/tcp", "[::]:81/udp", "0.0.0.0:82/tcp", "[::1]:82/tcp"]
-            {
-                let free = port("0.0.0.0:90/tcp");
+            let all = ["0.0.0.0:80/tcp", "127.0.0.1:80/tcp", "[::]:81/udp", "0.0.0.0:82/tcp", "[::1]:82/tcp"];
+            for (number, taken) in (90..).zip(all) {
+                let free = HostPort { port: number, ..port("0.0.0.0:0/tcp") };
                 let error = hold(&[free, port(taken)]).unwrap_err();
                 assert_eq!(error, PortUnavailable::InUse(port(taken), Some(own_name())), "{taken}");
-                hold(&[free]).unwrap();
+                assert_free(&[free]);
             }
             assert_eq!(
                 hold(&[port("0.0.0.0:80/tcp")]).unwrap_err().to_string(),
@@ -214,7 +219,7 @@ mod tests {
             // The side that closes first is the one that waits.
             drop((server.accept().unwrap(), server));
             drop(client);
-            hold(&[port("0.0.0.0:80/tcp")]).unwrap();
+            assert_free(&[port("0.0.0.0:80/tcp")]);
         });
     }
 

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::sys::socket::{getsockopt, sockopt::GetStruct};
 use rustix::{
-    fs::{CWD, Mode, OFlags, fstatfs, openat, statfs},
+    fs::{CWD, FsWord, Mode, OFlags, fstatfs, openat, statfs},
     mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, fsconfig_create, fsmount, fsopen, mount},
     net::{AddressFamily, SocketFlags, SocketType, socket_with},
 };
@@ -19,9 +19,9 @@ const OLDEST: (u32, u32) = (6, 7);
 const BPFFS: &str = "/sys/fs/bpf";
 
 /// `BPF_FS_MAGIC` of linux/magic.h.
-const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+const BPF_FS_MAGIC: FsWord = 0xcafe_4a11;
 /// `CGROUP2_SUPER_MAGIC` of linux/magic.h.
-const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
+const CGROUP2_SUPER_MAGIC: FsWord = 0x6367_7270;
 
 /// Refuses a machine or a user that rnet cannot work for.
 ///

@@ -1,8 +1,8 @@
 //! Veth pairs between a bridge and a container's namespace.
 
-use std::{fs::File, os::fd::AsRawFd};
+use std::{fs::File, io::ErrorKind, os::fd::AsRawFd};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use netlink_packet_route::link::{InfoData, InfoVeth};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 
@@ -31,7 +31,10 @@ pub(super) fn create(spec: &VethSpec) -> Result<Link> {
         .address(random_mac().into())
         .controller(bridge.index)
         .set_info_data(inside);
-    netlink.add_link(with_mtu(host, spec.mtu).build())?;
+    match netlink.add_link(with_mtu(host, spec.mtu).build()) {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => bail!("one of the two is there already"),
+        made => made?,
+    }
 
     // The other end goes with it.
     or_undo(configure(&netlink, spec), || netlink.delete_link(&spec.host_name))
@@ -180,7 +183,7 @@ mod tests {
                 assert!(inside.link("eth0").unwrap().is_none(), "{error:#}");
             }
             create(&good).unwrap();
-            assert!(create(&good).is_err());
+            assert_eq!(create(&good).unwrap_err().to_string(), "one of the two is there already");
             assert!(netlink.link("veth0").unwrap().is_some(), "what was there stays");
         });
     }
