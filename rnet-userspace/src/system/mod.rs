@@ -78,7 +78,7 @@ fn controller(config: Config) -> Result<Controller<Kernel, Ebpf>> {
         netns_cookie: preflight::netns_cookie()?,
         cgroup: preflight::cgroup2()?,
     };
-    let host = Kernel;
+    let host = Kernel::open()?;
     let store = Store::open(&config.state_dir)?;
     let datapath = Ebpf::open(options)?;
     Ok(Controller::start(config, host, datapath, store)?)
