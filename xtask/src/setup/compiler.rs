@@ -13,7 +13,7 @@ use crate::command::{self, find, is_executable, output};
 pub(super) const NIGHTLY: &str = "nightly-2026-05-20";
 
 /// The oldest release, as (major, minor), that compiles the workspace: its `rust-version`.
-pub(super) const OLDEST: (u32, u32) = (1, 87);
+pub(super) const OLDEST: (u32, u32) = (1, 88);
 
 /// A compiler with the source of its standard library, and its cargo.
 pub(crate) struct Compiler {
