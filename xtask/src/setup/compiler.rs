@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(major_minor("1.96.0+dfsg1-1~deb12u2"), Some((1, 96)));
         assert_eq!(major_minor("1.101.0-nightly"), Some((1, 101)));
         assert_eq!(major_minor("22.1.8"), Some((22, 1)));
-        assert!(major_minor("1.101.0") > major_minor("1.87.0"));
+        assert!(major_minor("1.101.0") > major_minor("1.88.0"));
         assert_eq!(major_minor("unknown"), None);
     }
 }
