@@ -208,12 +208,11 @@ impl Supervisor {
         })
         .await?;
         let started = self.started(id, pid).await;
-        if started.is_err() {
-            if let Ok(Some(process)) = self.open(pid).await {
-                if let Err(e) = process.signal(Signal::Kill) {
-                    tracing::warn!(pid, "end the process of a container that failed to start: {e:#}");
-                }
-            }
+        if started.is_err()
+            && let Ok(Some(process)) = self.open(pid).await
+            && let Err(e) = process.signal(Signal::Kill)
+        {
+            tracing::warn!(pid, "end the process of a container that failed to start: {e:#}");
         }
         started
     }

@@ -34,10 +34,8 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         let mut controller =
             Self { config, machine, cursors: Cursors::default(), uplinks: None, down: false };
         if let Err(error) = controller.check().and_then(|()| controller.take_up()) {
-            if is_new {
-                if let Err(e) = controller.down() {
-                    tracing::warn!("remove what a failed start has made: {e}");
-                }
+            if is_new && let Err(e) = controller.down() {
+                tracing::warn!("remove what a failed start has made: {e}");
             }
             return Err(error);
         }

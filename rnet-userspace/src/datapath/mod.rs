@@ -75,10 +75,11 @@ impl Ebpf {
         let Options { pin_dir, snat_ports, netns_cookie, cgroup } = options;
         let was_there = pin_dir.exists();
         let opened = Self::make(pin_dir.clone(), &Settings::new(netns_cookie, snat_ports), &cgroup);
-        if opened.is_err() && !was_there {
-            if let Err(error) = remove_pins(&pin_dir) {
-                tracing::warn!("remove what a failed start left: {error:#}");
-            }
+        if opened.is_err()
+            && !was_there
+            && let Err(error) = remove_pins(&pin_dir)
+        {
+            tracing::warn!("remove what a failed start left: {error:#}");
         }
         opened
     }
