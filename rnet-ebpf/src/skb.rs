@@ -3,7 +3,7 @@
 use core::{arch::asm, mem::offset_of};
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
+    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
     helpers::generated::{bpf_l4_csum_replace, bpf_skb_change_type, bpf_skb_pull_data, bpf_skb_store_bytes},
     programs::TcContext,
 };
@@ -91,6 +91,39 @@ impl Skb {
         field!(self, vlan_present) != 0
     }
 
+    /// How often a program has put the packet back. The kernel keeps the field for packet schedulers, and it is zero
+    /// in what an interface receives.
+    #[inline(always)]
+    pub(crate) fn tries(self) -> u32 {
+        field!(self, tc_index) as u32
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_tries(self, tries: u32) {
+        // SAFETY: as for `field!`; this field may be written.
+        unsafe {
+            asm!(
+                "*(u32 *)({ctx} + {offset}) = {tries}",
+                ctx = in(reg) self.0,
+                offset = const offset_of!(__sk_buff, tc_index),
+                tries = in(reg) u64::from(tries),
+                options(nostack),
+            );
+        }
+    }
+
+    /// Length of a segment of a segmentation-offloaded packet, without headers; 0 for any other.
+    #[inline(always)]
+    pub(crate) fn gso_size(self) -> u32 {
+        field!(self, gso_size) as u32
+    }
+
+    /// Whether the frame is addressed to this host: neither to another nor to a group.
+    #[inline(always)]
+    pub(crate) fn is_for_host(self) -> bool {
+        field!(self, pkt_type) as u32 == PACKET_HOST
+    }
+
     /// Makes the first `len` bytes readable; false if the packet is shorter.
     #[inline(always)]
     pub(crate) fn pull(self, len: usize) -> bool {
@@ -137,6 +170,41 @@ impl Skb {
         unsafe { bpf_l4_csum_replace(self.0, offset as u32, 0, difference as u64, flags) == 0 }
     }
 
+    /// Overwrites the packet at `offset` with the first `length` bytes of `words`.
+    #[inline(always)]
+    pub(crate) fn write_bytes<const N: usize>(self, offset: usize, words: &[u32; N], length: usize) -> bool {
+        if length == 0 || length > size_of::<[u32; N]>() {
+            return false;
+        }
+        // SAFETY: a valid context, and a buffer of at least as many bytes as are said.
+        unsafe {
+            bpf_skb_store_bytes(self.0.cast(), offset as u32, words.as_ptr().cast(), length as u32, 0) == 0
+        }
+    }
+
+    /// Overwrites part of an IP header that no checksum of its own covers, as IPv6's: where the device has summed up
+    /// the whole packet (`CHECKSUM_COMPLETE`), the sum follows.
+    #[inline(always)]
+    pub(crate) fn write_summed<T>(self, offset: usize, value: &T) -> bool {
+        // SAFETY: as in `write`.
+        unsafe {
+            bpf_skb_store_bytes(
+                self.0.cast(),
+                offset as u32,
+                core::ptr::from_ref(value).cast(),
+                size_of::<T>() as u32,
+                u64::from(BPF_F_RECOMPUTE_CSUM),
+            ) == 0
+        }
+    }
+
+    /// Adjusts the checksum at `offset` for a change in what it covers directly: `difference` is folded.
+    #[inline(always)]
+    pub(crate) fn adjust(self, offset: usize, difference: u16) -> bool {
+        // SAFETY: as in `adjust_for_addresses`.
+        unsafe { bpf_l4_csum_replace(self.0, offset as u32, 0, difference as u64, 0) == 0 }
+    }
+
     /// Adjusts the transport checksum at `offset` for a word that changed in what it covers directly.
     #[inline(always)]
     pub(crate) fn adjust_for_word(self, offset: usize, from: u32, to: u32, udp: bool) -> bool {
@@ -151,7 +219,7 @@ impl Skb {
     /// `bpf_redirect_peer` sees to this itself.
     #[inline(always)]
     pub(crate) fn set_for_host(self) {
-        if field!(self, pkt_type) as u32 != PACKET_HOST {
+        if !self.is_for_host() {
             // SAFETY: a valid context. It can fail only for types that a received packet does not have.
             unsafe { bpf_skb_change_type(self.0, PACKET_HOST) };
         }
