@@ -1,0 +1,283 @@
+//! The programs on maps of their own, in a network namespace of their own, run one packet at a time.
+//!
+//! `BPF_PROG_TEST_RUN` needs interfaces and routes that are really there: the programs look up routes. Where a packet
+//! is sent to can't be seen, only that it is redirected; that is for the tests between namespaces.
+
+use std::{net::Ipv4Addr, path::PathBuf};
+
+use aya::{
+    Ebpf, EbpfLoader, Pod,
+    maps::{Array, HashMap, MapData, PerCpuArray},
+    programs::{SchedClassifier, TestRun as _, TestRunOptions},
+};
+use rnet_common::{
+    Backend, Be16, Counter, Endpoint, EndpointFlags, Flow, FlowKey, Ip4, Mac, Mapping, PortKey, Program,
+    Reason, Settings, Side, Tuple, counter::counter_index,
+};
+use testbed::{netns::Netns, packet::Ethernet};
+
+/// TC actions (linux/pkt_cls.h).
+pub(crate) const UNSPEC: i32 = -1;
+pub(crate) const SHOT: i32 = 2;
+pub(crate) const REDIRECT: i32 = 7;
+
+pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+pub(crate) const HOST_SECOND: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 9);
+pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
+pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 1);
+pub(crate) const WEB: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 2);
+pub(crate) const APP: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 3);
+/// On a network of its own.
+pub(crate) const OTHER: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 2);
+pub(crate) const OTHER_GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 1);
+
+const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 1, 0];
+
+/// A container of the lab.
+#[derive(Clone, Copy)]
+pub(crate) struct Container {
+    pub(crate) addr: Ipv4Addr,
+    pub(crate) gateway: Ipv4Addr,
+    pub(crate) mac: [u8; 6],
+    pub(crate) gateway_mac: [u8; 6],
+    pub(crate) ifindex: u32,
+    pub(crate) bridge: u32,
+    pub(crate) network: u32,
+    /// Its mapping, of the same generation.
+    pub(crate) mapping: u32,
+}
+
+pub(crate) struct Lab {
+    pub(crate) ebpf: Ebpf,
+    ns: Netns,
+    pub(crate) uplink: u32,
+    pub(crate) uplink_mac: [u8; 6],
+    pub(crate) web: Container,
+    pub(crate) app: Container,
+    pub(crate) other: Container,
+}
+
+/// What became of a packet.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) action: i32,
+    pub(crate) frame: Vec<u8>,
+}
+
+/// Which program.
+#[derive(Clone, Copy)]
+pub(crate) enum From {
+    Uplink,
+    Container(u32),
+}
+
+impl Lab {
+    /// Two networks: `web` and `app` on one, `other` on another. Nothing is published.
+    pub(crate) fn new() -> Self {
+        let ns = Netns::new("lab");
+        ns.ip("link add up0 type veth peer up1
+               link add c1 type veth peer c1p
+               link add c2 type veth peer c2p
+               link add c3 type veth peer c3p
+               link add br0 type bridge
+               link add br1 type bridge
+               addr add 192.0.2.1/24 dev up0
+               addr add 192.0.2.9/24 dev up0
+               addr add 172.17.0.1/16 dev br0
+               addr add 172.18.0.1/16 dev br1
+               link set up0 up
+               link set up1 up
+               link set c1 up
+               link set c2 up
+               link set c3 up
+               link set br0 up
+               link set br1 up
+               route add default via 192.0.2.100");
+        for bridge in ["br0", "br1"] {
+            ns.set_sysctl(&format!("net/ipv4/conf/{bridge}/forwarding"), "1");
+        }
+        let index = |name: &str| ns.run(|| nix::net::if_::if_nametoindex(name).unwrap());
+        let container = |number: u8, addr, gateway, bridge: &str, network| Container {
+            addr,
+            gateway,
+            mac: [2, 0, 0, 0, 0, number],
+            gateway_mac: ns.mac(bridge),
+            ifindex: index(&format!("c{number}")),
+            bridge: index(bridge),
+            network,
+            mapping: number.into(),
+        };
+        let mut lab = Self {
+            ebpf: EbpfLoader::new().load(&object()).unwrap(),
+            uplink: index("up0"),
+            uplink_mac: ns.mac("up0"),
+            web: container(1, WEB, GATEWAY, "br0", 1),
+            app: container(2, APP, GATEWAY, "br0", 1),
+            other: container(3, OTHER, OTHER_GATEWAY, "br1", 2),
+            ns,
+        };
+        for name in ["from_container", "from_uplink"] {
+            lab.program(name).load().unwrap_or_else(|e| panic!("load {name}: {e}"));
+        }
+        lab.set_snat_ports(1024, 32767);
+        let uplink = lab.uplink;
+        lab.table::<u32, u32>("UPLINKS").insert(uplink, 0, 0).unwrap();
+        for addr in [HOST, HOST_SECOND, GATEWAY, OTHER_GATEWAY, Ipv4Addr::LOCALHOST] {
+            lab.table::<Ip4, u32>("LOCALS4").insert(Ip4::from(addr), 0, 0).unwrap();
+        }
+        for container in [lab.web, lab.app, lab.other] {
+            lab.set_endpoint(&container, EndpointFlags::ICC | EndpointFlags::MASQUERADE);
+        }
+        lab
+    }
+
+    pub(crate) fn set_snat_ports(&mut self, min: u16, max: u16) {
+        let map = self.ebpf.map_mut("SETTINGS").unwrap();
+        Array::try_from(map).unwrap().set(0, Settings::new(0, min..=max), 0).unwrap();
+    }
+
+    pub(crate) fn set_endpoint(&mut self, container: &Container, flags: u32) {
+        self.set_mapping(container.mapping, container.mapping);
+        let endpoint = Endpoint::<Ip4> {
+            gateway: container.gateway.into(),
+            ifindex: container.ifindex,
+            bridge: container.bridge,
+            network: container.network,
+            flags,
+            mapping: container.mapping,
+            generation: container.mapping,
+            mac: Mac(container.mac),
+            gateway_mac: Mac(container.gateway_mac),
+        };
+        self.table("ENDPOINTS4").insert(Ip4::from(container.addr), endpoint, 0).unwrap();
+    }
+
+    pub(crate) fn set_mapping(&mut self, slot: u32, generation: u32) {
+        let map = self.ebpf.map_mut("MAPPINGS").unwrap();
+        Array::try_from(map).unwrap().set(slot, Mapping::new(generation), 0).unwrap();
+    }
+
+    /// Publishes a port on an address of the host, under the next generation of mapping 10 plus the protocol's number,
+    /// which is returned.
+    pub(crate) fn publish(
+        &mut self,
+        addr: Ipv4Addr,
+        port: u16,
+        proto: u8,
+        to: Ipv4Addr,
+        to_port: u16,
+    ) -> u32 {
+        let mapping = 10 + u32::from(proto);
+        let generation = self.mapping(mapping).generation + 1;
+        self.set_mapping(mapping, generation);
+        let key = PortKey::new(Ip4::from(addr), Be16::new(port), proto);
+        let backend = Backend::<Ip4>::new(to.into(), Be16::new(to_port), mapping, generation);
+        self.table("PORTS4").insert(key, backend, 0).unwrap();
+        mapping
+    }
+
+    /// Ethernet addresses of what arrives from the client.
+    pub(crate) fn client_link(&self) -> Ethernet {
+        Ethernet { src: CLIENT_MAC, dst: self.uplink_mac }
+    }
+
+    /// Runs a program on a frame.
+    pub(crate) fn run(&mut self, from: From, frame: &[u8]) -> Outcome {
+        let (name, ifindex) = match from {
+            From::Uplink => ("from_uplink", self.uplink),
+            From::Container(ifindex) => ("from_container", ifindex),
+        };
+        /// `__sk_buff` in words, of which the 11th is `ifindex` (linux/bpf.h).
+        const WORDS: usize = 48;
+        let mut context = [0u8; WORDS * 4];
+        context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
+        let mut out = vec![0; frame.len() + 256];
+        let program: &SchedClassifier = self.ebpf.program(name).unwrap().try_into().unwrap();
+        // Interfaces are looked up in the namespace of the thread that asks.
+        let result = self.ns.run(|| {
+            program.test_run(TestRunOptions {
+                data_in: Some(frame),
+                data_out: Some(&mut out),
+                ctx_in: Some(&context),
+                ..TestRunOptions::new()
+            })
+        });
+        let result = result.unwrap_or_else(|e| panic!("run {name}: {e:?}"));
+        out.truncate(result.data_size_out as usize);
+        Outcome { action: result.return_value.cast_signed(), frame: out }
+    }
+
+    /// Runs a program on a frame and says under which reason it was counted, which must be one alone.
+    pub(crate) fn judge(&mut self, from: From, frame: &[u8]) -> (Outcome, Reason) {
+        let program = match from {
+            From::Uplink => Program::FromUplink,
+            From::Container(_) => Program::FromContainer,
+        };
+        let before: Vec<Counter> = Reason::ALL.iter().map(|reason| self.counter(program, *reason)).collect();
+        let outcome = self.run(from, frame);
+        let counted: Vec<Reason> = Reason::ALL
+            .iter()
+            .zip(before)
+            .filter(|(reason, before)| self.counter(program, **reason).packets != before.packets)
+            .map(|(reason, _)| *reason)
+            .collect();
+        let [reason] = counted[..] else { panic!("counted under {counted:?}") };
+        (outcome, reason)
+    }
+
+    pub(crate) fn counter(&self, program: Program, reason: Reason) -> Counter {
+        let counts = PerCpuArray::<_, Counter>::try_from(self.ebpf.map("COUNTS").unwrap()).unwrap();
+        let cpus = counts.get(&counter_index(program, reason), 0).unwrap();
+        cpus.iter().fold(Counter::default(), |sum, cpu| Counter {
+            packets: sum.packets + cpu.packets,
+            bytes: sum.bytes + cpu.bytes,
+        })
+    }
+
+    pub(crate) fn mapping(&self, slot: u32) -> Mapping {
+        Array::<_, Mapping>::try_from(self.ebpf.map("MAPPINGS").unwrap()).unwrap().get(&slot, 0).unwrap()
+    }
+
+    pub(crate) fn flow(&mut self, tuple: Tuple<Ip4>, proto: u8, side: Side) -> Option<Flow<Ip4>> {
+        self.table("FLOWS4").get(&FlowKey::new(tuple, proto, side), 0).ok()
+    }
+
+    pub(crate) fn set_flow(&mut self, tuple: Tuple<Ip4>, proto: u8, side: Side, flow: Flow<Ip4>) {
+        self.table("FLOWS4").insert(FlowKey::new(tuple, proto, side), flow, 0).unwrap();
+    }
+
+    pub(crate) fn flows(&mut self) -> Vec<(FlowKey<Ip4>, Flow<Ip4>)> {
+        self.table("FLOWS4").iter().map(Result::unwrap).collect()
+    }
+
+    pub(crate) fn table<K: Pod, V: Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {
+        self.ebpf.map_mut(name).unwrap().try_into().unwrap()
+    }
+
+    fn program(&mut self, name: &str) -> &mut SchedClassifier {
+        self.ebpf.program_mut(name).unwrap().try_into().unwrap()
+    }
+}
+
+impl Container {
+    pub(crate) fn from(self) -> From {
+        From::Container(self.ifindex)
+    }
+
+    /// Ethernet addresses of what it sends by way of its gateway.
+    pub(crate) fn to_gateway(self) -> Ethernet {
+        Ethernet { src: self.mac, dst: self.gateway_mac }
+    }
+}
+
+/// A tuple in the words of a map.
+pub(crate) fn tuple(src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16)) -> Tuple<Ip4> {
+    Tuple { src: src.0.into(), dst: dst.0.into(), sport: Be16::new(src.1), dport: Be16::new(dst.1) }
+}
+
+fn object() -> Vec<u8> {
+    let built = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/datapath.o");
+    let file = std::env::var_os("RNET_BPF_OBJECT").map_or(built, PathBuf::from);
+    std::fs::read(&file)
+        .unwrap_or_else(|e| panic!("read {}: {e}; run `cargo xtask build` first", file.display()))
+}
