@@ -12,7 +12,7 @@ use rnet_common::{Family, Ip4, Ip6, Reason, checksum::fold, flow::proto};
 use crate::{
     deliver::Carried,
     packet::{self, Class, Packet, Parse, Part},
-    programs::Outcome,
+    programs::{Outcome, Packed},
     rewrite,
     skb::{ETH_LEN, Skb},
 };
@@ -23,8 +23,18 @@ const ICMP_HEADER: usize = 8;
 
 /// Turns the packet around as an ICMP error about itself: why it can't be delivered where packets have `mtu` bytes at
 /// most.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn answer<A: Answer>(skb: Skb, packet: &Packet<A>, mtu: u16) -> Outcome {
+    answer_packed(skb, packet, mtu).outcome().unwrap_or(Err(Reason::Undeliverable))
+}
+
+#[inline(never)]
+fn answer_packed<A: Answer>(skb: Skb, packet: &Packet<A>, mtu: u16) -> Packed {
+    Packed::new(try_answer(skb, packet, mtu))
+}
+
+#[inline(always)]
+fn try_answer<A: Answer>(skb: Skb, packet: &Packet<A>, mtu: u16) -> Outcome {
     // RFC 1122 §3.2.2, RFC 4443 §2.4 (e): not about an error, a later fragment, or what went to a group.
     if packet.class == Class::Error || packet.part == Part::Tail || packet.tuple.src.is_group() {
         return Err(Reason::Undeliverable);

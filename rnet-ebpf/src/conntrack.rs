@@ -117,32 +117,60 @@ pub(crate) fn open<A: Net>(
     }
 }
 
-/// Finds a source port under which the answers' key is new, and inserts their entry.
+/// Finds a source port under which the answers' key is new, and inserts their entry: the flow's own, or another.
+///
+/// Expired entries are taken over under the flow's own port, and under one other: to look at each that is in the way
+/// would be more than the verifier can follow.
 #[inline(always)]
 fn claim_port<A: Net>(packet: &Packet<A>, new: &mut NewFlow<A>, ports: &PortPolicy) -> Result<(), Reason> {
-    let own = packet.tuple.sport;
-    // SAFETY: takes nothing and cannot fail.
-    let random = unsafe { bpf_get_prandom_u32() };
-    // One more than there are probes: the flow's own port, then the others.
-    for attempt in 0..=PORT_PROBES {
-        if attempt != 0 && ports.fixed {
-            break;
-        }
-        new.forward.to.sport = match attempt {
-            0 => own,
-            _ => Be16::new(port_choice::candidate(attempt - 1, random, ports.min, ports.max)),
-        };
-        if (attempt == 0 && !ports.keeps(own)) || !ports.is_free(&new.forward, packet.proto) {
-            continue;
-        }
-        new.twin_key.set_reversed(&new.forward.to, packet.proto, new.forward.twin_side());
+    new.forward.to.sport = packet.tuple.sport;
+    if ports.keeps(packet.tuple.sport) && ports.is_free(&new.forward, packet.proto) {
+        set_twin_key(packet, new);
         match claim(&new.twin_key, &new.reply, &mut new.old_key, new.reply.last_seen) {
             Inserted::Yes => return Ok(()),
             Inserted::Exists => {}
             Inserted::Full => return Err(Reason::TableFull),
         }
     }
-    Err(Reason::PortsExhausted)
+    if ports.fixed {
+        return Err(Reason::PortsExhausted);
+    }
+    match probe_ports(packet, new, ports) {
+        Inserted::Yes => Ok(()),
+        Inserted::Full => Err(Reason::TableFull),
+        Inserted::Exists => match claim(&new.twin_key, &new.reply, &mut new.old_key, new.reply.last_seen) {
+            Inserted::Yes => Ok(()),
+            Inserted::Exists => Err(Reason::PortsExhausted),
+            Inserted::Full => Err(Reason::TableFull),
+        },
+    }
+}
+
+/// Tries ports of the range. The last that was taken stays in `new`.
+#[inline(always)]
+fn probe_ports<A: Net>(packet: &Packet<A>, new: &mut NewFlow<A>, ports: &PortPolicy) -> Inserted {
+    // SAFETY: takes nothing and cannot fail.
+    let random = unsafe { bpf_get_prandom_u32() };
+    let mut inserted = Inserted::Exists;
+    for attempt in 0..PORT_PROBES {
+        let last = new.forward.to.sport;
+        new.forward.to.sport = Be16::new(port_choice::candidate(attempt, random, ports.min, ports.max));
+        if !ports.is_free(&new.forward, packet.proto) {
+            new.forward.to.sport = last;
+            continue;
+        }
+        set_twin_key(packet, new);
+        inserted = maps::insert_flow(&new.twin_key, &new.reply);
+        if !matches!(inserted, Inserted::Exists) {
+            break;
+        }
+    }
+    inserted
+}
+
+#[inline(always)]
+fn set_twin_key<A: Net>(packet: &Packet<A>, new: &mut NewFlow<A>) {
+    new.twin_key.set_reversed(&new.forward.to, packet.proto, new.forward.twin_side());
 }
 
 /// Inserts an entry that must be new, taking the place of one that is dead or has expired. `scratch` is

@@ -7,7 +7,7 @@ use crate::{
     deliver::{self, Route},
     fragment::{self, Unknown},
     icmp,
-    maps::{self, NewFlow},
+    maps::{self, NewFlow, Work},
     nat::Net,
     packet::{self, Class, Packet, Part},
     programs::Outcome,
@@ -16,7 +16,8 @@ use crate::{
 
 /// The way of an IP packet from a container.
 #[inline(always)]
-pub(crate) fn handle<A: Net>(skb: Skb, packet: &mut Packet<A>) -> Outcome {
+pub(crate) fn handle<A: Net>(skb: Skb, work: &mut Work<A>) -> Outcome {
+    let Work { packet, new } = work;
     if packet.part != Part::Whole {
         match fragment::join(skb, packet, Side::Container) {
             Ok(()) => {}
@@ -24,7 +25,6 @@ pub(crate) fn handle<A: Net>(skb: Skb, packet: &mut Packet<A>) -> Outcome {
             Err(Unknown::Lost) => return Err(Reason::Fragment),
         }
     }
-    let new = maps::new_flow().ok_or(Reason::TableFull)?;
     if let Some(flow) = conntrack::find(packet, Side::Container, skb.ifindex(), &mut new.key) {
         return deliver::carry(skb, packet, flow);
     }

@@ -18,7 +18,7 @@ use crate::{
     maps::{self, Question},
     nat::Net,
     packet::{self, Packet},
-    programs::Outcome,
+    programs::{Outcome, Packed},
     rewrite,
     skb::{ETH_LEN, Skb},
 };
@@ -56,8 +56,18 @@ pub(crate) fn carry<A: Net>(skb: Skb, packet: &Packet<A>, entry: *mut Flow<A>) -
 }
 
 /// Rewrites a packet as its flow says and sends it on its way.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn forward<A: Net>(skb: Skb, packet: &Packet<A>, flow: &Flow<A>) -> Outcome {
+    forward_packed(skb, packet, flow).outcome().unwrap_or(Err(Reason::Undeliverable))
+}
+
+#[inline(never)]
+fn forward_packed<A: Net>(skb: Skb, packet: &Packet<A>, flow: &Flow<A>) -> Packed {
+    Packed::new(try_forward(skb, packet, flow))
+}
+
+#[inline(always)]
+fn try_forward<A: Net>(skb: Skb, packet: &Packet<A>, flow: &Flow<A>) -> Outcome {
     if is_to_container(flow) {
         if packet.ttl <= 1 || segment_length(skb, packet) > flow.mtu as u32 {
             return Err(Reason::Undeliverable);

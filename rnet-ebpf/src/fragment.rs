@@ -22,29 +22,36 @@ const MOST: u32 = 128;
 ///
 /// # Errors
 /// What to do with a fragment whose first is not known: [`Unknown`].
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn join<A: Net>(skb: Skb, packet: &mut Packet<A>, side: Side) -> Result<(), Unknown> {
+    if find_head(packet, side) {
+        return Ok(());
+    }
+    if skb.tries() == MOST {
+        return Err(Unknown::Lost);
+    }
+    skb.set_tries(skb.tries() + 1);
+    Err(Unknown::Early(put_back(skb)))
+}
+
+#[inline(never)]
+fn find_head<A: Net>(packet: &mut Packet<A>, side: Side) -> bool {
     let tuple = &mut packet.tuple;
     let key = FragmentKey::new(tuple.src, tuple.dst, packet.fragment_id, packet.proto, side);
     if packet.part == Part::Head {
         maps::note_fragment_head(&key, &FragmentHead::new(now(), tuple.sport, tuple.dport));
-        return Ok(());
+        return true;
     }
-    match maps::fragment_head(&key) {
-        Some(head) if now().saturating_sub(head.seen) <= LIFETIME => {
-            tuple.sport = head.sport;
-            tuple.dport = head.dport;
-            if packet::is_tracked::<A>(packet.proto) {
-                packet.class = Class::Continues;
-            }
-            Ok(())
-        }
-        _ if skb.tries() < MOST => {
-            skb.set_tries(skb.tries() + 1);
-            Err(Unknown::Early(put_back(skb)))
-        }
-        _ => Err(Unknown::Lost),
+    let Some(head) = maps::fragment_head(&key) else { return false };
+    if now().saturating_sub(head.seen) > LIFETIME {
+        return false;
     }
+    tuple.sport = head.sport;
+    tuple.dport = head.dport;
+    if packet::is_tracked::<A>(packet.proto) {
+        packet.class = Class::Continues;
+    }
+    true
 }
 
 /// A fragment whose first is not known.

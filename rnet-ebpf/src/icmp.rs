@@ -9,19 +9,29 @@ use crate::{
     maps::NewFlow,
     nat::Net,
     packet::{Packet, Quoted},
-    programs::Outcome,
+    programs::{Outcome, Packed},
     rewrite,
     skb::Skb,
 };
 
 /// Sends an error on its way if it is about a flow of ours. `scratch` is overwritten.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn relay<A: Net>(
     skb: Skb,
     packet: &Packet<A>,
     side: Side,
     scratch: &mut NewFlow<A>,
 ) -> Option<Outcome> {
+    relay_packed(skb, packet, side, scratch).outcome()
+}
+
+#[inline(never)]
+fn relay_packed<A: Net>(skb: Skb, packet: &Packet<A>, side: Side, scratch: &mut NewFlow<A>) -> Packed {
+    try_relay(skb, packet, side, scratch).map_or(Packed::NONE, Packed::new)
+}
+
+#[inline(always)]
+fn try_relay<A: Net>(skb: Skb, packet: &Packet<A>, side: Side, scratch: &mut NewFlow<A>) -> Option<Outcome> {
     let quoted = A::parse_quoted(skb, packet.l4 + 8).ok()?;
     // Whoever complains received the packet: an answer to it would arrive here, and says what becomes of it.
     scratch.key.set_reversed(&quoted.tuple, quoted.proto, side);

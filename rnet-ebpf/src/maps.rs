@@ -19,6 +19,8 @@ use rnet_common::{
     limits,
 };
 
+use crate::packet::Packet;
+
 /// Memory is taken for entries that exist, not for the table's limit.
 const SPARSE: usize = BPF_F_NO_PREALLOC as usize;
 
@@ -28,7 +30,17 @@ type Endpoints<A> = HashMap<A, Endpoint<A>, { limits::ENDPOINTS }, SPARSE>;
 type Locals<A> = HashMap<A, u32, { limits::LOCALS }, SPARSE>;
 type Fragments<A> = LruHashMap<FragmentKey<A>, FragmentHead, { limits::FRAGMENTS }>;
 
-/// Both halves of a flow while it is made, with their keys: too large for the stack, where a program has 512 bytes.
+/// What a program works on: too large for the stack, where it has 512 bytes.
+///
+/// It also spares the verifier work, which knows nothing of what a map holds: what was found out about a packet on one
+/// way through the parser is not told apart from what was found out on another, and all that follows is looked at once.
+#[repr(C)]
+pub(crate) struct Work<A> {
+    pub(crate) packet: Packet<A>,
+    pub(crate) new: NewFlow<A>,
+}
+
+/// Both halves of a flow while it is made, with their keys.
 #[repr(C)]
 pub(crate) struct NewFlow<A> {
     pub(crate) forward: Flow<A>,
@@ -71,9 +83,9 @@ static FRAGMENTS4: Fragments<Ip4> = LruHashMap::new();
 #[btf_map]
 static FRAGMENTS6: Fragments<Ip6> = LruHashMap::new();
 #[btf_map]
-static NEW4: PerCpuArray<NewFlow<Ip4>, 1> = PerCpuArray::new();
+static WORK4: PerCpuArray<Work<Ip4>, 1> = PerCpuArray::new();
 #[btf_map]
-static NEW6: PerCpuArray<NewFlow<Ip6>, 1> = PerCpuArray::new();
+static WORK6: PerCpuArray<Work<Ip6>, 1> = PerCpuArray::new();
 #[btf_map]
 static QUESTION: PerCpuArray<Question, 1> = PerCpuArray::new();
 /// Containers' interfaces by their host side's index.
@@ -100,11 +112,11 @@ pub(crate) trait Tables: Family {
     fn endpoints() -> &'static Endpoints<Self>;
     fn locals() -> &'static Locals<Self>;
     fn fragments() -> &'static Fragments<Self>;
-    fn new_flows() -> &'static PerCpuArray<NewFlow<Self>, 1>;
+    fn works() -> &'static PerCpuArray<Work<Self>, 1>;
 }
 
 macro_rules! tables {
-    ($family:ty, $flows:ident, $ports:ident, $endpoints:ident, $locals:ident, $fragments:ident, $new:ident) => {
+    ($family:ty, $flows:ident, $ports:ident, $endpoints:ident, $locals:ident, $fragments:ident, $work:ident) => {
         impl Tables for $family {
             #[inline(always)]
             fn flows() -> &'static Flows<Self> {
@@ -132,15 +144,15 @@ macro_rules! tables {
             }
 
             #[inline(always)]
-            fn new_flows() -> &'static PerCpuArray<NewFlow<Self>, 1> {
-                &$new
+            fn works() -> &'static PerCpuArray<Work<Self>, 1> {
+                &$work
             }
         }
     };
 }
 
-tables!(Ip4, FLOWS4, PORTS4, ENDPOINTS4, LOCALS4, FRAGMENTS4, NEW4);
-tables!(Ip6, FLOWS6, PORTS6, ENDPOINTS6, LOCALS6, FRAGMENTS6, NEW6);
+tables!(Ip4, FLOWS4, PORTS4, ENDPOINTS4, LOCALS4, FRAGMENTS4, WORK4);
+tables!(Ip6, FLOWS6, PORTS6, ENDPOINTS6, LOCALS6, FRAGMENTS6, WORK6);
 
 /// What came of inserting an entry that must be new.
 pub(crate) enum Inserted {
@@ -190,12 +202,12 @@ pub(crate) fn veth(ifindex: u32) -> Option<&'static Veth> {
     unsafe { VETHS.get(ifindex) }
 }
 
-/// Where a flow is made. A program is done with it before another runs on this CPU.
+/// What this CPU's program works on.
 #[inline(always)]
-pub(crate) fn new_flow<A: Tables>() -> Option<&'static mut NewFlow<A>> {
+pub(crate) fn work<A: Tables>() -> Option<&'static mut Work<A>> {
     // SAFETY: this CPU's slot. TC programs run with bottom halves off and do not interrupt one another, and each
     // takes the slot once.
-    A::new_flows().get_ptr_mut(0).map(|new| unsafe { &mut *new })
+    A::works().get_ptr_mut(0).map(|work| unsafe { &mut *work })
 }
 
 /// Where questions to the kernel are put together: zeroed by whoever asks.

@@ -12,6 +12,7 @@ pub(crate) struct Malformed;
 
 /// What a packet means for connection tracking.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub(crate) enum Class {
     /// May open a flow: a TCP SYN, an SCTP INIT, any UDP, an ICMP echo request.
     Opens,
@@ -25,6 +26,7 @@ pub(crate) enum Class {
 
 /// Which part of an IP packet this is.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub(crate) enum Part {
     /// All of it.
     Whole,
@@ -36,6 +38,7 @@ pub(crate) enum Part {
 
 /// A parsed packet.
 #[derive(Clone, Copy)]
+#[repr(C)]
 pub(crate) struct Packet<A> {
     pub(crate) tuple: Tuple<A>,
     /// Offset of the transport header from the start of the frame.

@@ -1,6 +1,6 @@
 //! The kernel's packet buffer. All pointer arithmetic on packets is here.
 
-use core::{arch::asm, mem::offset_of};
+use core::{arch::asm, intrinsics::is_val_statically_known, mem::offset_of};
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
@@ -11,6 +11,23 @@ use rnet_common::Mac;
 
 /// Length of an Ethernet header without tags.
 pub(crate) const ETH_LEN: usize = 14;
+
+/// How far into a frame headers are looked for. The verifier wants a limit.
+const DEEPEST: usize = 2048;
+
+/// An offset that the verifier sees the limits of: what is compared with them and what is used are one register, as
+/// the compiler, which would rather compute both from something earlier, cannot look into this.
+#[inline(always)]
+fn bounded(offset: usize) -> Option<usize> {
+    if is_val_statically_known(offset) {
+        return Some(offset);
+    }
+    let mut seen = offset;
+    // SAFETY: changes nothing. An assembly of no instruction would have line information of its own, which the kernel
+    // refuses.
+    unsafe { asm!("{0} = {0}", inout(reg) seen, options(pure, nomem, nostack)) };
+    (seen <= DEEPEST).then_some(seen)
+}
 
 /// `skb->pkt_type` of a packet for this host (`PACKET_HOST`, linux/if_packet.h).
 const PACKET_HOST: u32 = 0;
@@ -127,6 +144,7 @@ impl Skb {
     /// Makes the first `len` bytes readable; false if the packet is shorter.
     #[inline(always)]
     pub(crate) fn pull(self, len: usize) -> bool {
+        let Some(len) = bounded(len) else { return false };
         let (data, end) = self.bounds();
         // SAFETY: a valid context; pointers into the packet are not kept across this call.
         data + len <= end || unsafe { bpf_skb_pull_data(self.0, len as u32) } == 0
@@ -135,6 +153,7 @@ impl Skb {
     /// Reads a field at `offset` from the start of the frame.
     #[inline(always)]
     pub(crate) fn read<T: Wire>(self, offset: usize) -> Option<T> {
+        let offset = bounded(offset)?;
         let (data, end) = self.bounds();
         if data + offset + size_of::<T>() > end {
             return None;
@@ -173,9 +192,10 @@ impl Skb {
     /// Overwrites the packet at `offset` with the first `length` bytes of `words`.
     #[inline(always)]
     pub(crate) fn write_bytes<const N: usize>(self, offset: usize, words: &[u32; N], length: usize) -> bool {
-        if length == 0 || length > size_of::<[u32; N]>() {
+        let Some(length) = bounded(length).filter(|length| (1..=size_of::<[u32; N]>()).contains(length))
+        else {
             return false;
-        }
+        };
         // SAFETY: a valid context, and a buffer of at least as many bytes as are said.
         unsafe {
             bpf_skb_store_bytes(self.0.cast(), offset as u32, words.as_ptr().cast(), length as u32, 0) == 0

@@ -6,7 +6,7 @@ use crate::{
     answer, conntrack, deliver,
     fragment::{self, Unknown},
     icmp,
-    maps::{self, NewFlow},
+    maps::{self, NewFlow, Work},
     nat::{self, Net},
     packet::{Class, Packet, Part},
     programs::Outcome,
@@ -15,7 +15,8 @@ use crate::{
 
 /// The way of an IP packet from outside.
 #[inline(always)]
-pub(crate) fn handle<A: Net>(skb: Skb, packet: &mut Packet<A>) -> Outcome {
+pub(crate) fn handle<A: Net>(skb: Skb, work: &mut Work<A>) -> Outcome {
+    let Work { packet, new } = work;
     let addr = packet.tuple.dst;
     // A port published on a loopback address is in the port map too, for the host's own programs.
     if addr.is_group() || addr.is_loopback() || addr.is_link_local() || !skb.is_for_host() {
@@ -34,7 +35,6 @@ pub(crate) fn handle<A: Net>(skb: Skb, packet: &mut Packet<A>) -> Outcome {
             Err(Unknown::Lost) => return Err(Reason::Fragment),
         }
     }
-    let new = maps::new_flow().ok_or(Reason::TableFull)?;
     if let Some(flow) = conntrack::find(packet, Side::Uplink, skb.ifindex(), &mut new.key) {
         return deliver::carry(skb, packet, flow);
     }
@@ -43,22 +43,43 @@ pub(crate) fn handle<A: Net>(skb: Skb, packet: &mut Packet<A>) -> Outcome {
     {
         return outcome;
     }
+    choose(skb, packet, target, is_local, new)?;
+    // What cannot be delivered opens nothing.
+    if packet.ttl > 1 {
+        conntrack::open(skb, packet, Side::Uplink, new)?;
+    }
+    match deliver::forward(skb, packet, &new.forward) {
+        Err(Reason::Undeliverable) => answer::answer(skb, packet, new.forward.mtu),
+        outcome => outcome,
+    }
+}
+
+/// Which flow the packet opens: to a published port, or to a container whose own address is open.
+#[inline(always)]
+fn choose<A: Net>(
+    skb: Skb,
+    packet: &Packet<A>,
+    target: Option<&Endpoint<A>>,
+    is_local: bool,
+    new: &mut NewFlow<A>,
+) -> Result<(), Reason> {
     // What opens nothing goes to the host even if the port is published: it may be the host's own connection.
     if packet.class == Class::Opens
         && let Some(backend) = maps::published(&packet.tuple.dst, packet.tuple.dport, packet.proto)
+        && (is_local || backend.addr == packet.tuple.dst)
     {
         if is_local && nat::is_connected(skb, packet) {
             return Err(Reason::HostSocket);
         }
         let target = maps::endpoint(&backend.addr).ok_or(Reason::NoEndpoint)?;
-        if is_local || backend.addr == packet.tuple.dst {
-            plan(packet, target, new);
-            new.forward.to.dst = backend.addr;
-            new.forward.to.dport = backend.port;
-            new.forward.carried = Reason::Published as u8;
-            new.reply.carried = Reason::PublishedReply as u8;
-            return open(skb, packet, new, backend.mapping, backend.generation);
-        }
+        plan(packet, target, new);
+        new.forward.to.dst = backend.addr;
+        new.forward.to.dport = backend.port;
+        (new.forward.mapping, new.forward.generation) = (backend.mapping, backend.generation);
+        (new.reply.mapping, new.reply.generation) = (backend.mapping, backend.generation);
+        new.forward.carried = Reason::Published as u8;
+        new.reply.carried = Reason::PublishedReply as u8;
+        return Ok(());
     }
     let target = target.ok_or(Reason::NotOurs)?;
     let is_ping = packet.proto == A::ICMP && packet.icmp == A::ECHO.0;
@@ -69,38 +90,25 @@ pub(crate) fn handle<A: Net>(skb: Skb, packet: &mut Packet<A>) -> Outcome {
     plan(packet, target, new);
     new.forward.carried = Reason::Direct as u8;
     new.reply.carried = Reason::DirectReply as u8;
-    open(skb, packet, new, target.mapping, target.generation)
+    Ok(())
 }
 
-/// Both halves of a flow that leads into a container with its tuple unchanged.
+/// Both halves of a flow that leads into a container with its tuple unchanged, made by the container.
 #[inline(never)]
 fn plan<A: Net>(packet: &Packet<A>, target: &Endpoint<A>, new: &mut NewFlow<A>) {
     new.forward = Flow {
         to: packet.tuple,
+        mapping: target.mapping,
+        generation: target.generation,
         flags: flow_flags::ORIGINAL | flow_flags::TWIN_FROM_CONTAINER | flow_flags::TO_CONTAINER,
         ..deliver::into(target)
     };
-    new.reply = Flow { from_ifindex: target.ifindex, to_ifindex: target.bridge, ..Flow::default() };
+    new.reply = Flow {
+        mapping: target.mapping,
+        generation: target.generation,
+        from_ifindex: target.ifindex,
+        to_ifindex: target.bridge,
+        ..Flow::default()
+    };
     new.as_host = false;
-}
-
-/// Opens a planned flow and delivers its first packet.
-#[inline(always)]
-fn open<A: Net>(
-    skb: Skb,
-    packet: &Packet<A>,
-    new: &mut NewFlow<A>,
-    mapping: u32,
-    generation: u32,
-) -> Outcome {
-    (new.forward.mapping, new.forward.generation) = (mapping, generation);
-    (new.reply.mapping, new.reply.generation) = (mapping, generation);
-    // What cannot be delivered opens nothing.
-    if packet.ttl > 1 {
-        conntrack::open(skb, packet, Side::Uplink, new)?;
-    }
-    match deliver::forward(skb, packet, &new.forward) {
-        Err(Reason::Undeliverable) => answer::answer(skb, packet, new.forward.mtu),
-        outcome => outcome,
-    }
 }
