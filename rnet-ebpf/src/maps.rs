@@ -239,14 +239,15 @@ pub(crate) fn is_local<A: Tables>(addr: &A) -> bool {
 /// Where a port leads that is published on this address of the host, or on all of them.
 #[inline(always)]
 pub(crate) fn published<A: Tables>(addr: &A, port: Be16, proto: u8) -> Option<&'static Backend<A>> {
-    let mut key = PortKey::new(*addr, port, proto);
+    published_on(addr, port, proto).or_else(|| published_on(&A::any(), port, proto))
+}
+
+/// Where a port leads that is published on this very address: one of the host, or on a routed network the
+/// container's own.
+#[inline(always)]
+pub(crate) fn published_on<A: Tables>(addr: &A, port: Be16, proto: u8) -> Option<&'static Backend<A>> {
     // SAFETY: as for `endpoint`.
-    if let Some(backend) = unsafe { A::ports().get(&key) } {
-        return Some(backend);
-    }
-    key.addr = A::any();
-    // SAFETY: as for `endpoint`.
-    unsafe { A::ports().get(&key) }
+    unsafe { A::ports().get(PortKey::new(*addr, port, proto)) }
 }
 
 /// Whether the port is published on any address of the family.

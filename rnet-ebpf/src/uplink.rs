@@ -1,6 +1,6 @@
 //! What arrives from outside. Whatever is not rnet's is left to the host as it came.
 
-use rnet_common::{Endpoint, EndpointFlags, Flow, Reason, Side, flow::flow_flags};
+use rnet_common::{Endpoint, EndpointFlags, Flow, Reason, Side, Tuple, flow::flow_flags};
 
 use crate::{
     answer, conntrack, deliver,
@@ -64,9 +64,13 @@ fn choose<A: Net>(
     new: &mut NewFlow<A>,
 ) -> Result<(), Reason> {
     // What opens nothing goes to the host even if the port is published: it may be the host's own connection.
+    let Tuple { dst, dport, .. } = &packet.tuple;
+    let backend = match is_local {
+        true => maps::published(dst, *dport, packet.proto),
+        false => maps::published_on(dst, *dport, packet.proto),
+    };
     if packet.class == Class::Opens
-        && let Some(backend) = maps::published(&packet.tuple.dst, packet.tuple.dport, packet.proto)
-        && (is_local || backend.addr == packet.tuple.dst)
+        && let Some(backend) = backend
     {
         if is_local && nat::is_connected(skb, packet) {
             return Err(Reason::HostSocket);
