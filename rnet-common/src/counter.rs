@@ -95,6 +95,17 @@ reasons! {
     /// Answer from the outside to a container whose network does not masquerade.
     RoutedReply = 8, Carried, "routed-reply";
 
+    /// An ICMP error about a flow, rewritten together with the packet that it quotes.
+    Related = 9, Carried, "related";
+    /// From outside to a container's own address, on a network that opens it.
+    Direct = 10, Carried, "direct";
+    /// Answer of a container that was reached at its own address.
+    DirectReply = 11, Carried, "direct-reply";
+    /// Answered with an ICMP error, as a router does: too large for the container, or its time to live has run out.
+    Answered = 12, Carried, "answered";
+    /// A fragment put back into its queue, behind what came after it, as its first fragment is not known yet.
+    FragmentEarly = 13, Carried, "fragment-early";
+
     /// Nothing that concerns rnet.
     NotOurs = 16, Passed, "not-ours";
     /// ARP, broadcast, multicast or another frame that a bridge handles.
@@ -144,8 +155,10 @@ reasons! {
     NoIpv6 = 46, Dropped, "no-ipv6";
     /// A container sent from or to a loopback address.
     Martian = 47, Dropped, "martian";
-    /// To a published port with its time to live run out.
-    TtlExceeded = 48, Dropped, "ttl-exceeded";
+    /// To a container, and too large or with its time to live run out, but not to be answered with an ICMP error.
+    Undeliverable = 48, Dropped, "undeliverable";
+    /// A container sent what only a router sends.
+    RogueRouter = 49, Dropped, "rogue-router";
 }
 
 /// Reasons for which a program has a counter: numbers below this.

@@ -12,6 +12,13 @@ impl EndpointFlags {
     pub const INTERNAL: u32 = 1 << 1;
     /// What leaves the host gets the uplink's address (`enable_ip_masquerade`).
     pub const MASQUERADE: u32 = 1 << 2;
+    /// What is published may be reached at the container's own address, and so may its echo (gateway mode
+    /// `routed`).
+    pub const ROUTED: u32 = 1 << 3;
+    /// All of it may be reached at its own address (gateway mode `nat-unprotected`).
+    pub const UNPROTECTED: u32 = 1 << 4;
+    /// It has an IPv6 address.
+    pub const IPV6: u32 = 1 << 5;
 }
 
 /// The value of the endpoint map, which is keyed by the endpoint's address. An endpoint with addresses of
@@ -33,6 +40,8 @@ pub struct Endpoint<A> {
     pub mapping: u32,
     /// The mapping's generation.
     pub generation: u32,
+    /// Largest IP packet that the container's interface takes, in bytes.
+    pub mtu: u32,
     /// The container's interface.
     pub mac: Mac,
     /// The bridge.
@@ -47,8 +56,27 @@ impl<A: Family> Endpoint<A> {
     }
 }
 
+/// The value of the table of containers' interfaces, which is keyed by the index of the host side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Veth {
+    /// [`EndpointFlags`].
+    pub flags: u32,
+    /// The container's interface.
+    pub mac: Mac,
+    _pad: [u8; 2],
+}
+
+impl Veth {
+    /// An interface with this address.
+    pub fn new(mac: Mac, flags: u32) -> Self {
+        Self { flags, mac, ..Self::default() }
+    }
+}
+
 const _: () = {
     use crate::addr::{Ip4, Ip6};
-    assert!(size_of::<Endpoint<Ip4>>() == 40);
-    assert!(size_of::<Endpoint<Ip6>>() == 52);
+    assert!(size_of::<Endpoint<Ip4>>() == 44);
+    assert!(size_of::<Endpoint<Ip6>>() == 56);
+    assert!(size_of::<Veth>() == 12);
 };

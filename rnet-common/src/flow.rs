@@ -53,6 +53,15 @@ impl<A: Family> Tuple<A> {
     pub fn reversed(&self) -> Self {
         Self { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport }
     }
+
+    /// Becomes the tuple of an answer to `packet`, field by field: a program's stack has no room for whole copies.
+    #[inline(always)]
+    pub fn set_reversed(&mut self, packet: &Self) {
+        self.src = packet.dst;
+        self.dst = packet.src;
+        self.sport = packet.dport;
+        self.dport = packet.sport;
+    }
 }
 
 /// The key of a flow entry: a packet as it arrives.
@@ -73,6 +82,30 @@ impl<A: Family> FlowKey<A> {
     #[inline(always)]
     pub fn new(tuple: Tuple<A>, proto: u8, side: Side) -> Self {
         Self { tuple, proto, side: side as u8, _pad: [0; 2] }
+    }
+
+    /// Becomes the key of packets with the tuple of `packet`.
+    #[inline(always)]
+    pub fn set(&mut self, packet: &Tuple<A>, proto: u8, side: Side) {
+        self.tuple.src = packet.src;
+        self.tuple.dst = packet.dst;
+        self.tuple.sport = packet.sport;
+        self.tuple.dport = packet.dport;
+        self.set_rest(proto, side);
+    }
+
+    /// Becomes the key of answers to packets with the tuple of `packet`.
+    #[inline(always)]
+    pub fn set_reversed(&mut self, packet: &Tuple<A>, proto: u8, side: Side) {
+        self.tuple.set_reversed(packet);
+        self.set_rest(proto, side);
+    }
+
+    #[inline(always)]
+    fn set_rest(&mut self, proto: u8, side: Side) {
+        self.proto = proto;
+        self.side = side as u8;
+        self._pad = [0; 2];
     }
 }
 
@@ -136,7 +169,9 @@ pub struct Flow<A> {
     /// The [`crate::Reason`] under which packets of this half are counted.
     pub carried: Carried,
     #[doc(hidden)]
-    pub _pad: [u8; 5],
+    pub _pad: [u8; 3],
+    /// Largest IP packet that is delivered into the container, in bytes; for what is routed, the route says.
+    pub mtu: u16,
 }
 
 impl<A: Family> Flow<A> {

@@ -13,6 +13,7 @@ pub mod checksum;
 pub mod counter;
 pub mod endpoint;
 pub mod flow;
+pub mod fragment;
 pub mod limits;
 mod pod;
 pub mod port;
@@ -22,11 +23,12 @@ pub mod timeout;
 
 pub use addr::{Be16, Family, Ip4, Ip6, Mac};
 pub use counter::{Counter, Program, Reason};
-pub use endpoint::{Endpoint, EndpointFlags};
+pub use endpoint::{Endpoint, EndpointFlags, Veth};
 pub use flow::{Carried, Flow, FlowKey, Side, Tuple};
+pub use fragment::{FragmentHead, FragmentKey};
 pub use port::{Backend, HeldKey, Mapping, PortKey};
 pub use settings::Settings;
 
 /// Version of the layout of every shared map. It is part of the path under which maps are pinned
 /// (`/sys/fs/bpf/INSTANCE/v<layout>`), so that a controller never reads maps of another shape.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;

@@ -12,3 +12,5 @@ pub const MAPPINGS: usize = 2 * (PORTS + ENDPOINTS);
 pub const LOCALS: usize = 4_096;
 /// Source ports that are tried for one new flow before it is refused.
 pub const PORT_PROBES: u32 = 32;
+/// Fragmented packets under way.
+pub const FRAGMENTS: usize = 16_384;

@@ -6,7 +6,7 @@ use aya::Pod;
 use crate::{
     addr::{Family, Ip4, Ip6},
     counter::Counter,
-    endpoint::Endpoint,
+    endpoint::{Endpoint, Veth},
     flow::{Flow, FlowKey},
     port::{Backend, HeldKey, Mapping, PortKey},
     settings::Settings,
@@ -21,5 +21,5 @@ macro_rules! pod {
     )+};
 }
 
-pod!(Ip4, Ip6, Counter, HeldKey, Mapping, Settings);
+pod!(Ip4, Ip6, Counter, HeldKey, Mapping, Settings, Veth);
 pod!(Endpoint<A>, Flow<A>, FlowKey<A>, Backend<A>, PortKey<A>);

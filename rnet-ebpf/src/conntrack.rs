@@ -7,18 +7,31 @@ use aya_ebpf::helpers::{bpf_get_prandom_u32, generated::bpf_ktime_get_coarse_ns}
 use rnet_common::{Be16, Family, Flow, FlowKey, Reason, Side, limits::PORT_PROBES, port_choice, timeout};
 
 use crate::{
-    maps::{self, Inserted, Tables},
+    maps::{self, Inserted, NewFlow, Tables},
     nat::{Net, PortPolicy},
     packet::{Class, Packet},
+    skb::Skb,
 };
 
-/// The live entry for a packet that arrived at `side` through interface `ifindex`.
+/// The live entry for a packet that arrived at `side` through interface `ifindex`. `key` is overwritten.
 #[inline(always)]
-pub(crate) fn find<A: Tables>(packet: &Packet<A>, side: Side, ifindex: u32) -> Option<*mut Flow<A>> {
-    if matches!(packet.class, Class::Untracked | Class::Fragment) {
+pub(crate) fn find<A: Tables>(
+    packet: &Packet<A>,
+    side: Side,
+    ifindex: u32,
+    key: &mut FlowKey<A>,
+) -> Option<*mut Flow<A>> {
+    if !matches!(packet.class, Class::Opens | Class::Continues) {
         return None;
     }
-    let flow = maps::flow(&FlowKey::new(packet.tuple, packet.proto, side))?;
+    key.set(&packet.tuple, packet.proto, side);
+    find_key(key, ifindex)
+}
+
+/// The live entry of a key, for a packet that arrived through interface `ifindex`.
+#[inline(always)]
+pub(crate) fn find_key<A: Tables>(key: &FlowKey<A>, ifindex: u32) -> Option<*mut Flow<A>> {
+    let flow = maps::flow(key)?;
     is_live(flow, ifindex).then_some(flow)
 }
 
@@ -67,94 +80,119 @@ fn reopen<A: Tables>(flow: *mut Flow<A>, packet: &Packet<A>) {
     }
 }
 
-/// Opens a flow: `forward` says what `packet`, which arrived at `side`, becomes, `reply` what its answers become.
-/// The source port of `forward` is settled here. Fails when no port is free or the table is full.
-///
-/// Both values are completed in place: they are too large for the stack twice.
-#[inline(always)]
+/// Opens a flow: `new.forward` says what `packet`, which arrived at `side`, becomes, `new.reply` what its answers
+/// become. The source port of the former is settled here. Fails when no port is free or the table is full.
+#[inline(never)]
 pub(crate) fn open<A: Net>(
+    skb: Skb,
     packet: &Packet<A>,
     side: Side,
-    forward: &mut Flow<A>,
-    reply: &mut Flow<A>,
-    ports: &PortPolicy,
+    new: &mut NewFlow<A>,
 ) -> Result<(), Reason> {
     let now = now();
-    forward.last_seen = now;
-    reply.last_seen = now;
-    forward.seen = packet.seen;
-    reply.to = packet.tuple.reversed();
+    new.forward.last_seen = now;
+    new.reply.last_seen = now;
+    new.forward.seen = packet.seen;
+    new.reply.to.set_reversed(&packet.tuple);
 
-    claim_port(packet, forward, reply, ports)?;
-    let key = FlowKey::new(packet.tuple, packet.proto, side);
-    match claim(&key, forward, now) {
+    claim_port(packet, new, &PortPolicy::new(skb, packet, new.as_host)?)?;
+    new.key.set(&packet.tuple, packet.proto, side);
+    match claim(&new.key, &new.forward, &mut new.old_key, now) {
         Inserted::Yes => {
-            maps::note_opened(forward.mapping);
+            maps::note_opened(new.forward.mapping);
             Ok(())
         }
         Inserted::Exists => {
             // Another CPU opened the same flow meanwhile: its entries stand.
-            maps::remove_flow(&forward.twin_key(packet.proto));
-            let theirs = maps::flow(&key).ok_or(Reason::TableFull)?;
-            // SAFETY: an entry of the flow table, readable while the program runs.
-            *forward = unsafe { *theirs };
+            maps::remove_flow(&new.twin_key);
+            let theirs = maps::flow(&new.key).ok_or(Reason::TableFull)?;
+            // SAFETY: an entry of the flow table, readable while the program runs, and another place than `new`.
+            unsafe { core::ptr::copy_nonoverlapping(theirs, &mut new.forward, 1) };
             Ok(())
         }
         Inserted::Full => {
-            maps::remove_flow(&forward.twin_key(packet.proto));
+            maps::remove_flow(&new.twin_key);
             Err(Reason::TableFull)
         }
     }
 }
 
-/// Finds a source port under which the answers' key is new, and inserts their entry.
+/// Finds a source port under which the answers' key is new, and inserts their entry: the flow's own, or another.
+///
+/// Expired entries are taken over under the flow's own port, and under one other: to look at each that is in the way
+/// would be more than the verifier can follow.
 #[inline(always)]
-fn claim_port<A: Net>(
-    packet: &Packet<A>,
-    forward: &mut Flow<A>,
-    reply: &Flow<A>,
-    ports: &PortPolicy,
-) -> Result<(), Reason> {
-    let own = packet.tuple.sport;
-    // SAFETY: takes nothing and cannot fail.
-    let random = unsafe { bpf_get_prandom_u32() };
-    // One more than there are probes: the flow's own port, then the others.
-    for attempt in 0..=PORT_PROBES {
-        forward.to.sport = match attempt {
-            0 => own,
-            _ => Be16::new(port_choice::candidate(attempt - 1, random, ports.min, ports.max)),
-        };
-        if (attempt == 0 && !ports.keeps(own)) || !ports.is_free(forward, packet.proto) {
-            continue;
-        }
-        match claim(&forward.twin_key(packet.proto), reply, reply.last_seen) {
+fn claim_port<A: Net>(packet: &Packet<A>, new: &mut NewFlow<A>, ports: &PortPolicy) -> Result<(), Reason> {
+    new.forward.to.sport = packet.tuple.sport;
+    if ports.keeps(packet.tuple.sport) && ports.is_free(&new.forward, packet.proto) {
+        set_twin_key(packet, new);
+        match claim(&new.twin_key, &new.reply, &mut new.old_key, new.reply.last_seen) {
             Inserted::Yes => return Ok(()),
             Inserted::Exists => {}
             Inserted::Full => return Err(Reason::TableFull),
         }
     }
-    Err(Reason::PortsExhausted)
+    if ports.fixed {
+        return Err(Reason::PortsExhausted);
+    }
+    match probe_ports(packet, new, ports) {
+        Inserted::Yes => Ok(()),
+        Inserted::Full => Err(Reason::TableFull),
+        Inserted::Exists => match claim(&new.twin_key, &new.reply, &mut new.old_key, new.reply.last_seen) {
+            Inserted::Yes => Ok(()),
+            Inserted::Exists => Err(Reason::PortsExhausted),
+            Inserted::Full => Err(Reason::TableFull),
+        },
+    }
 }
 
-/// Inserts an entry that must be new, taking the place of one that is dead or has expired.
+/// Tries ports of the range. The last that was taken stays in `new`.
 #[inline(always)]
-fn claim<A: Tables>(key: &FlowKey<A>, flow: &Flow<A>, now: u64) -> Inserted {
+fn probe_ports<A: Net>(packet: &Packet<A>, new: &mut NewFlow<A>, ports: &PortPolicy) -> Inserted {
+    // SAFETY: takes nothing and cannot fail.
+    let random = unsafe { bpf_get_prandom_u32() };
+    let mut inserted = Inserted::Exists;
+    for attempt in 0..PORT_PROBES {
+        let last = new.forward.to.sport;
+        new.forward.to.sport = Be16::new(port_choice::candidate(attempt, random, ports.min, ports.max));
+        if !ports.is_free(&new.forward, packet.proto) {
+            new.forward.to.sport = last;
+            continue;
+        }
+        set_twin_key(packet, new);
+        inserted = maps::insert_flow(&new.twin_key, &new.reply);
+        if !matches!(inserted, Inserted::Exists) {
+            break;
+        }
+    }
+    inserted
+}
+
+#[inline(always)]
+fn set_twin_key<A: Net>(packet: &Packet<A>, new: &mut NewFlow<A>) {
+    new.twin_key.set_reversed(&new.forward.to, packet.proto, new.forward.twin_side());
+}
+
+/// Inserts an entry that must be new, taking the place of one that is dead or has expired. `scratch` is
+/// overwritten.
+#[inline(always)]
+fn claim<A: Tables>(key: &FlowKey<A>, flow: &Flow<A>, scratch: &mut FlowKey<A>, now: u64) -> Inserted {
     match maps::insert_flow(key, flow) {
-        Inserted::Exists if evict(key, flow.from_ifindex, now) => maps::insert_flow(key, flow),
+        Inserted::Exists if evict(key, flow.from_ifindex, scratch, now) => maps::insert_flow(key, flow),
         inserted => inserted,
     }
 }
 
 /// Removes the entry at `key` and its twin if they are of no use: made by a mapping that is gone, for an
 /// interface that is gone, or idle for too long.
-#[inline(always)]
-fn evict<A: Tables>(key: &FlowKey<A>, from_ifindex: u32, now: u64) -> bool {
+#[inline(never)]
+fn evict<A: Tables>(key: &FlowKey<A>, from_ifindex: u32, twin_key: &mut FlowKey<A>, now: u64) -> bool {
     let Some(entry) = maps::flow(key) else { return true };
     // SAFETY: an entry of the flow table, readable while the program runs.
     let entry = unsafe { &*entry };
-    let twin_key = entry.twin_key(key.proto);
+    twin_key.set_reversed(&entry.to, key.proto, entry.twin_side());
     // SAFETY: as above.
-    let twin = maps::flow(&twin_key).map(|twin| unsafe { &*twin });
+    let twin = maps::flow(twin_key).map(|twin| unsafe { &*twin });
     if is_live(entry, from_ifindex)
         && !maps::settings().is_some_and(|s| timeout::expired(now, key.proto, entry, twin, &s.timeouts))
     {
@@ -163,7 +201,7 @@ fn evict<A: Tables>(key: &FlowKey<A>, from_ifindex: u32, now: u64) -> bool {
     maps::note_ended(entry);
     if let Some(twin) = twin {
         maps::note_ended(twin);
-        maps::remove_flow(&twin_key);
+        maps::remove_flow(twin_key);
     }
     maps::remove_flow(key);
     true
@@ -171,7 +209,7 @@ fn evict<A: Tables>(key: &FlowKey<A>, from_ifindex: u32, now: u64) -> bool {
 
 /// The coarse monotonic clock, in nanoseconds. It moves once a tick, and is cheap to read.
 #[inline(always)]
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     // SAFETY: takes nothing and cannot fail.
     unsafe { bpf_ktime_get_coarse_ns() }
 }

@@ -1,35 +1,48 @@
 //! What containers send.
 
-use rnet_common::{
-    Endpoint, EndpointFlags, Flow, Reason, Side,
-    flow::{flow_flags, proto},
-};
+use rnet_common::{Endpoint, EndpointFlags, Flow, Reason, Side, flow::flow_flags};
 
 use crate::{
     conntrack,
     deliver::{self, Route},
-    maps,
-    nat::{Net, PortPolicy},
-    packet::{self, Class, Packet},
+    fragment::{self, Unknown},
+    icmp,
+    maps::{self, NewFlow, Work},
+    nat::Net,
+    packet::{self, Class, Packet, Part},
     programs::Outcome,
     skb::Skb,
 };
 
 /// The way of an IP packet from a container.
 #[inline(always)]
-pub(crate) fn handle<A: Net>(skb: Skb) -> Outcome {
-    let Ok(packet) = A::parse(skb) else { return Err(Reason::Malformed) };
-    if let Some(flow) = conntrack::find(&packet, Side::Container, skb.ifindex()) {
-        return deliver::carry(skb, &packet, flow);
+pub(crate) fn handle<A: Net>(skb: Skb, work: &mut Work<A>) -> Outcome {
+    let Work { packet, new } = work;
+    if packet.part != Part::Whole {
+        match fragment::join(skb, packet, Side::Container) {
+            Ok(()) => {}
+            Err(Unknown::Early(put_back)) => return Ok(put_back),
+            Err(Unknown::Lost) => return Err(Reason::Fragment),
+        }
     }
-    let source = genuine_source(skb, &packet)?;
-    if let Some(target) = maps::endpoint(packet.tuple.dst) {
+    if let Some(flow) = conntrack::find(packet, Side::Container, skb.ifindex(), &mut new.key) {
+        return deliver::carry(skb, packet, flow);
+    }
+    let source = genuine_source(skb, packet)?;
+    if packet.class == Class::Error
+        && let Some(outcome) = icmp::relay(skb, packet, Side::Container, new)
+    {
+        return outcome;
+    }
+    if let Some(target) = maps::endpoint(&packet.tuple.dst) {
         return switch(skb, source, target);
     }
-    if maps::is_local(packet.tuple.dst) {
-        return hairpin(skb, &packet, source);
+    match maps::is_local(&packet.tuple.dst) {
+        true => hairpin(packet, source, new)?,
+        false => egress(skb, packet, source, new)?,
     }
-    egress(skb, &packet, source)
+    conntrack::open(skb, packet, Side::Container, new)?;
+    deliver::forward(skb, packet, &new.forward)
 }
 
 /// The endpoint that sent the packet: a container may use no address but its own. Frames that a bridge has to
@@ -39,12 +52,12 @@ fn genuine_source<A: Net>(skb: Skb, packet: &Packet<A>) -> Result<&'static Endpo
     if packet.tuple.src.is_loopback() || packet.tuple.dst.is_loopback() {
         return Err(Reason::Martian);
     }
-    let source = maps::endpoint(packet.tuple.src).ok_or(Reason::Spoofed)?;
+    let source = maps::endpoint(&packet.tuple.src).ok_or(Reason::Spoofed)?;
     let (to, from) = packet::macs(skb).ok_or(Reason::Malformed)?;
     if source.ifindex != skb.ifindex() || from != source.mac {
         return Err(Reason::Spoofed);
     }
-    if to.is_group() || packet.tuple.dst.is_group() {
+    if to.is_group() || packet.tuple.dst.is_group() || packet.tuple.dst.is_link_local() {
         return Err(Reason::Bridged);
     }
     Ok(source)
@@ -63,63 +76,68 @@ fn switch<A: Net>(skb: Skb, source: &Endpoint<A>, target: &Endpoint<A>) -> Outco
 }
 
 /// To an address of the host: a published port, which may be the sender's own, or the host itself.
-#[inline(always)]
-fn hairpin<A: Net>(skb: Skb, packet: &Packet<A>, source: &Endpoint<A>) -> Outcome {
+#[inline(never)]
+fn hairpin<A: Net>(packet: &Packet<A>, source: &Endpoint<A>, new: &mut NewFlow<A>) -> Result<(), Reason> {
     let tuple = &packet.tuple;
+    // Of the host, an internal network sees its gateway.
+    if source.is(EndpointFlags::INTERNAL) && tuple.dst != source.gateway {
+        return Err(Reason::Internal);
+    }
     if packet.class != Class::Opens {
         return Err(Reason::ToHost);
     }
-    let Some(backend) = maps::published(tuple.dst, tuple.dport, packet.proto) else {
+    let Some(backend) = maps::published(&tuple.dst, tuple.dport, packet.proto) else {
         return Err(Reason::ToHost);
     };
-    let target = maps::endpoint(backend.addr).ok_or(Reason::NoEndpoint)?;
+    let target = maps::endpoint(&backend.addr).ok_or(Reason::NoEndpoint)?;
     let same_network = source.network == target.network;
     if !same_network && source.is(EndpointFlags::INTERNAL) {
         return Err(Reason::Internal);
     }
-    let mut to = *tuple;
-    to.dst = backend.addr;
-    to.dport = backend.port;
+    new.forward = Flow {
+        to: packet.tuple,
+        mapping: backend.mapping,
+        generation: backend.generation,
+        from_ifindex: source.ifindex,
+        flags: flow_flags::ORIGINAL | flow_flags::TWIN_FROM_CONTAINER | flow_flags::TO_CONTAINER,
+        carried: Reason::Hairpin as u8,
+        ..deliver::into(target)
+    };
+    new.forward.to.dst = backend.addr;
+    new.forward.to.dport = backend.port;
     // A neighbour's answer comes back through its veth whatever the source is, so it may see who asks. A
     // container that reaches itself must not see its own address, and between networks neither may see the
     // other's.
     if !same_network || tuple.src == backend.addr {
-        to.src = target.gateway;
+        new.forward.to.src = target.gateway;
     }
-    let mut forward = Flow {
-        to,
-        mapping: backend.mapping,
-        generation: backend.generation,
-        from_ifindex: source.ifindex,
-        flags: flow_flags::ORIGINAL | flow_flags::TWIN_FROM_CONTAINER,
-        carried: Reason::Hairpin as u8,
-        ..deliver::into(target)
-    };
-    let mut reply = Flow {
+    new.reply = Flow {
         mapping: backend.mapping,
         generation: backend.generation,
         from_ifindex: target.ifindex,
-        flags: flow_flags::TWIN_FROM_CONTAINER,
+        flags: flow_flags::TWIN_FROM_CONTAINER | flow_flags::TO_CONTAINER,
         carried: Reason::HairpinReply as u8,
         ..deliver::into(source)
     };
-    forward.flags |= flow_flags::TO_CONTAINER;
-    reply.flags |= flow_flags::TO_CONTAINER;
-    conntrack::open(packet, Side::Container, &mut forward, &mut reply, &PortPolicy::keep(skb)?)?;
-    deliver::forward(skb, packet, &forward)
+    new.as_host = false;
+    Ok(())
 }
 
 /// To the outside, with the uplink's address where the network masquerades.
-#[inline(always)]
-fn egress<A: Net>(skb: Skb, packet: &Packet<A>, source: &Endpoint<A>) -> Outcome {
+#[inline(never)]
+fn egress<A: Net>(
+    skb: Skb,
+    packet: &Packet<A>,
+    source: &Endpoint<A>,
+    new: &mut NewFlow<A>,
+) -> Result<(), Reason> {
     if source.is(EndpointFlags::INTERNAL) {
         return Err(Reason::Internal);
     }
     match packet.class {
         Class::Opens => {}
-        Class::Continues => return Err(Reason::NoFlowOut),
+        Class::Continues | Class::Error => return Err(Reason::NoFlowOut),
         Class::Untracked => return Err(Reason::Untranslatable),
-        Class::Fragment => return Err(Reason::Fragment),
     }
     if packet.ttl <= 1 {
         return Err(Reason::TtlExpired);
@@ -130,16 +148,12 @@ fn egress<A: Net>(skb: Skb, packet: &Packet<A>, source: &Endpoint<A>) -> Outcome
         return Err(Reason::OtherNetwork);
     }
     let masquerades = source.is(EndpointFlags::MASQUERADE);
-    let mut to = packet.tuple;
-    if masquerades {
-        to.src = route.source()?;
-    }
     let (carried, answered) = match masquerades {
         true => (Reason::Masqueraded, Reason::MasqueradedReply),
         false => (Reason::Routed, Reason::RoutedReply),
     };
-    let mut forward = Flow {
-        to,
+    new.forward = Flow {
+        to: packet.tuple,
         mapping: source.mapping,
         generation: source.generation,
         from_ifindex: source.ifindex,
@@ -148,18 +162,16 @@ fn egress<A: Net>(skb: Skb, packet: &Packet<A>, source: &Endpoint<A>) -> Outcome
         carried: carried as u8,
         ..Flow::default()
     };
-    let mut reply = Flow {
+    new.reply = Flow {
         mapping: source.mapping,
         generation: source.generation,
         flags: flow_flags::TWIN_FROM_CONTAINER | flow_flags::TO_CONTAINER,
         carried: answered as u8,
         ..deliver::into(source)
     };
-    // An echo identifier is no port of the host's.
-    let ports = match masquerades && packet.proto != proto::ICMP {
-        true => PortPolicy::masquerade(skb)?,
-        false => PortPolicy::keep(skb)?,
-    };
-    conntrack::open(packet, Side::Container, &mut forward, &mut reply, &ports)?;
-    deliver::out(skb, packet, &forward, &route)
+    new.as_host = masquerades;
+    if masquerades {
+        new.forward.to.src = route.source()?;
+    }
+    Ok(())
 }

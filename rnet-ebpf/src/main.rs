@@ -12,11 +12,19 @@
 #![cfg_attr(target_arch = "bpf", expect(internal_features, reason = "atomic addition, see maps::add"))]
 
 #[cfg(target_arch = "bpf")]
+mod answer;
+#[cfg(target_arch = "bpf")]
 mod conntrack;
 #[cfg(target_arch = "bpf")]
 mod container;
 #[cfg(target_arch = "bpf")]
 mod deliver;
+#[cfg(target_arch = "bpf")]
+mod fragment;
+#[cfg(target_arch = "bpf")]
+mod icmp;
+#[cfg(target_arch = "bpf")]
+mod link;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]

@@ -2,20 +2,24 @@
 
 use core::{
     intrinsics::{AtomicOrdering, atomic_xadd},
-    mem::MaybeUninit,
     ptr::addr_of_mut,
 };
 
 use aya_ebpf::{
-    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST},
-    btf_maps::{Array, HashMap, PerCpuArray},
+    bindings::{
+        BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST, bpf_fib_lookup, bpf_redir_neigh, bpf_sock_tuple,
+    },
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray},
     macros::btf_map,
 };
 use rnet_common::{
-    Backend, Counter, Endpoint, Family, Flow, FlowKey, HeldKey, Ip4, Mapping, PortKey, Program, Settings,
+    Backend, Be16, Counter, Endpoint, Family, Flow, FlowKey, FragmentHead, FragmentKey, HeldKey, Ip4, Ip6,
+    Mapping, PortKey, Program, Settings, Veth,
     counter::{COUNTERS, REASONS},
     limits,
 };
+
+use crate::packet::Packet;
 
 /// Memory is taken for entries that exist, not for the table's limit.
 const SPARSE: usize = BPF_F_NO_PREALLOC as usize;
@@ -24,16 +28,69 @@ type Flows<A> = HashMap<FlowKey<A>, Flow<A>, { limits::FLOWS }, SPARSE>;
 type Ports<A> = HashMap<PortKey<A>, Backend<A>, { limits::PORTS }, SPARSE>;
 type Endpoints<A> = HashMap<A, Endpoint<A>, { limits::ENDPOINTS }, SPARSE>;
 type Locals<A> = HashMap<A, u32, { limits::LOCALS }, SPARSE>;
+type Fragments<A> = LruHashMap<FragmentKey<A>, FragmentHead, { limits::FRAGMENTS }>;
+
+/// What a program works on: too large for the stack, where it has 512 bytes.
+///
+/// It also spares the verifier work, which knows nothing of what a map holds: what was found out about a packet on one
+/// way through the parser is not told apart from what was found out on another, and all that follows is looked at once.
+#[repr(C)]
+pub(crate) struct Work<A> {
+    pub(crate) packet: Packet<A>,
+    pub(crate) new: NewFlow<A>,
+}
+
+/// Both halves of a flow while it is made, with their keys.
+#[repr(C)]
+pub(crate) struct NewFlow<A> {
+    pub(crate) forward: Flow<A>,
+    pub(crate) reply: Flow<A>,
+    pub(crate) key: FlowKey<A>,
+    pub(crate) twin_key: FlowKey<A>,
+    /// Of an entry that is in the way.
+    pub(crate) old_key: FlowKey<A>,
+    /// The source becomes an address of the host.
+    pub(crate) as_host: bool,
+}
+
+/// What the kernel's helpers are asked with, kept off the stack likewise.
+#[repr(C)]
+pub(crate) struct Question {
+    pub(crate) route: bpf_fib_lookup,
+    pub(crate) hop: bpf_redir_neigh,
+    pub(crate) socket: bpf_sock_tuple,
+}
 
 #[btf_map]
 static FLOWS4: Flows<Ip4> = HashMap::new();
 #[btf_map]
+static FLOWS6: Flows<Ip6> = HashMap::new();
+#[btf_map]
 static PORTS4: Ports<Ip4> = HashMap::new();
 #[btf_map]
+static PORTS6: Ports<Ip6> = HashMap::new();
+#[btf_map]
 static ENDPOINTS4: Endpoints<Ip4> = HashMap::new();
+#[btf_map]
+static ENDPOINTS6: Endpoints<Ip6> = HashMap::new();
 /// The host's own addresses; the value is not used.
 #[btf_map]
 static LOCALS4: Locals<Ip4> = HashMap::new();
+#[btf_map]
+static LOCALS6: Locals<Ip6> = HashMap::new();
+#[btf_map]
+static FRAGMENTS4: Fragments<Ip4> = LruHashMap::new();
+#[btf_map]
+static FRAGMENTS6: Fragments<Ip6> = LruHashMap::new();
+#[btf_map]
+static WORK4: PerCpuArray<Work<Ip4>, 1> = PerCpuArray::new();
+#[btf_map]
+static WORK6: PerCpuArray<Work<Ip6>, 1> = PerCpuArray::new();
+#[btf_map]
+static QUESTION: PerCpuArray<Question, 1> = PerCpuArray::new();
+/// Containers' interfaces by their host side's index.
+#[btf_map]
+static VETHS: HashMap<u32, Veth, { limits::ENDPOINTS }, SPARSE> = HashMap::new();
 /// Interfaces that carry `from_uplink`; the value is not used.
 #[btf_map]
 static UPLINKS: HashMap<u32, u32, { limits::LOCALS }, SPARSE> = HashMap::new();
@@ -54,29 +111,48 @@ pub(crate) trait Tables: Family {
     fn ports() -> &'static Ports<Self>;
     fn endpoints() -> &'static Endpoints<Self>;
     fn locals() -> &'static Locals<Self>;
+    fn fragments() -> &'static Fragments<Self>;
+    fn works() -> &'static PerCpuArray<Work<Self>, 1>;
 }
 
-impl Tables for Ip4 {
-    #[inline(always)]
-    fn flows() -> &'static Flows<Self> {
-        &FLOWS4
-    }
+macro_rules! tables {
+    ($family:ty, $flows:ident, $ports:ident, $endpoints:ident, $locals:ident, $fragments:ident, $work:ident) => {
+        impl Tables for $family {
+            #[inline(always)]
+            fn flows() -> &'static Flows<Self> {
+                &$flows
+            }
 
-    #[inline(always)]
-    fn ports() -> &'static Ports<Self> {
-        &PORTS4
-    }
+            #[inline(always)]
+            fn ports() -> &'static Ports<Self> {
+                &$ports
+            }
 
-    #[inline(always)]
-    fn endpoints() -> &'static Endpoints<Self> {
-        &ENDPOINTS4
-    }
+            #[inline(always)]
+            fn endpoints() -> &'static Endpoints<Self> {
+                &$endpoints
+            }
 
-    #[inline(always)]
-    fn locals() -> &'static Locals<Self> {
-        &LOCALS4
-    }
+            #[inline(always)]
+            fn locals() -> &'static Locals<Self> {
+                &$locals
+            }
+
+            #[inline(always)]
+            fn fragments() -> &'static Fragments<Self> {
+                &$fragments
+            }
+
+            #[inline(always)]
+            fn works() -> &'static PerCpuArray<Work<Self>, 1> {
+                &$work
+            }
+        }
+    };
 }
+
+tables!(Ip4, FLOWS4, PORTS4, ENDPOINTS4, LOCALS4, FRAGMENTS4, WORK4);
+tables!(Ip6, FLOWS6, PORTS6, ENDPOINTS6, LOCALS6, FRAGMENTS6, WORK6);
 
 /// What came of inserting an entry that must be new.
 pub(crate) enum Inserted {
@@ -114,33 +190,69 @@ pub(crate) fn remove_flow<A: Tables>(key: &FlowKey<A>) {
 
 /// The endpoint with this address.
 #[inline(always)]
-pub(crate) fn endpoint<A: Tables>(addr: A) -> Option<&'static Endpoint<A>> {
+pub(crate) fn endpoint<A: Tables>(addr: &A) -> Option<&'static Endpoint<A>> {
     // SAFETY: as for `flow`: entries are not reused while a program runs. The controller replaces an entry whole.
     unsafe { A::endpoints().get(addr) }
 }
 
+/// The container's interface at the other end of the veth.
+#[inline(always)]
+pub(crate) fn veth(ifindex: u32) -> Option<&'static Veth> {
+    // SAFETY: as for `endpoint`.
+    unsafe { VETHS.get(ifindex) }
+}
+
+/// What this CPU's program works on.
+#[inline(always)]
+pub(crate) fn work<A: Tables>() -> Option<&'static mut Work<A>> {
+    // SAFETY: this CPU's slot. TC programs run with bottom halves off and do not interrupt one another, and each
+    // takes the slot once.
+    A::works().get_ptr_mut(0).map(|work| unsafe { &mut *work })
+}
+
+/// Where questions to the kernel are put together: zeroed by whoever asks.
+#[inline(always)]
+pub(crate) fn question() -> Option<*mut Question> {
+    QUESTION.get_ptr_mut(0)
+}
+
+/// What is known of a fragmented packet from its first fragment.
+#[inline(always)]
+pub(crate) fn fragment_head<A: Tables>(key: &FragmentKey<A>) -> Option<FragmentHead> {
+    // SAFETY: copied at once; an entry that is reused meanwhile is of a packet this old that it no longer matters.
+    unsafe { A::fragments().get(key) }.copied()
+}
+
+/// Notes a packet's first fragment.
+#[inline(always)]
+pub(crate) fn note_fragment_head<A: Tables>(key: &FragmentKey<A>, head: &FragmentHead) {
+    // Without the note the other fragments are dropped, as if this one had been lost.
+    let _ = A::fragments().insert(key, head, 0);
+}
+
 /// Whether the address is one of the host's own.
 #[inline(always)]
-pub(crate) fn is_local<A: Tables>(addr: A) -> bool {
+pub(crate) fn is_local<A: Tables>(addr: &A) -> bool {
     A::locals().get_ptr(addr).is_some()
 }
 
 /// Where a port leads that is published on this address of the host, or on all of them.
 #[inline(always)]
-pub(crate) fn published<A: Tables>(
-    addr: A,
-    port: rnet_common::Be16,
-    proto: u8,
-) -> Option<&'static Backend<A>> {
+pub(crate) fn published<A: Tables>(addr: &A, port: Be16, proto: u8) -> Option<&'static Backend<A>> {
+    published_on(addr, port, proto).or_else(|| published_on(&A::any(), port, proto))
+}
+
+/// Where a port leads that is published on this very address: one of the host, or on a routed network the
+/// container's own.
+#[inline(always)]
+pub(crate) fn published_on<A: Tables>(addr: &A, port: Be16, proto: u8) -> Option<&'static Backend<A>> {
     // SAFETY: as for `endpoint`.
-    unsafe { A::ports().get(PortKey::new(addr, port, proto)) }
-        // SAFETY: as for `endpoint`.
-        .or_else(|| unsafe { A::ports().get(PortKey::new(A::any(), port, proto)) })
+    unsafe { A::ports().get(PortKey::new(*addr, port, proto)) }
 }
 
 /// Whether the port is published on any address of the family.
 #[inline(always)]
-pub(crate) fn is_held(port: rnet_common::Be16, proto: u8, v6: bool) -> bool {
+pub(crate) fn is_held(port: Be16, proto: u8, v6: bool) -> bool {
     HELD.get_ptr(HeldKey { port, proto, v6: v6 as u8 }).is_some()
 }
 
@@ -205,14 +317,4 @@ pub(crate) fn count(program: Program, reason: u8, bytes: u32) {
 fn add(number: *mut u64, by: u64) {
     // SAFETY: callers pass a field of a map value: aligned, and alive while the program runs.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(number, by) };
-}
-
-/// A zeroed kernel structure: helpers that fill parts of one read all of it.
-///
-/// # Safety
-/// All zeroes must be a value of `T`.
-#[inline(always)]
-pub(crate) unsafe fn zeroed<T>() -> T {
-    // SAFETY: the caller's promise.
-    unsafe { MaybeUninit::zeroed().assume_init() }
 }

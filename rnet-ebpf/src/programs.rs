@@ -1,45 +1,140 @@
 //! The entry points, and the one place where an outcome becomes a verdict.
 
+use core::arch::asm;
+
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
     macros::{cgroup_sock_addr, classifier},
     programs::{SockAddrContext, TcContext},
 };
-use rnet_common::{Ip4, Program, Reason, counter::Verdict};
+use rnet_common::{Ip4, Ip6, Program, Reason, counter::Verdict};
 
-use crate::{container, deliver::Carried, maps, skb::Skb, socket, uplink};
+use crate::{
+    container,
+    deliver::Carried,
+    link,
+    maps::{self, Work},
+    nat::Net,
+    packet::{Malformed, Packet},
+    skb::Skb,
+    socket, uplink,
+};
 
 /// What a hook makes of a packet.
 pub(crate) type Outcome = Result<Carried, Reason>;
 
+/// An outcome in one register, as functions with a stack frame of their own return it: in memory it has bytes that
+/// nobody writes, which the verifier lets nobody copy.
+#[derive(Clone, Copy)]
+pub(crate) struct Packed(u64);
+
+impl Packed {
+    /// No outcome.
+    pub(crate) const NONE: Self = Self(u64::MAX);
+    const REFUSED: u64 = 1 << 8;
+
+    #[inline(always)]
+    pub(crate) fn new(outcome: Outcome) -> Self {
+        match outcome {
+            Ok(Carried { reason, action }) => Self(reason as u64 | (action as u32 as u64) << 32),
+            Err(reason) => Self(reason as u64 | Self::REFUSED),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn outcome(self) -> Option<Outcome> {
+        if self.0 == Self::NONE.0 {
+            return None;
+        }
+        let reason = self.0 as u8;
+        Some(if self.0 & Self::REFUSED == 0 {
+            Ok(Carried { reason, action: (self.0 >> 32) as i32 })
+        } else {
+            // SAFETY: `new` made it of a reason, which is a `u8`.
+            Err(unsafe { core::mem::transmute::<u8, Reason>(reason) })
+        })
+    }
+}
+
 /// EtherTypes (IEEE 802) in network byte order, as `__sk_buff.protocol` has them.
 mod ethertype {
     pub(super) const IPV4: u32 = 0x0800u16.to_be() as u32;
+    pub(super) const ARP: u32 = 0x0806u16.to_be() as u32;
     pub(super) const IPV6: u32 = 0x86ddu16.to_be() as u32;
 }
 
 #[classifier]
 fn from_container(ctx: TcContext) -> i32 {
     let skb = Skb::new(&ctx);
-    let outcome = match skb.protocol() {
-        _ if skb.is_vlan() => Err(Reason::Bridged),
-        ethertype::IPV4 => container::handle::<Ip4>(skb),
-        ethertype::IPV6 => Err(Reason::NoIpv6),
-        _ => Err(Reason::Bridged),
-    };
-    finish(skb, Program::FromContainer, outcome)
+    match skb.protocol() {
+        _ if skb.is_vlan() => finish(skb, Program::FromContainer, bridge(skb)),
+        ethertype::IPV4 => from_container4(skb),
+        ethertype::IPV6 => from_container6(skb),
+        ethertype::ARP => finish(skb, Program::FromContainer, Err(link::arp(skb))),
+        _ => finish(skb, Program::FromContainer, bridge(skb)),
+    }
 }
 
 #[classifier]
 fn from_uplink(ctx: TcContext) -> i32 {
     let skb = Skb::new(&ctx);
-    let outcome = match skb.protocol() {
+    match skb.protocol() {
         // The tag says that the packet belongs to the VLAN device above this one.
-        _ if skb.is_vlan() => Err(Reason::NotOurs),
-        ethertype::IPV4 => uplink::handle::<Ip4>(skb),
-        _ => Err(Reason::NotOurs),
-    };
+        _ if skb.is_vlan() => finish(skb, Program::FromUplink, Err(Reason::NotOurs)),
+        ethertype::IPV4 => from_uplink4(skb),
+        ethertype::IPV6 => from_uplink6(skb),
+        _ => finish(skb, Program::FromUplink, Err(Reason::NotOurs)),
+    }
+}
+
+// The families' ways are functions of their own, each with a stack frame of its own.
+
+#[inline(never)]
+fn from_container4(skb: Skb) -> i32 {
+    let outcome = parse::<Ip4>(skb, Reason::Malformed).and_then(|work| container::handle(skb, work));
+    finish(skb, Program::FromContainer, outcome)
+}
+
+#[inline(never)]
+fn from_container6(skb: Skb) -> i32 {
+    let outcome =
+        parse::<Ip6>(skb, Reason::Malformed).and_then(|work| match link::neighbours(skb, &work.packet) {
+            Some(reason) => Err(reason),
+            None => container::handle(skb, work),
+        });
+    finish(skb, Program::FromContainer, outcome)
+}
+
+#[inline(never)]
+fn from_uplink4(skb: Skb) -> i32 {
+    let outcome = parse::<Ip4>(skb, Reason::Unparsed).and_then(|work| uplink::handle(skb, work));
     finish(skb, Program::FromUplink, outcome)
+}
+
+#[inline(never)]
+fn from_uplink6(skb: Skb) -> i32 {
+    let outcome = parse::<Ip6>(skb, Reason::Unparsed).and_then(|work| uplink::handle(skb, work));
+    finish(skb, Program::FromUplink, outcome)
+}
+
+/// Reads the packet's headers into the memory that this CPU's program works on.
+#[inline(always)]
+fn parse<A: Net>(skb: Skb, otherwise: Reason) -> Result<&'static mut Work<A>, Reason> {
+    let work = maps::work::<A>().ok_or(otherwise)?;
+    work.packet = Packet::none();
+    A::parse(skb, &mut work.packet).map_err(|Malformed| otherwise)?;
+    // What was written is read again, as if another had written it: see `Work`.
+    let mut work: *mut Work<A> = work;
+    // SAFETY: changes nothing.
+    unsafe { asm!("{0} = {0}", inout(reg) work, options(nostack)) };
+    // SAFETY: the same reference.
+    Ok(unsafe { &mut *work })
+}
+
+/// What is neither IP nor ARP.
+#[inline(never)]
+fn bridge(skb: Skb) -> Outcome {
+    Err(link::sender(skb).err().unwrap_or(Reason::Bridged))
 }
 
 #[cgroup_sock_addr(bind4)]

@@ -6,13 +6,13 @@
 //! has nothing to tell the kernel either: it is written along with the addresses.
 
 use rnet_common::{
-    Family, Ip4, Mac, Reason, Tuple,
-    checksum::{adjust, difference},
+    Family, Ip4, Ip6, Mac, Reason, Tuple,
+    checksum::{adjust, difference, fold},
     flow::proto,
 };
 
 use crate::{
-    packet::Packet,
+    packet::{Packet, Parse, Part, Quoted},
     skb::{ETH_LEN, Skb},
 };
 
@@ -26,21 +26,37 @@ pub(crate) fn frame(skb: Skb, destination: Mac, source: Mac) -> Result<(), Reaso
 
 /// Rewrites addresses, ports and time to live.
 #[inline(always)]
-pub(crate) fn translate<A: Rewrite>(
+pub(crate) fn translate<A: Rewrite + Parse>(
     skb: Skb,
     packet: &Packet<A>,
     to: &Tuple<A>,
     ttl: u8,
 ) -> Result<(), Reason> {
-    let from = &packet.tuple;
     A::header(skb, packet, to, ttl)?;
-    let addresses = difference(from.src.sum() + from.dst.sum(), to.src.sum() + to.dst.sum());
+    // The transport header is in the first fragment.
+    if packet.part == Part::Tail {
+        return Ok(());
+    }
+    let addresses = addresses(&packet.tuple, to);
     match packet.proto {
-        proto::TCP => transport(skb, packet, to, 16, addresses, false),
-        proto::UDP => transport(skb, packet, to, 6, addresses, true),
-        proto::ICMP => echo(skb, packet, to),
+        proto::TCP => transport(skb, packet, to, TCP_CHECKSUM, addresses, false),
+        proto::UDP => transport(skb, packet, to, UDP_CHECKSUM, addresses, true),
+        icmp if icmp == A::ICMP => echo(skb, packet, to, addresses),
+        // SCTP's checksum does not cover addresses, and its ports stay.
         _ => Ok(()),
     }
+}
+
+/// Offsets of the checksum in the transport header.
+const TCP_CHECKSUM: usize = 16;
+const UDP_CHECKSUM: usize = 6;
+const ICMP_CHECKSUM: usize = 2;
+const ICMP_HEADER: usize = 8;
+
+/// What a change of addresses makes to a sum.
+#[inline(always)]
+fn addresses<A: Family>(from: &Tuple<A>, to: &Tuple<A>) -> u16 {
+    difference(from.src.sum() + from.dst.sum(), to.src.sum() + to.dst.sum())
 }
 
 /// TCP or UDP: both begin with the ports. `checksum` is the offset of the checksum in the header.
@@ -73,19 +89,78 @@ fn ports<A: Family>(tuple: &Tuple<A>) -> u32 {
     tuple.sport.wire() as u32 | (tuple.dport.wire() as u32) << 16
 }
 
-/// An ICMP echo's identifier, which stands in for a port. ICMP for IPv4 covers no pseudo header.
+/// An ICMP echo's identifier, which stands in for a port.
 #[inline(always)]
-fn echo<A: Family>(skb: Skb, packet: &Packet<A>, to: &Tuple<A>) -> Result<(), Reason> {
-    const CHECKSUM: usize = 2;
-    const IDENTIFIER: usize = 4;
-    // One of the two ports is zero on both sides.
-    let before = packet.tuple.sport.wire() | packet.tuple.dport.wire();
-    let after = to.sport.wire() | to.dport.wire();
+fn echo<A: Rewrite>(skb: Skb, packet: &Packet<A>, to: &Tuple<A>, addresses: u16) -> Result<(), Reason> {
+    if A::V6 && addresses != 0 && addresses != u16::MAX {
+        ok(skb.adjust_for_addresses(packet.l4 + ICMP_CHECKSUM, addresses, false))?;
+    }
+    let (before, after) = (identifier(&packet.tuple), identifier(to));
     if before != after {
-        ok(skb.adjust_for_word(packet.l4 + CHECKSUM, before as u32, after as u32, false))?;
+        ok(skb.adjust_for_word(packet.l4 + ICMP_CHECKSUM, before as u32, after as u32, false))?;
         ok(skb.write(packet.l4 + IDENTIFIER, &after))?;
     }
     Ok(())
+}
+
+const IDENTIFIER: usize = 4;
+
+/// One of an echo's two ports is zero.
+#[inline(always)]
+fn identifier<A: Family>(tuple: &Tuple<A>) -> u16 {
+    tuple.sport.wire() | tuple.dport.wire()
+}
+
+/// Rewrites an ICMP error: its own addresses, and the packet that it quotes, which becomes `inner`.
+///
+/// All of an error is there, and its checksum is complete: no sender leaves it to the device.
+#[inline(always)]
+pub(crate) fn translate_error<A: Rewrite + Parse>(
+    skb: Skb,
+    packet: &Packet<A>,
+    to: &Tuple<A>,
+    quoted: &Quoted<A>,
+    inner: &Tuple<A>,
+) -> Result<(), Reason> {
+    A::header(skb, packet, to, packet.ttl - 1)?;
+    if A::V6 {
+        ok(skb.adjust_for_addresses(packet.l4 + ICMP_CHECKSUM, addresses(&packet.tuple, to), false))?;
+    }
+    A::quoted_header(skb, packet.l4 + ICMP_HEADER, quoted, inner)?;
+    let within = addresses(&quoted.tuple, inner);
+    // An IPv4 header's sum is zero before and after.
+    let mut change = if A::V6 { within } else { 0 };
+    let at = quoted.l4;
+    let (words, checksum) = match quoted.proto {
+        proto::TCP => (Some((ports(&quoted.tuple), ports(inner))), TCP_CHECKSUM),
+        proto::UDP => (Some((ports(&quoted.tuple), ports(inner))), UDP_CHECKSUM),
+        icmp if icmp == A::ICMP => (None, ICMP_CHECKSUM),
+        _ => return ok(skb.adjust(packet.l4 + ICMP_CHECKSUM, change)),
+    };
+    let ports = match words {
+        Some((before, after)) => {
+            ok(skb.write(at, &after))?;
+            difference(before as u64, after as u64)
+        }
+        None => {
+            let (before, after) = (identifier(&quoted.tuple), identifier(inner));
+            ok(skb.write(at + IDENTIFIER, &after))?;
+            difference(before as u64, after as u64)
+        }
+    };
+    change = fold(change as u64 + ports as u64);
+    // What is quoted may end before its checksum.
+    let covers_addresses = A::V6 || words.is_some();
+    let covered = if covers_addresses { fold(within as u64 + ports as u64) } else { ports };
+    if skb.pull(at + checksum + 2) {
+        let before: u16 = skb.read(at + checksum).ok_or(Reason::RewriteFailed)?;
+        if before != 0 || quoted.proto != proto::UDP {
+            let after = adjust(before, covered);
+            ok(skb.write(at + checksum, &after))?;
+            change = fold(change as u64 + difference(before as u64, after as u64) as u64);
+        }
+    }
+    ok(skb.adjust(packet.l4 + ICMP_CHECKSUM, change))
 }
 
 #[inline(always)]
@@ -97,13 +172,14 @@ fn ok(done: bool) -> Result<(), Reason> {
 pub(crate) trait Rewrite: Family {
     /// Writes addresses and time to live.
     fn header(skb: Skb, packet: &Packet<Self>, to: &Tuple<Self>, ttl: u8) -> Result<(), Reason>;
+    /// Writes the addresses of a header that an ICMP error quotes.
+    fn quoted_header(skb: Skb, at: usize, quoted: &Quoted<Self>, to: &Tuple<Self>) -> Result<(), Reason>;
 }
 
 impl Rewrite for Ip4 {
     #[inline(always)]
     fn header(skb: Skb, packet: &Packet<Self>, to: &Tuple<Self>, ttl: u8) -> Result<(), Reason> {
         const TTL: usize = ETH_LEN + 8;
-        const CHECKSUM: usize = ETH_LEN + 10;
         /// From the time to live to the destination: contiguous in the header.
         #[repr(C)]
         struct Rest {
@@ -112,10 +188,10 @@ impl Rewrite for Ip4 {
             src: u32,
             dst: u32,
         }
-        let from = &packet.tuple;
-        let checksum: u16 = skb.read(CHECKSUM).ok_or(Reason::RewriteFailed)?;
+        let checksum: u16 = skb.read(ETH_LEN + IP4_CHECKSUM).ok_or(Reason::RewriteFailed)?;
         let before = u16::from_ne_bytes([packet.ttl, packet.proto]);
         let after = u16::from_ne_bytes([ttl, packet.proto]);
+        let from = &packet.tuple;
         let change = difference(
             before as u64 + from.src.sum() + from.dst.sum(),
             after as u64 + to.src.sum() + to.dst.sum(),
@@ -128,4 +204,41 @@ impl Rewrite for Ip4 {
         };
         ok(skb.write(TTL, &rest))
     }
+
+    #[inline(always)]
+    fn quoted_header(skb: Skb, at: usize, quoted: &Quoted<Self>, to: &Tuple<Self>) -> Result<(), Reason> {
+        #[repr(C, packed)]
+        struct Rest {
+            checksum: u16,
+            src: u32,
+            dst: u32,
+        }
+        let at = at + IP4_CHECKSUM;
+        let checksum: u16 = skb.read(at).ok_or(Reason::RewriteFailed)?;
+        let checksum = adjust(checksum, addresses(&quoted.tuple, to));
+        ok(skb.write(at, &Rest { checksum, src: to.src.wire(), dst: to.dst.wire() }))
+    }
 }
+
+/// Offset of the checksum in an IPv4 header.
+const IP4_CHECKSUM: usize = 10;
+
+impl Rewrite for Ip6 {
+    #[inline(always)]
+    fn header(skb: Skb, packet: &Packet<Self>, to: &Tuple<Self>, ttl: u8) -> Result<(), Reason> {
+        const HOP_LIMIT: usize = ETH_LEN + 7;
+        if to.src != packet.tuple.src || to.dst != packet.tuple.dst {
+            ok(skb.write_summed(ETH_LEN + IP6_ADDRESSES, &to.src)
+                && skb.write_summed(ETH_LEN + IP6_ADDRESSES + 16, &to.dst))?;
+        }
+        ok(skb.write_summed(HOP_LIMIT, &ttl))
+    }
+
+    #[inline(always)]
+    fn quoted_header(skb: Skb, at: usize, _: &Quoted<Self>, to: &Tuple<Self>) -> Result<(), Reason> {
+        ok(skb.write(at + IP6_ADDRESSES, &to.src) && skb.write(at + IP6_ADDRESSES + 16, &to.dst))
+    }
+}
+
+/// Offset of the addresses in an IPv6 header.
+const IP6_ADDRESSES: usize = 8;

@@ -1,9 +1,9 @@
 //! The kernel's packet buffer. All pointer arithmetic on packets is here.
 
-use core::{arch::asm, mem::offset_of};
+use core::{arch::asm, intrinsics::is_val_statically_known, mem::offset_of};
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
+    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
     helpers::generated::{bpf_l4_csum_replace, bpf_skb_change_type, bpf_skb_pull_data, bpf_skb_store_bytes},
     programs::TcContext,
 };
@@ -11,6 +11,23 @@ use rnet_common::Mac;
 
 /// Length of an Ethernet header without tags.
 pub(crate) const ETH_LEN: usize = 14;
+
+/// How far into a frame headers are looked for. The verifier wants a limit.
+const DEEPEST: usize = 2048;
+
+/// An offset that the verifier sees the limits of: what is compared with them and what is used are one register, as
+/// the compiler, which would rather compute both from something earlier, cannot look into this.
+#[inline(always)]
+fn bounded(offset: usize) -> Option<usize> {
+    if is_val_statically_known(offset) {
+        return Some(offset);
+    }
+    let mut seen = offset;
+    // SAFETY: changes nothing. An assembly of no instruction would have line information of its own, which the kernel
+    // refuses.
+    unsafe { asm!("{0} = {0}", inout(reg) seen, options(pure, nomem, nostack)) };
+    (seen <= DEEPEST).then_some(seen)
+}
 
 /// `skb->pkt_type` of a packet for this host (`PACKET_HOST`, linux/if_packet.h).
 const PACKET_HOST: u32 = 0;
@@ -91,9 +108,43 @@ impl Skb {
         field!(self, vlan_present) != 0
     }
 
+    /// How often a program has put the packet back. The kernel keeps the field for packet schedulers, and it is zero
+    /// in what an interface receives.
+    #[inline(always)]
+    pub(crate) fn tries(self) -> u32 {
+        field!(self, tc_index) as u32
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_tries(self, tries: u32) {
+        // SAFETY: as for `field!`; this field may be written.
+        unsafe {
+            asm!(
+                "*(u32 *)({ctx} + {offset}) = {tries}",
+                ctx = in(reg) self.0,
+                offset = const offset_of!(__sk_buff, tc_index),
+                tries = in(reg) u64::from(tries),
+                options(nostack),
+            );
+        }
+    }
+
+    /// Length of a segment of a segmentation-offloaded packet, without headers; 0 for any other.
+    #[inline(always)]
+    pub(crate) fn gso_size(self) -> u32 {
+        field!(self, gso_size) as u32
+    }
+
+    /// Whether the frame is addressed to this host: neither to another nor to a group.
+    #[inline(always)]
+    pub(crate) fn is_for_host(self) -> bool {
+        field!(self, pkt_type) as u32 == PACKET_HOST
+    }
+
     /// Makes the first `len` bytes readable; false if the packet is shorter.
     #[inline(always)]
     pub(crate) fn pull(self, len: usize) -> bool {
+        let Some(len) = bounded(len) else { return false };
         let (data, end) = self.bounds();
         // SAFETY: a valid context; pointers into the packet are not kept across this call.
         data + len <= end || unsafe { bpf_skb_pull_data(self.0, len as u32) } == 0
@@ -102,6 +153,7 @@ impl Skb {
     /// Reads a field at `offset` from the start of the frame.
     #[inline(always)]
     pub(crate) fn read<T: Wire>(self, offset: usize) -> Option<T> {
+        let offset = bounded(offset)?;
         let (data, end) = self.bounds();
         if data + offset + size_of::<T>() > end {
             return None;
@@ -137,6 +189,42 @@ impl Skb {
         unsafe { bpf_l4_csum_replace(self.0, offset as u32, 0, difference as u64, flags) == 0 }
     }
 
+    /// Overwrites the packet at `offset` with the first `length` bytes of `words`.
+    #[inline(always)]
+    pub(crate) fn write_bytes<const N: usize>(self, offset: usize, words: &[u32; N], length: usize) -> bool {
+        let Some(length) = bounded(length).filter(|length| (1..=size_of::<[u32; N]>()).contains(length))
+        else {
+            return false;
+        };
+        // SAFETY: a valid context, and a buffer of at least as many bytes as are said.
+        unsafe {
+            bpf_skb_store_bytes(self.0.cast(), offset as u32, words.as_ptr().cast(), length as u32, 0) == 0
+        }
+    }
+
+    /// Overwrites part of an IP header that no checksum of its own covers, as IPv6's: where the device has summed up
+    /// the whole packet (`CHECKSUM_COMPLETE`), the sum follows.
+    #[inline(always)]
+    pub(crate) fn write_summed<T>(self, offset: usize, value: &T) -> bool {
+        // SAFETY: as in `write`.
+        unsafe {
+            bpf_skb_store_bytes(
+                self.0.cast(),
+                offset as u32,
+                core::ptr::from_ref(value).cast(),
+                size_of::<T>() as u32,
+                u64::from(BPF_F_RECOMPUTE_CSUM),
+            ) == 0
+        }
+    }
+
+    /// Adjusts the checksum at `offset` for a change in what it covers directly: `difference` is folded.
+    #[inline(always)]
+    pub(crate) fn adjust(self, offset: usize, difference: u16) -> bool {
+        // SAFETY: as in `adjust_for_addresses`.
+        unsafe { bpf_l4_csum_replace(self.0, offset as u32, 0, difference as u64, 0) == 0 }
+    }
+
     /// Adjusts the transport checksum at `offset` for a word that changed in what it covers directly.
     #[inline(always)]
     pub(crate) fn adjust_for_word(self, offset: usize, from: u32, to: u32, udp: bool) -> bool {
@@ -151,7 +239,7 @@ impl Skb {
     /// `bpf_redirect_peer` sees to this itself.
     #[inline(always)]
     pub(crate) fn set_for_host(self) {
-        if field!(self, pkt_type) as u32 != PACKET_HOST {
+        if !self.is_for_host() {
             // SAFETY: a valid context. It can fail only for types that a received packet does not have.
             unsafe { bpf_skb_change_type(self.0, PACKET_HOST) };
         }

@@ -6,7 +6,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_get_netns_cookie, bpf_set_retval},
     programs::SockAddrContext,
 };
-use rnet_common::{Be16, Ip4, PortKey, flow::proto};
+use rnet_common::{Be16, Ip4, Ip6, PortKey, flow::proto};
 
 use crate::maps::{self, Tables};
 
@@ -33,7 +33,7 @@ pub(crate) fn bind6(ctx: &SockAddrContext) -> i32 {
     answer(match addr {
         [0, 0, 0, 0] => maps::is_held(port, proto, true) || maps::is_held(port, proto, false),
         [0, 0, MAPPED, v4] => is_published(Ip4::from_wire(v4), port, proto),
-        _ => false,
+        v6 => is_published(Ip6::from_wire(v6), port, proto),
     })
 }
 

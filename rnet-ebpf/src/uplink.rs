@@ -1,74 +1,118 @@
 //! What arrives from outside. Whatever is not rnet's is left to the host as it came.
 
-use rnet_common::{Endpoint, Flow, Reason, Side, flow::flow_flags};
+use rnet_common::{Endpoint, EndpointFlags, Flow, Reason, Side, Tuple, flow::flow_flags};
 
 use crate::{
-    conntrack, deliver, maps,
-    nat::{self, Net, PortPolicy},
-    packet::{Class, Packet},
+    answer, conntrack, deliver,
+    fragment::{self, Unknown},
+    icmp,
+    maps::{self, NewFlow, Work},
+    nat::{self, Net},
+    packet::{Class, Packet, Part},
     programs::Outcome,
     skb::Skb,
 };
 
 /// The way of an IP packet from outside.
 #[inline(always)]
-pub(crate) fn handle<A: Net>(skb: Skb) -> Outcome {
-    let Ok(packet) = A::parse(skb) else { return Err(Reason::Unparsed) };
-    if let Some(flow) = conntrack::find(&packet, Side::Uplink, skb.ifindex()) {
-        return deliver::carry(skb, &packet, flow);
-    }
-    let tuple = &packet.tuple;
+pub(crate) fn handle<A: Net>(skb: Skb, work: &mut Work<A>) -> Outcome {
+    let Work { packet, new } = work;
+    let addr = packet.tuple.dst;
     // A port published on a loopback address is in the port map too, for the host's own programs.
-    if tuple.dst.is_group() || tuple.dst.is_loopback() {
+    if addr.is_group() || addr.is_loopback() || addr.is_link_local() || !skb.is_for_host() {
         return Err(Reason::NotOurs);
     }
-    // What opens nothing goes to the host even if the port is published: it may be the host's own connection.
-    if packet.class == Class::Opens
-        && let Some(backend) = maps::published(tuple.dst, tuple.dport, packet.proto)
-        && maps::is_local(tuple.dst)
-    {
-        if nat::is_connected(skb, &packet) {
-            return Err(Reason::HostSocket);
-        }
-        let target = maps::endpoint(backend.addr).ok_or(Reason::NoEndpoint)?;
-        return publish(skb, &packet, backend, target);
+    let target = maps::endpoint(&packet.tuple.dst);
+    let is_local = maps::is_local(&packet.tuple.dst);
+    if target.is_none() && !is_local {
+        return Err(Reason::NotOurs);
     }
-    match maps::endpoint(tuple.dst) {
-        Some(_) => Err(Reason::Unpublished),
-        None => Err(Reason::NotOurs),
+    if packet.part != Part::Whole {
+        match fragment::join(skb, packet, Side::Uplink) {
+            Ok(()) => {}
+            Err(Unknown::Early(put_back)) => return Ok(put_back),
+            Err(Unknown::Lost) if target.is_none() => return Err(Reason::NotOurs),
+            Err(Unknown::Lost) => return Err(Reason::Fragment),
+        }
+    }
+    if let Some(flow) = conntrack::find(packet, Side::Uplink, skb.ifindex(), &mut new.key) {
+        return deliver::carry(skb, packet, flow);
+    }
+    if packet.class == Class::Error
+        && let Some(outcome) = icmp::relay(skb, packet, Side::Uplink, new)
+    {
+        return outcome;
+    }
+    choose(skb, packet, target, is_local, new)?;
+    // What cannot be delivered opens nothing.
+    if packet.ttl > 1 {
+        conntrack::open(skb, packet, Side::Uplink, new)?;
+    }
+    match deliver::forward(skb, packet, &new.forward) {
+        Err(Reason::Undeliverable) => answer::answer(skb, packet, new.forward.mtu),
+        outcome => outcome,
     }
 }
 
-/// Opens a flow to a published port.
+/// Which flow the packet opens: to a published port, or to a container whose own address is open.
 #[inline(always)]
-fn publish<A: Net>(
+fn choose<A: Net>(
     skb: Skb,
     packet: &Packet<A>,
-    backend: &rnet_common::Backend<A>,
-    target: &Endpoint<A>,
-) -> Outcome {
-    if packet.ttl <= 1 {
-        return Err(Reason::TtlExceeded);
+    target: Option<&Endpoint<A>>,
+    is_local: bool,
+    new: &mut NewFlow<A>,
+) -> Result<(), Reason> {
+    // What opens nothing goes to the host even if the port is published: it may be the host's own connection.
+    let Tuple { dst, dport, .. } = &packet.tuple;
+    let backend = match is_local {
+        true => maps::published(dst, *dport, packet.proto),
+        false => maps::published_on(dst, *dport, packet.proto),
+    };
+    if packet.class == Class::Opens
+        && let Some(backend) = backend
+    {
+        if is_local && nat::is_connected(skb, packet) {
+            return Err(Reason::HostSocket);
+        }
+        let target = maps::endpoint(&backend.addr).ok_or(Reason::NoEndpoint)?;
+        plan(packet, target, new);
+        new.forward.to.dst = backend.addr;
+        new.forward.to.dport = backend.port;
+        (new.forward.mapping, new.forward.generation) = (backend.mapping, backend.generation);
+        (new.reply.mapping, new.reply.generation) = (backend.mapping, backend.generation);
+        new.forward.carried = Reason::Published as u8;
+        new.reply.carried = Reason::PublishedReply as u8;
+        return Ok(());
     }
-    let mut to = packet.tuple;
-    to.dst = backend.addr;
-    to.dport = backend.port;
-    let mut forward = Flow {
-        to,
-        mapping: backend.mapping,
-        generation: backend.generation,
+    let target = target.ok_or(Reason::NotOurs)?;
+    let is_ping = packet.proto == A::ICMP && packet.icmp == A::ECHO.0;
+    let is_open = target.is(EndpointFlags::UNPROTECTED) || target.is(EndpointFlags::ROUTED) && is_ping;
+    if !is_open || packet.class != Class::Opens {
+        return Err(Reason::Unpublished);
+    }
+    plan(packet, target, new);
+    new.forward.carried = Reason::Direct as u8;
+    new.reply.carried = Reason::DirectReply as u8;
+    Ok(())
+}
+
+/// Both halves of a flow that leads into a container with its tuple unchanged, made by the container.
+#[inline(never)]
+fn plan<A: Net>(packet: &Packet<A>, target: &Endpoint<A>, new: &mut NewFlow<A>) {
+    new.forward = Flow {
+        to: packet.tuple,
+        mapping: target.mapping,
+        generation: target.generation,
         flags: flow_flags::ORIGINAL | flow_flags::TWIN_FROM_CONTAINER | flow_flags::TO_CONTAINER,
-        carried: Reason::Published as u8,
         ..deliver::into(target)
     };
-    let mut reply = Flow {
-        mapping: backend.mapping,
-        generation: backend.generation,
+    new.reply = Flow {
+        mapping: target.mapping,
+        generation: target.generation,
         from_ifindex: target.ifindex,
         to_ifindex: target.bridge,
-        carried: Reason::PublishedReply as u8,
         ..Flow::default()
     };
-    conntrack::open(packet, Side::Uplink, &mut forward, &mut reply, &PortPolicy::keep(skb)?)?;
-    deliver::forward(skb, packet, &forward)
+    new.as_host = false;
 }

@@ -12,7 +12,7 @@ use aya::{
 };
 use rnet_common::{
     Backend, Be16, Counter, Endpoint, EndpointFlags, Flow, FlowKey, Ip4, Mac, Mapping, PortKey, Program,
-    Reason, Settings, Side, Tuple, counter::counter_index,
+    Reason, Settings, Side, Tuple, Veth, counter::counter_index,
 };
 use testbed::{netns::Netns, packet::Ethernet};
 
@@ -146,10 +146,13 @@ impl Lab {
             flags,
             mapping: container.mapping,
             generation: container.mapping,
+            mtu: 1500,
             mac: Mac(container.mac),
             gateway_mac: Mac(container.gateway_mac),
         };
         self.table("ENDPOINTS4").insert(Ip4::from(container.addr), endpoint, 0).unwrap();
+        let veth = Veth::new(Mac(container.mac), 0);
+        self.table("VETHS").insert(container.ifindex, veth, 0).unwrap();
     }
 
     pub(crate) fn set_mapping(&mut self, slot: u32, generation: u32) {

@@ -135,8 +135,38 @@ pub struct Policy {
     pub icc: bool,
     /// The network has no way out.
     pub internal: bool,
+    /// What is particular to IPv4.
+    pub v4: FamilyPolicy,
+    /// What is particular to IPv6.
+    pub v6: FamilyPolicy,
+}
+
+impl Policy {
+    /// What is particular to the family of an address.
+    pub fn of(&self, addr: IpAddr) -> FamilyPolicy {
+        if addr.is_ipv4() { self.v4 } else { self.v6 }
+    }
+}
+
+/// The policy of a network towards the outside, for one address family: Docker's gateway modes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FamilyPolicy {
     /// What leaves the host gets the uplink's address.
     pub masquerade: bool,
+    /// What from outside may reach a container's own address.
+    pub direct: Direct,
+}
+
+/// What from outside may reach a container's own address, without translation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Direct {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Ports published there, and echo requests.
+    Published,
+    /// Everything.
+    Everything,
 }
 
 /// An endpoint as the datapath needs to know it.
@@ -154,6 +184,8 @@ pub struct EndpointSpec {
     pub mac: MacAddr,
     /// The container's addresses, each with its gateway's: at most one of each family.
     pub addrs: Vec<(IpAddr, Option<IpAddr>)>,
+    /// Largest IP packet that the container's interface takes, in bytes.
+    pub mtu: u32,
     /// The network's policy.
     pub policy: Policy,
 }

@@ -97,6 +97,9 @@ pub(super) fn connect(endpoint: &Endpoint, network: &Network, netns: &Path) -> R
     Ok([Step::CreateVeth(veth), Step::AddEndpoint(endpoint_intent(endpoint, network)?)])
 }
 
+/// What the kernel gives a bridge and a veth that are made without an MTU (`ETH_DATA_LEN`).
+const DEFAULT_MTU: u32 = 1500;
+
 /// An endpoint for the datapath.
 ///
 /// # Errors
@@ -104,13 +107,15 @@ pub(super) fn connect(endpoint: &Endpoint, network: &Network, netns: &Path) -> R
 pub(super) fn endpoint_intent(endpoint: &Endpoint, network: &Network) -> Result<EndpointIntent> {
     let gateway =
         |addr: &IpNetwork| network.subnets.iter().find(|s| s.subnet.contains(addr.ip())).map(|s| s.gateway);
+    let options = NetworkOptions::parse(&network.options)?;
     Ok(EndpointIntent {
         host_name: endpoint.host_interface.clone(),
         bridge: bridge_name(network)?,
         network: network.number,
         mac: endpoint.mac,
         addrs: endpoint.addrs.iter().map(|addr| (addr.ip(), gateway(addr))).collect(),
-        policy: NetworkOptions::parse(&network.options)?.policy(network.internal),
+        mtu: options.mtu.unwrap_or(DEFAULT_MTU),
+        policy: options.policy(network.internal),
     })
 }
 

@@ -55,6 +55,8 @@ pub(super) struct EndpointIntent {
     pub mac: MacAddr,
     /// The container's addresses, each with its gateway's.
     pub addrs: Vec<(IpAddr, Option<IpAddr>)>,
+    /// MTU of the container's interface.
+    pub mtu: u32,
     /// The network's policy.
     pub policy: Policy,
 }

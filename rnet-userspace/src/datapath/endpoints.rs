@@ -1,106 +1,149 @@
 //! Endpoints: entries of the programs' tables, and the program on each veth.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeSet, HashSet},
+    net::IpAddr,
+};
 
-use anyhow::{Result, bail};
-use rnet_common::{Endpoint, EndpointFlags, Mac};
+use anyhow::Result;
+use rnet_common::{Endpoint, EndpointFlags, Mac, Veth};
 
 use super::{
     Ebpf,
-    mappings::MappingId,
+    mappings::{MappingId, Mappings},
     tables::{Address, FamilyTables},
 };
-use crate::controller::backend::{EndpointSpec, Policy};
+use crate::controller::backend::{Direct, EndpointSpec};
 
 const PROGRAM: &str = "from_container";
 
 impl Ebpf {
     pub(super) fn add(&mut self, spec: &EndpointSpec) -> Result<()> {
-        for (addr, _) in &spec.addrs {
-            if addr.is_ipv6() {
-                bail!("add endpoint {addr}: the datapath does not carry IPv6");
-            }
-        }
-        // Before the entry, because what a container sends is not to get past the program; until there is an
-        // entry the program drops it.
-        let was_attached = self.is_known(spec)?;
+        let before = self.tables.veths.get(&spec.ifindex)?;
+        // Before the entries, because what a container sends is not to get past the program; until there are
+        // entries the program drops it.
         self.links.attach(&mut self.programs, PROGRAM, &spec.host_name, spec.ifindex)?;
         let added = self.add_entries(spec);
-        if added.is_err() && !was_attached {
-            self.links.detach(PROGRAM, spec.ifindex)?;
+        if added.is_err() && before.is_none() {
+            self.drop_veth(spec.ifindex)?;
         }
         added
     }
 
     pub(super) fn forget(&mut self, spec: &EndpointSpec) -> Result<()> {
-        let tables = &mut self.tables.v4;
-        for addr in spec.addrs.iter().filter_map(|(addr, _)| Address::of(*addr)) {
-            let Some(entry) = tables.endpoints.get(&addr)? else { continue };
-            // The address may be another endpoint's by now.
-            if entry.mac == Mac(spec.mac.0) {
-                self.tables.mappings.release(mapping(&entry));
-                tables.endpoints.remove(&addr)?;
-                self.links.detach(PROGRAM, entry.ifindex)?;
+        for (addr, _) in &spec.addrs {
+            let mappings = &self.tables.mappings;
+            let ifindex = match addr {
+                IpAddr::V4(_) => self.tables.v4.forget_endpoint(mappings, spec, *addr)?,
+                IpAddr::V6(_) => self.tables.v6.forget_endpoint(mappings, spec, *addr)?,
+            };
+            if let Some(ifindex) = ifindex {
+                self.drop_veth(ifindex)?;
             }
         }
         if spec.ifindex != 0 {
-            self.links.detach(PROGRAM, spec.ifindex)?;
+            self.drop_veth(spec.ifindex)?;
         }
         Ok(())
     }
 
     /// Removes every endpoint that is not named.
     pub(super) fn retain_endpoints(&mut self, specs: &[EndpointSpec]) -> Result<()> {
-        let wanted: BTreeSet<IpAddr> =
+        let addrs: HashSet<IpAddr> =
             specs.iter().flat_map(|spec| spec.addrs.iter().map(|(addr, _)| *addr)).collect();
-        for (addr, entry) in self.tables.v4.endpoints.entries()? {
-            if !wanted.contains(&addr.ip()) {
-                self.tables.mappings.release(mapping(&entry));
-                self.tables.v4.endpoints.remove(&addr)?;
+        self.tables.v4.retain_endpoints(&self.tables.mappings, &addrs)?;
+        self.tables.v6.retain_endpoints(&self.tables.mappings, &addrs)?;
+        let ifindexes: BTreeSet<u32> = specs.iter().map(|spec| spec.ifindex).collect();
+        for (ifindex, _) in self.tables.veths.entries()? {
+            if !ifindexes.contains(&ifindex) {
+                self.tables.veths.remove(&ifindex)?;
             }
         }
-        self.links.retain(PROGRAM, &specs.iter().map(|spec| spec.ifindex).collect())
-    }
-
-    fn is_known(&self, spec: &EndpointSpec) -> Result<bool> {
-        for addr in spec.addrs.iter().filter_map(|(addr, _)| Address::of(*addr)) {
-            if self.tables.v4.endpoints.get(&addr)?.is_some_and(|entry| entry.ifindex == spec.ifindex) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        self.links.retain(PROGRAM, &ifindexes)
     }
 
     fn add_entries(&mut self, spec: &EndpointSpec) -> Result<()> {
+        let has_v6 = spec.addrs.iter().any(|(addr, _)| addr.is_ipv6());
+        let flags = if has_v6 { EndpointFlags::IPV6 } else { 0 };
+        self.tables.veths.insert(&spec.ifindex, &Veth::new(Mac(spec.mac.0), flags))?;
         for (addr, gateway) in &spec.addrs {
-            let Some(addr) = Address::of(*addr) else { continue };
-            let wanted = entry(spec, gateway.and_then(Address::of));
-            let there = self.tables.v4.endpoints.get(&addr)?;
-            if there.is_some_and(|there| {
-                self.tables.mappings.is_current(mapping(&there)) && without_mapping(there) == wanted
-            }) {
-                continue;
-            }
-            let id = self.tables.mappings.take()?;
-            let value = Endpoint { mapping: id.slot, generation: id.generation, ..wanted };
-            if let Err(error) = self.tables.v4.endpoints.insert(&addr, &value) {
-                self.tables.mappings.release(id);
-                return Err(error);
-            }
-            if let Some(there) = there {
-                self.tables.mappings.release(mapping(&there));
-                if there.ifindex != spec.ifindex {
-                    self.links.detach(PROGRAM, there.ifindex)?;
-                }
+            let mappings = &mut self.tables.mappings;
+            let before = match addr {
+                IpAddr::V4(_) => self.tables.v4.add_endpoint(mappings, spec, *addr, *gateway)?,
+                IpAddr::V6(_) => self.tables.v6.add_endpoint(mappings, spec, *addr, *gateway)?,
+            };
+            if let Some(ifindex) = before.filter(|before| *before != spec.ifindex) {
+                self.drop_veth(ifindex)?;
             }
         }
         Ok(())
     }
+
+    fn drop_veth(&mut self, ifindex: u32) -> Result<()> {
+        self.tables.veths.remove(&ifindex)?;
+        self.links.detach(PROGRAM, ifindex)
+    }
 }
 
-/// The mappings that endpoints hold.
-pub(super) fn mappings_in_use<A: Address>(tables: &FamilyTables<A>) -> Result<Vec<MappingId>> {
-    Ok(tables.endpoints.entries()?.iter().map(|(_, entry)| mapping(entry)).collect())
+impl<A: Address> FamilyTables<A> {
+    /// Adds an endpoint under an address of this family, or replaces one. Says on which interface that was.
+    fn add_endpoint(
+        &mut self,
+        mappings: &mut Mappings,
+        spec: &EndpointSpec,
+        addr: IpAddr,
+        gateway: Option<IpAddr>,
+    ) -> Result<Option<u32>> {
+        let Some(key) = A::of(addr) else { return Ok(None) };
+        let wanted = entry(spec, addr, gateway.and_then(A::of));
+        let there = self.endpoints.get(&key)?;
+        if there.is_some_and(|there| mappings.is_current(mapping(&there)) && without_mapping(there) == wanted)
+        {
+            return Ok(None);
+        }
+        let id = mappings.take()?;
+        let value = Endpoint { mapping: id.slot, generation: id.generation, ..wanted };
+        if let Err(error) = self.endpoints.insert(&key, &value) {
+            mappings.release(id);
+            return Err(error);
+        }
+        Ok(there.map(|there| {
+            mappings.release(mapping(&there));
+            there.ifindex
+        }))
+    }
+
+    /// Forgets an endpoint, and says on which interface it was.
+    fn forget_endpoint(
+        &mut self,
+        mappings: &Mappings,
+        spec: &EndpointSpec,
+        addr: IpAddr,
+    ) -> Result<Option<u32>> {
+        let Some(key) = A::of(addr) else { return Ok(None) };
+        // The address may be another endpoint's by now.
+        let Some(there) = self.endpoints.get(&key)?.filter(|there| there.mac == Mac(spec.mac.0)) else {
+            return Ok(None);
+        };
+        mappings.release(mapping(&there));
+        self.endpoints.remove(&key)?;
+        Ok(Some(there.ifindex))
+    }
+
+    fn retain_endpoints(&mut self, mappings: &Mappings, addrs: &HashSet<IpAddr>) -> Result<()> {
+        for (addr, there) in self.endpoints.entries()? {
+            if !addrs.contains(&addr.ip()) {
+                mappings.release(mapping(&there));
+                self.endpoints.remove(&addr)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The mappings that endpoints hold.
+    pub(super) fn endpoint_mappings(&self) -> Result<Vec<MappingId>> {
+        Ok(self.endpoints.entries()?.iter().map(|(_, entry)| mapping(entry)).collect())
+    }
 }
 
 fn mapping<A: Address>(entry: &Endpoint<A>) -> MappingId {
@@ -108,13 +151,14 @@ fn mapping<A: Address>(entry: &Endpoint<A>) -> MappingId {
 }
 
 /// An entry, but for its mapping.
-fn entry<A: Address>(spec: &EndpointSpec, gateway: Option<A>) -> Endpoint<A> {
+fn entry<A: Address>(spec: &EndpointSpec, addr: IpAddr, gateway: Option<A>) -> Endpoint<A> {
     Endpoint {
         gateway: gateway.unwrap_or_default(),
         ifindex: spec.ifindex,
         bridge: spec.bridge.index,
         network: spec.network,
-        flags: flags(spec.policy),
+        flags: flags(spec, addr),
+        mtu: spec.mtu,
         mac: Mac(spec.mac.0),
         gateway_mac: Mac(spec.bridge.mac.0),
         ..Endpoint::default()
@@ -125,11 +169,15 @@ fn without_mapping<A: Address>(entry: Endpoint<A>) -> Endpoint<A> {
     Endpoint { mapping: 0, generation: 0, ..entry }
 }
 
-fn flags(Policy { icc, internal, masquerade }: Policy) -> u32 {
+fn flags(spec: &EndpointSpec, addr: IpAddr) -> u32 {
+    let policy = spec.policy;
+    let family = policy.of(addr);
     let bits = [
-        (icc, EndpointFlags::ICC),
-        (internal, EndpointFlags::INTERNAL),
-        (masquerade, EndpointFlags::MASQUERADE),
+        (policy.icc, EndpointFlags::ICC),
+        (policy.internal, EndpointFlags::INTERNAL),
+        (family.masquerade, EndpointFlags::MASQUERADE),
+        (family.direct == Direct::Published, EndpointFlags::ROUTED),
+        (family.direct == Direct::Everything, EndpointFlags::UNPROTECTED),
     ];
     bits.iter().filter(|(is_set, _)| *is_set).map(|(_, bit)| bit).sum()
 }

@@ -13,8 +13,25 @@ pub(super) const CLASSIFIERS: [&str; 2] = ["from_container", "from_uplink"];
 /// Programs at a cgroup's `bind`.
 pub(super) const BINDS: [&str; 2] = ["sock_bind4", "sock_bind6"];
 
-const MAPS: [&str; 9] =
-    ["FLOWS4", "PORTS4", "ENDPOINTS4", "LOCALS4", "UPLINKS", "HELD", "MAPPINGS", "SETTINGS", "COUNTS"];
+/// Maps that outlive the daemon. The others are of use to a program only while it runs.
+const MAPS: [&str; 16] = [
+    "FLOWS4",
+    "FLOWS6",
+    "PORTS4",
+    "PORTS6",
+    "ENDPOINTS4",
+    "ENDPOINTS6",
+    "LOCALS4",
+    "LOCALS6",
+    "FRAGMENTS4",
+    "FRAGMENTS6",
+    "VETHS",
+    "UPLINKS",
+    "HELD",
+    "MAPPINGS",
+    "SETTINGS",
+    "COUNTS",
+];
 
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/datapath.o"));
 

@@ -27,14 +27,9 @@ use std::{
 };
 
 use anyhow::{Context, Error, Result};
-use rnet_common::{Ip4, Settings};
+use rnet_common::Settings;
 
-use self::{
-    flows::Snapshot,
-    links::Links,
-    ports::HeldPorts,
-    tables::{Address, Tables},
-};
+use self::{flows::Snapshot, links::Links, ports::HeldPorts, tables::Tables};
 use crate::controller::{
     backend::{Datapath, EndpointSpec, FlowInfo, PortCount, ReasonCount, Uplink},
     model::Binding,
@@ -89,11 +84,10 @@ impl Ebpf {
         let mut programs = load::load(&pin_dir)?;
         let mut tables = Tables::take(&mut programs)?;
         tables.set_settings(settings)?;
-        let held = HeldPorts::adopt(&tables.v4, &mut tables.held)?;
-        let used: HashSet<_> = endpoints::mappings_in_use(&tables.v4)?
-            .into_iter()
-            .chain(ports::mappings_in_use(&tables.v4)?)
-            .collect();
+        let held = HeldPorts::adopt(&mut tables)?;
+        let mut used: HashSet<_> = tables.port_mappings()?.into_iter().collect();
+        used.extend(tables.v4.endpoint_mappings()?);
+        used.extend(tables.v6.endpoint_mappings()?);
         tables.mappings.retain(&used);
         for program in load::BINDS {
             links.attach_bind(&mut programs, program, cgroup)?;
@@ -135,17 +129,8 @@ impl Datapath for Ebpf {
     }
 
     fn set_addresses(&mut self, addrs: &[IpAddr]) -> Result<()> {
-        let locals = &mut self.tables.v4.locals;
-        let wanted: HashSet<Ip4> = addrs.iter().filter_map(|addr| Address::of(*addr)).collect();
-        for addr in &wanted {
-            locals.insert(addr, &0)?;
-        }
-        for (addr, _) in locals.entries()? {
-            if !wanted.contains(&addr) {
-                locals.remove(&addr)?;
-            }
-        }
-        Ok(())
+        self.tables.v4.set_locals(addrs)?;
+        self.tables.v6.set_locals(addrs)
     }
 
     fn retain(&mut self, endpoints: &[EndpointSpec], bindings: &[Binding]) -> Result<()> {
@@ -156,8 +141,9 @@ impl Datapath for Ebpf {
 
     fn sweep(&mut self) -> Result<usize> {
         let timeouts = self.tables.settings()?.timeouts;
-        let snapshot = Snapshot::take(&self.tables.v4.flows)?;
-        snapshot.sweep(&mut self.tables.v4.flows, &self.tables.mappings, &timeouts)
+        let Tables { v4, v6, mappings, .. } = &mut self.tables;
+        let swept = Snapshot::take(&v4.flows)?.sweep(&mut v4.flows, mappings, &timeouts)?;
+        Ok(swept + Snapshot::take(&v6.flows)?.sweep(&mut v6.flows, mappings, &timeouts)?)
     }
 
     fn counters(&self) -> Result<Vec<ReasonCount>> {
@@ -170,7 +156,10 @@ impl Datapath for Ebpf {
 
     fn flows(&self) -> Result<Vec<FlowInfo>> {
         let timeouts = self.tables.settings()?.timeouts;
-        Ok(Snapshot::take(&self.tables.v4.flows)?.describe(&self.tables.mappings, &timeouts))
+        let Tables { v4, v6, mappings, .. } = &self.tables;
+        let mut flows = Snapshot::take(&v4.flows)?.describe(mappings, &timeouts);
+        flows.extend(Snapshot::take(&v6.flows)?.describe(mappings, &timeouts));
+        Ok(flows)
     }
 
     fn destroy(&mut self) -> Result<()> {

@@ -1,23 +1,37 @@
 //! Published ports, and their hold on the host's own programs.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::{IpAddr, SocketAddr},
+};
 
 use anyhow::{Context, Result, bail};
-use rnet_common::{Backend, Be16, HeldKey, Ip4, PortKey};
+use rnet_common::{Backend, Be16, HeldKey, PortKey};
 
 use super::{
     Ebpf,
     flows::Snapshot,
     mappings::MappingId,
-    tables::{Address, FamilyTables, Table},
+    tables::{Address, FamilyTables, Table, Tables},
 };
 use crate::controller::{
     backend::PortCount,
-    model::{Binding, HostPort},
+    model::{Binding, HostPort, Protocol},
 };
 
-/// A published port's key, and where it led before.
-type Done = (PortKey<Ip4>, Option<Backend<Ip4>>);
+/// Where a published port leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Lead {
+    addr: IpAddr,
+    port: u16,
+    id: MappingId,
+}
+
+impl Lead {
+    fn is_to(&self, binding: &Binding) -> bool {
+        (self.addr, self.port) == (binding.addr, binding.port)
+    }
+}
 
 impl Ebpf {
     /// Publishes all or none.
@@ -34,50 +48,44 @@ impl Ebpf {
         }
         for (_, before) in done {
             if let Some(before) = before {
-                self.tables.mappings.release(mapping(&before));
+                self.tables.mappings.release(before.id);
             }
         }
         Ok(())
     }
 
-    fn publish_one(&mut self, binding: &Binding, done: &mut Vec<Done>) -> Result<()> {
-        let key = key(&binding.host)?;
-        let addr: Ip4 = Address::of(binding.addr).context("the datapath does not carry IPv6")?;
-        let port = Be16::new(binding.port);
-        let there = self.tables.v4.ports.get(&key)?;
-        if there.is_some_and(|there| {
-            (there.addr, there.port) == (addr, port) && self.tables.mappings.is_current(mapping(&there))
-        }) {
+    /// Notes in `done` where the port led before.
+    fn publish_one(&mut self, binding: &Binding, done: &mut Vec<(HostPort, Option<Lead>)>) -> Result<()> {
+        let there = self.tables.port(&binding.host)?;
+        if there.is_some_and(|there| there.is_to(binding) && self.tables.mappings.is_current(there.id)) {
             return Ok(());
         }
         let id = self.tables.mappings.take()?;
-        let backend = Backend::new(addr, port, id.slot, id.generation);
+        let lead = Lead { addr: binding.addr, port: binding.port, id };
         let published = self
             .held
-            .add(&mut self.tables.held, &key)
-            .and_then(|()| self.tables.v4.ports.insert(&key, &backend));
+            .add(&mut self.tables.held, &binding.host)
+            .and_then(|()| self.tables.set_port(&binding.host, &lead));
         if let Err(error) = published {
             self.tables.mappings.release(id);
             if there.is_none() {
-                self.held.remove(&mut self.tables.held, &key)?;
+                self.held.remove(&mut self.tables.held, &binding.host)?;
             }
             return Err(error);
         }
-        done.push((key, there));
+        done.push((binding.host, there));
         Ok(())
     }
 
-    fn withdraw(&mut self, done: Vec<Done>) -> Result<()> {
-        for (key, before) in done.into_iter().rev() {
+    fn withdraw(&mut self, done: Vec<(HostPort, Option<Lead>)>) -> Result<()> {
+        for (host, before) in done.into_iter().rev() {
+            let mistaken = self.tables.port(&host)?;
             match before {
-                Some(before) => {
-                    let mistaken = self.tables.v4.ports.get(&key)?;
-                    self.tables.v4.ports.insert(&key, &before)?;
-                    if let Some(mistaken) = mistaken {
-                        self.tables.mappings.release(mapping(&mistaken));
-                    }
-                }
-                None => self.remove_port(&key)?,
+                Some(before) => self.tables.set_port(&host, &before)?,
+                None => self.remove_port(&host)?,
+            }
+            if let Some(mistaken) = mistaken {
+                self.tables.mappings.release(mistaken.id);
             }
         }
         Ok(())
@@ -85,8 +93,9 @@ impl Ebpf {
 
     pub(super) fn unpublish_all(&mut self, bindings: &[Binding]) -> Result<()> {
         for binding in bindings {
-            if let Some((key, _)) = self.find(binding)? {
-                self.remove_port(&key).with_context(|| format!("withdraw port {}", show(&binding.host)))?;
+            if self.tables.port(&binding.host)?.is_some_and(|there| there.is_to(binding)) {
+                self.remove_port(&binding.host)
+                    .with_context(|| format!("withdraw port {}", show(&binding.host)))?;
             }
         }
         Ok(())
@@ -94,13 +103,10 @@ impl Ebpf {
 
     /// Withdraws every port that is not named.
     pub(super) fn retain_ports(&mut self, bindings: &[Binding]) -> Result<()> {
-        let mut wanted = HashMap::new();
-        for binding in bindings {
-            wanted.insert(key(&binding.host)?, (binding.addr, binding.port));
-        }
-        for (key, backend) in self.tables.v4.ports.entries()? {
-            if wanted.get(&key) != Some(&(backend.addr.ip(), backend.port.get())) {
-                self.remove_port(&key)?;
+        let wanted: HashMap<HostPort, &Binding> = bindings.iter().map(|b| (b.host, b)).collect();
+        for (host, lead) in self.tables.ports()? {
+            if !wanted.get(&host).is_some_and(|binding| lead.is_to(binding)) {
+                self.remove_port(&host)?;
             }
         }
         Ok(())
@@ -111,95 +117,145 @@ impl Ebpf {
         if bindings.is_empty() {
             return Ok(Vec::new());
         }
-        let live = Snapshot::take(&self.tables.v4.flows)?.traffic();
+        let mut live = Snapshot::take(&self.tables.v4.flows)?.traffic();
+        live.extend(Snapshot::take(&self.tables.v6.flows)?.traffic());
         let mut counts = Vec::with_capacity(bindings.len());
         for binding in bindings {
-            let Some((_, backend)) = self.find(binding)? else {
+            let Some(there) = self.tables.port(&binding.host)?.filter(|there| there.is_to(binding)) else {
                 bail!("port {} is not published", show(&binding.host));
             };
-            let id = mapping(&backend);
-            let (packets, bytes) = live.get(&id).copied().unwrap_or_default();
-            let ended = self.tables.mappings.count(id);
+            let (packets, bytes) = live.get(&there.id).copied().unwrap_or_default();
+            let ended = self.tables.mappings.count(there.id);
             counts.push(PortCount { packets: ended.packets + packets, bytes: ended.bytes + bytes, ..ended });
         }
         Ok(counts)
     }
 
-    /// A binding's entry, unless the port leads elsewhere.
-    fn find(&self, binding: &Binding) -> Result<Option<(PortKey<Ip4>, Backend<Ip4>)>> {
-        let key = key(&binding.host)?;
-        let is_same =
-            |backend: &Backend<Ip4>| (backend.addr.ip(), backend.port.get()) == (binding.addr, binding.port);
-        Ok(self.tables.v4.ports.get(&key)?.filter(is_same).map(|backend| (key, backend)))
+    fn remove_port(&mut self, host: &HostPort) -> Result<()> {
+        let Some(there) = self.tables.port(host)? else { return Ok(()) };
+        self.tables.mappings.release(there.id);
+        self.tables.clear_port(host)?;
+        self.held.remove(&mut self.tables.held, host)
+    }
+}
+
+impl Tables {
+    fn port(&self, host: &HostPort) -> Result<Option<Lead>> {
+        match host.addr {
+            IpAddr::V4(_) => self.v4.port(host),
+            IpAddr::V6(_) => self.v6.port(host),
+        }
     }
 
-    fn remove_port(&mut self, key: &PortKey<Ip4>) -> Result<()> {
-        let Some(backend) = self.tables.v4.ports.get(key)? else { return Ok(()) };
-        self.tables.mappings.release(mapping(&backend));
-        self.tables.v4.ports.remove(key)?;
-        self.held.remove(&mut self.tables.held, key)
+    fn set_port(&mut self, host: &HostPort, lead: &Lead) -> Result<()> {
+        match host.addr {
+            IpAddr::V4(_) => self.v4.set_port(host, lead),
+            IpAddr::V6(_) => self.v6.set_port(host, lead),
+        }
     }
+
+    fn clear_port(&mut self, host: &HostPort) -> Result<()> {
+        match host.addr {
+            IpAddr::V4(_) => self.v4.clear_port(host),
+            IpAddr::V6(_) => self.v6.clear_port(host),
+        }
+    }
+
+    fn ports(&self) -> Result<Vec<(HostPort, Lead)>> {
+        let mut ports = self.v4.ports()?;
+        ports.extend(self.v6.ports()?);
+        Ok(ports)
+    }
+
+    /// The mappings that published ports hold.
+    pub(super) fn port_mappings(&self) -> Result<Vec<MappingId>> {
+        Ok(self.ports()?.iter().map(|(_, lead)| lead.id).collect())
+    }
+}
+
+impl<A: Address> FamilyTables<A> {
+    fn port(&self, host: &HostPort) -> Result<Option<Lead>> {
+        Ok(self.ports.get(&key::<A>(host)?)?.as_ref().map(lead))
+    }
+
+    fn set_port(&mut self, host: &HostPort, lead: &Lead) -> Result<()> {
+        let addr = A::of(lead.addr).context("a port leads to an address of its own family")?;
+        let backend = Backend::new(addr, Be16::new(lead.port), lead.id.slot, lead.id.generation);
+        self.ports.insert(&key(host)?, &backend)
+    }
+
+    fn clear_port(&mut self, host: &HostPort) -> Result<()> {
+        self.ports.remove(&key(host)?)
+    }
+
+    fn ports(&self) -> Result<Vec<(HostPort, Lead)>> {
+        let named = |(key, backend): &(PortKey<A>, Backend<A>)| {
+            let protocol = Protocol::from_number(key.proto)?;
+            Some((HostPort { addr: key.addr.ip(), port: key.port.get(), protocol }, lead(backend)))
+        };
+        Ok(self.ports.entries()?.iter().filter_map(named).collect())
+    }
+}
+
+fn lead<A: Address>(backend: &Backend<A>) -> Lead {
+    let id = MappingId { slot: backend.mapping, generation: backend.generation };
+    Lead { addr: backend.addr.ip(), port: backend.port.get(), id }
+}
+
+fn key<A: Address>(host: &HostPort) -> Result<PortKey<A>> {
+    let addr = A::of(host.addr).context("a port is kept in the table of its family")?;
+    Ok(PortKey::new(addr, Be16::new(host.port), host.protocol.number()))
 }
 
 /// On which addresses each port is published: a host program that binds every address clashes with any.
 #[derive(Default)]
-pub(super) struct HeldPorts(BTreeMap<(u16, u8), HashSet<Ip4>>);
+pub(super) struct HeldPorts(BTreeMap<(u16, u8, bool), BTreeSet<IpAddr>>);
 
 impl HeldPorts {
     /// What the pinned tables say is published, and the table of held ports made to agree.
-    pub(super) fn adopt(ports: &FamilyTables<Ip4>, table: &mut Table<HeldKey, u32>) -> Result<Self> {
+    pub(super) fn adopt(tables: &mut Tables) -> Result<Self> {
         let mut held = Self::default();
-        for (key, _) in ports.ports.entries()? {
-            held.add(table, &key)?;
+        for (host, _) in tables.ports()? {
+            held.add(&mut tables.held, &host)?;
         }
-        for (key, _) in table.entries()? {
-            if !held.0.contains_key(&(key.port.get(), key.proto)) {
-                table.remove(&key)?;
+        for (key, _) in tables.held.entries()? {
+            if !held.0.contains_key(&(key.port.get(), key.proto, key.v6 != 0)) {
+                tables.held.remove(&key)?;
             }
         }
         Ok(held)
     }
 
-    fn add(&mut self, table: &mut Table<HeldKey, u32>, key: &PortKey<Ip4>) -> Result<()> {
-        let addrs = self.0.entry((key.port.get(), key.proto)).or_default();
-        addrs.insert(key.addr);
-        table.insert(&held_key(key), &count(addrs))
+    fn add(&mut self, table: &mut Table<HeldKey, u32>, host: &HostPort) -> Result<()> {
+        let addrs = self.0.entry(Self::index(host)).or_default();
+        addrs.insert(host.addr);
+        table.insert(&held_key(host), &count(addrs))
     }
 
-    fn remove(&mut self, table: &mut Table<HeldKey, u32>, key: &PortKey<Ip4>) -> Result<()> {
-        let port = (key.port.get(), key.proto);
-        let Some(addrs) = self.0.get_mut(&port) else { return Ok(()) };
-        addrs.remove(&key.addr);
+    fn remove(&mut self, table: &mut Table<HeldKey, u32>, host: &HostPort) -> Result<()> {
+        let index = Self::index(host);
+        let Some(addrs) = self.0.get_mut(&index) else { return Ok(()) };
+        addrs.remove(&host.addr);
         if addrs.is_empty() {
-            self.0.remove(&port);
-            return table.remove(&held_key(key));
+            self.0.remove(&index);
+            return table.remove(&held_key(host));
         }
-        table.insert(&held_key(key), &count(addrs))
+        table.insert(&held_key(host), &count(addrs))
+    }
+
+    fn index(host: &HostPort) -> (u16, u8, bool) {
+        (host.port, host.protocol.number(), host.addr.is_ipv6())
     }
 }
 
-fn count(addrs: &HashSet<Ip4>) -> u32 {
+fn count(addrs: &BTreeSet<IpAddr>) -> u32 {
     u32::try_from(addrs.len()).unwrap_or(u32::MAX)
 }
 
-/// The mappings that published ports hold.
-pub(super) fn mappings_in_use<A: Address>(tables: &FamilyTables<A>) -> Result<Vec<MappingId>> {
-    Ok(tables.ports.entries()?.iter().map(|(_, backend)| mapping(backend)).collect())
-}
-
-fn mapping<A: Address>(backend: &Backend<A>) -> MappingId {
-    MappingId { slot: backend.mapping, generation: backend.generation }
-}
-
-fn key(host: &HostPort) -> Result<PortKey<Ip4>> {
-    let addr = Address::of(host.addr).context("the datapath does not carry IPv6")?;
-    Ok(PortKey::new(addr, Be16::new(host.port), host.protocol.number()))
-}
-
-fn held_key(key: &PortKey<Ip4>) -> HeldKey {
-    HeldKey { port: key.port, proto: key.proto, v6: 0 }
+fn held_key(host: &HostPort) -> HeldKey {
+    HeldKey { port: Be16::new(host.port), proto: host.protocol.number(), v6: host.addr.is_ipv6().into() }
 }
 
 fn show(host: &HostPort) -> String {
-    format!("{}/{}", std::net::SocketAddr::from((host.addr, host.port)), host.protocol)
+    format!("{}/{}", SocketAddr::from((host.addr, host.port)), host.protocol)
 }

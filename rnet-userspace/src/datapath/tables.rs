@@ -1,15 +1,15 @@
 //! The programs' maps, typed.
 
-use std::{hash::Hash, net::IpAddr};
+use std::{collections::HashSet, hash::Hash, net::IpAddr};
 
 use anyhow::{Context, Error, Result, anyhow};
 use aya::{
     Ebpf, Pod,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
+    maps::{self, Array, Map, MapData, MapError, PerCpuArray},
 };
 use rnet_common::{
-    Backend, Counter, Endpoint, Family, Flow, FlowKey, HeldKey, Ip4, PortKey, Program, Reason, Settings,
-    counter::counter_index,
+    Backend, Counter, Endpoint, Family, Flow, FlowKey, HeldKey, Ip4, Ip6, PortKey, Program, Reason, Settings,
+    Veth, counter::counter_index,
 };
 
 use super::{batch, mappings::Mappings};
@@ -19,6 +19,10 @@ use crate::controller::backend::ReasonCount;
 pub(super) struct Tables {
     /// IPv4's.
     pub(super) v4: FamilyTables<Ip4>,
+    /// IPv6's.
+    pub(super) v6: FamilyTables<Ip6>,
+    /// Containers' interfaces by their host side's index.
+    pub(super) veths: Table<u32, Veth>,
     /// Interfaces that carry `from_uplink`.
     pub(super) uplinks: Table<u32, u32>,
     /// How many addresses each port is published on.
@@ -66,6 +70,21 @@ impl Address for Ip4 {
     }
 }
 
+impl Address for Ip6 {
+    const SUFFIX: &str = "6";
+
+    fn of(addr: IpAddr) -> Option<Self> {
+        match addr {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(addr) => Some(addr.into()),
+        }
+    }
+
+    fn ip(self) -> IpAddr {
+        IpAddr::V6(self.into())
+    }
+}
+
 impl Tables {
     /// Takes the maps out of a loaded object.
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self> {
@@ -73,6 +92,8 @@ impl Tables {
         let mappings = Mappings::open(&mappings)?;
         Ok(Self {
             v4: FamilyTables::take(ebpf)?,
+            v6: FamilyTables::take(ebpf)?,
+            veths: Table::take(ebpf, "VETHS")?,
             uplinks: Table::take(ebpf, "UPLINKS")?,
             held: Table::take(ebpf, "HELD")?,
             mappings,
@@ -128,10 +149,26 @@ impl<A: Address> FamilyTables<A> {
     }
 }
 
+impl<A: Address> FamilyTables<A> {
+    /// Says which addresses of this family are the host's own, exactly. None is missing meanwhile.
+    pub(super) fn set_locals(&mut self, addrs: &[IpAddr]) -> Result<()> {
+        let wanted: HashSet<A> = addrs.iter().filter_map(|addr| A::of(*addr)).collect();
+        for addr in &wanted {
+            self.locals.insert(addr, &0)?;
+        }
+        for (addr, _) in self.locals.entries()? {
+            if !wanted.contains(&addr) {
+                self.locals.remove(&addr)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A hash map.
 pub(super) struct Table<K, V> {
     name: String,
-    map: HashMap<MapData, K, V>,
+    map: maps::HashMap<MapData, K, V>,
     /// The same map, to be read whole.
     data: MapData,
 }

@@ -9,9 +9,9 @@ use std::{
 
 use nix::sched::{CloneFlags, unshare};
 
-use super::*;
+use super::{tables::Address as _, *};
 use crate::controller::{
-    backend::{Link, Policy},
+    backend::{Direct, FamilyPolicy, Link, Policy},
     model::{HostPort, MacAddr, Protocol},
 };
 
@@ -44,6 +44,8 @@ fn an_instance_s_directory_goes_with_its_last_layout() {
     remove_pins(&instance.join("v2")).unwrap();
 }
 
+const FAMILY: FamilyPolicy = FamilyPolicy { masquerade: true, direct: Direct::Nothing };
+
 /// A network namespace with a veth, and a place for pins.
 struct Place {
     pin_dir: PathBuf,
@@ -74,7 +76,8 @@ impl Place {
             network: 7,
             mac: MacAddr([2, 0, 0, 0, 0, 2]),
             addrs: vec![("172.17.0.2".parse().unwrap(), Some("172.17.0.1".parse().unwrap()))],
-            policy: Policy { icc: true, internal: false, masquerade: true },
+            mtu: 1500,
+            policy: Policy { icc: true, internal: false, v4: FAMILY, v6: FAMILY },
         }
     }
 
@@ -157,12 +160,9 @@ fn publishing_is_all_or_none() {
         datapath.add_endpoint(&place.endpoint()).unwrap();
         datapath.publish(&[binding(8080, 80)]).unwrap();
         let before = datapath.tables.v4.ports.entries().unwrap();
-        let v6 = Binding {
-            host: HostPort { addr: "::".parse().unwrap(), port: 8082, protocol: Protocol::Tcp },
-            ..binding(8082, 80)
-        };
-        let error = datapath.publish(&[binding(8080, 9), binding(8081, 80), v6]).unwrap_err();
-        assert!(format!("{error:#}").contains("[::]:8082/tcp"), "{error:#}");
+        let mixed = Binding { addr: "fd00::2".parse().unwrap(), ..binding(8082, 80) };
+        let error = datapath.publish(&[binding(8080, 9), binding(8081, 80), mixed]).unwrap_err();
+        assert!(format!("{error:#}").contains("0.0.0.0:8082/tcp"), "{error:#}");
         assert_eq!(datapath.tables.v4.ports.entries().unwrap(), before);
         assert!(datapath.port_counts(&[binding(8080, 80)]).is_ok(), "its mapping is alive");
         assert_eq!(datapath.tables.held.entries().unwrap().len(), 1);

@@ -25,7 +25,7 @@ fn a_container_gets_a_namespace_an_interface_and_files() {
     assert_eq!((known.ifindex, &known.bridge), (veth_link.index, &tables.bridges["rnet0"].0));
     let addr = (veth.addrs[0].ip(), Some("172.17.0.1".parse().unwrap()));
     assert_eq!((known.addrs.as_slice(), known.mac), ([addr].as_slice(), endpoint.mac));
-    assert!(known.policy.icc && known.policy.masquerade && !known.policy.internal);
+    assert!(known.policy.icc && known.policy.v4.masquerade && !known.policy.internal);
 
     let read = |name| fs::read_to_string(made.dir.join(name)).unwrap();
     assert_eq!(read("hostname"), "web.test\n");
@@ -76,7 +76,7 @@ fn networks_have_numbers_and_policies_of_their_own() {
     let tables = bench.fake.tables();
     let known = |name| &tables.endpoints[&instance.container(name).unwrap().endpoints[0].host_interface];
     assert_ne!(known("a").network, known("b").network);
-    assert!(!known("b").policy.icc && !known("b").policy.masquerade);
+    assert!(!known("b").policy.icc && !known("b").policy.v4.masquerade);
 }
 
 #[test]
