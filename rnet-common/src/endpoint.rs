@@ -2,7 +2,7 @@
 
 use crate::addr::{Family, Mac};
 
-/// Bits of [`Endpoint::flags`]: the policy of the endpoint's network.
+/// Bits of [`Endpoint::flags`]: the policy of the endpoint's network in the entry's address family.
 pub struct EndpointFlags;
 
 impl EndpointFlags {
@@ -12,6 +12,12 @@ impl EndpointFlags {
     pub const INTERNAL: u32 = 1 << 1;
     /// What leaves the host gets the uplink's address (`enable_ip_masquerade`).
     pub const MASQUERADE: u32 = 1 << 2;
+    /// Published ports and pings may come from outside straight to the container's own address (gateway mode
+    /// `routed`).
+    pub const ROUTED: u32 = 1 << 3;
+    /// Everything may come from outside straight to the container's own address (gateway mode
+    /// `nat-unprotected`).
+    pub const UNPROTECTED: u32 = 1 << 4;
 }
 
 /// The value of the endpoint map, which is keyed by the endpoint's address. An endpoint with addresses of
@@ -33,6 +39,8 @@ pub struct Endpoint<A> {
     pub mapping: u32,
     /// The mapping's generation.
     pub generation: u32,
+    /// MTU of the container's interface, in bytes from the IP header on.
+    pub mtu: u32,
     /// The container's interface.
     pub mac: Mac,
     /// The bridge.
@@ -49,6 +57,6 @@ impl<A: Family> Endpoint<A> {
 
 const _: () = {
     use crate::addr::{Ip4, Ip6};
-    assert!(size_of::<Endpoint<Ip4>>() == 40);
-    assert!(size_of::<Endpoint<Ip6>>() == 52);
+    assert!(size_of::<Endpoint<Ip4>>() == 44);
+    assert!(size_of::<Endpoint<Ip6>>() == 56);
 };

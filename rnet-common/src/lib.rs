@@ -29,4 +29,4 @@ pub use settings::Settings;
 
 /// Version of the layout of every shared map. It is part of the path under which maps are pinned
 /// (`/sys/fs/bpf/INSTANCE/v<layout>`), so that a controller never reads maps of another shape.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;

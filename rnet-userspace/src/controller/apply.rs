@@ -203,6 +203,7 @@ fn endpoint(intent: &EndpointIntent, ifindex: u32, bridge: Link) -> EndpointSpec
         network: intent.network,
         mac: intent.mac,
         addrs: intent.addrs.clone(),
+        mtu: intent.mtu,
         policy: intent.policy,
     }
 }

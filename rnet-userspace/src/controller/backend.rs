@@ -13,7 +13,9 @@ use std::{
 use anyhow::Result;
 use ipnetwork::IpNetwork;
 
-use super::model::{Binding, HostPort, InterfaceAddr, MacAddr};
+use rnet_common::settings::Timeouts;
+
+use super::model::{Binding, HostPort, InterfaceAddr, MacAddr, flow_filter::FlowFilter};
 
 /// A link as the kernel knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,8 +137,31 @@ pub struct Policy {
     pub icc: bool,
     /// The network has no way out.
     pub internal: bool,
+}
+
+/// What may come from outside straight to a container's own address, past the host's published ports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Direct {
+    /// Nothing (gateway mode `nat`).
+    #[default]
+    None,
+    /// Its published ports, and pings (gateway mode `routed`).
+    Published,
+    /// Everything (gateway mode `nat-unprotected`).
+    All,
+}
+
+/// An address of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointAddr {
+    /// The container's address.
+    pub addr: IpAddr,
+    /// The bridge's address in its subnet, if it has one.
+    pub gateway: Option<IpAddr>,
     /// What leaves the host gets the uplink's address.
     pub masquerade: bool,
+    /// What may come from outside straight to `addr`.
+    pub direct: Direct,
 }
 
 /// An endpoint as the datapath needs to know it.
@@ -152,8 +177,10 @@ pub struct EndpointSpec {
     pub network: u32,
     /// The container's interface.
     pub mac: MacAddr,
-    /// The container's addresses, each with its gateway's: at most one of each family.
-    pub addrs: Vec<(IpAddr, Option<IpAddr>)>,
+    /// The container's addresses: at most one of each family.
+    pub addrs: Vec<EndpointAddr>,
+    /// MTU of the container's interface, in bytes.
+    pub mtu: u32,
     /// The network's policy.
     pub policy: Policy,
 }
@@ -241,6 +268,10 @@ pub trait Datapath: Send {
     fn port_counts(&self, bindings: &[Binding]) -> Result<Vec<PortCount>>;
     /// The flows that are alive.
     fn flows(&self) -> Result<Vec<FlowInfo>>;
+    /// Forgets the flows that `filter` matches, alive or not. Returns how many.
+    fn flush(&mut self, filter: &FlowFilter) -> Result<usize>;
+    /// Sets how long flows may be idle, those that are there already included.
+    fn set_timeouts(&mut self, timeouts: &Timeouts) -> Result<()>;
     /// Detaches every program and removes every map, pins and directories included.
     fn destroy(&mut self) -> Result<()>;
 }

@@ -10,13 +10,13 @@ use super::{
     mappings::MappingId,
     tables::{Address, FamilyTables},
 };
-use crate::controller::backend::{EndpointSpec, Policy};
+use crate::controller::backend::{Direct, EndpointAddr, EndpointSpec, Policy};
 
 const PROGRAM: &str = "from_container";
 
 impl Ebpf {
     pub(super) fn add(&mut self, spec: &EndpointSpec) -> Result<()> {
-        for (addr, _) in &spec.addrs {
+        for EndpointAddr { addr, .. } in &spec.addrs {
             if addr.is_ipv6() {
                 bail!("add endpoint {addr}: the datapath does not carry IPv6");
             }
@@ -34,7 +34,7 @@ impl Ebpf {
 
     pub(super) fn forget(&mut self, spec: &EndpointSpec) -> Result<()> {
         let tables = &mut self.tables.v4;
-        for addr in spec.addrs.iter().filter_map(|(addr, _)| Address::of(*addr)) {
+        for addr in spec.addrs.iter().filter_map(|a| Address::of(a.addr)) {
             let Some(entry) = tables.endpoints.get(&addr)? else { continue };
             // The address may be another endpoint's by now.
             if entry.mac == Mac(spec.mac.0) {
@@ -52,7 +52,7 @@ impl Ebpf {
     /// Removes every endpoint that is not named.
     pub(super) fn retain_endpoints(&mut self, specs: &[EndpointSpec]) -> Result<()> {
         let wanted: BTreeSet<IpAddr> =
-            specs.iter().flat_map(|spec| spec.addrs.iter().map(|(addr, _)| *addr)).collect();
+            specs.iter().flat_map(|spec| spec.addrs.iter().map(|a| a.addr)).collect();
         for (addr, entry) in self.tables.v4.endpoints.entries()? {
             if !wanted.contains(&addr.ip()) {
                 self.tables.mappings.release(mapping(&entry));
@@ -63,7 +63,7 @@ impl Ebpf {
     }
 
     fn is_known(&self, spec: &EndpointSpec) -> Result<bool> {
-        for addr in spec.addrs.iter().filter_map(|(addr, _)| Address::of(*addr)) {
+        for addr in spec.addrs.iter().filter_map(|a| Address::of(a.addr)) {
             if self.tables.v4.endpoints.get(&addr)?.is_some_and(|entry| entry.ifindex == spec.ifindex) {
                 return Ok(true);
             }
@@ -72,9 +72,9 @@ impl Ebpf {
     }
 
     fn add_entries(&mut self, spec: &EndpointSpec) -> Result<()> {
-        for (addr, gateway) in &spec.addrs {
-            let Some(addr) = Address::of(*addr) else { continue };
-            let wanted = entry(spec, gateway.and_then(Address::of));
+        for of in &spec.addrs {
+            let Some(addr) = Address::of(of.addr) else { continue };
+            let wanted = entry(spec, of);
             let there = self.tables.v4.endpoints.get(&addr)?;
             if there.is_some_and(|there| {
                 self.tables.mappings.is_current(mapping(&there)) && without_mapping(there) == wanted
@@ -108,13 +108,14 @@ fn mapping<A: Address>(entry: &Endpoint<A>) -> MappingId {
 }
 
 /// An entry, but for its mapping.
-fn entry<A: Address>(spec: &EndpointSpec, gateway: Option<A>) -> Endpoint<A> {
+fn entry<A: Address>(spec: &EndpointSpec, addr: &EndpointAddr) -> Endpoint<A> {
     Endpoint {
-        gateway: gateway.unwrap_or_default(),
+        gateway: addr.gateway.and_then(A::of).unwrap_or_default(),
         ifindex: spec.ifindex,
         bridge: spec.bridge.index,
         network: spec.network,
-        flags: flags(spec.policy),
+        flags: flags(spec.policy, addr),
+        mtu: spec.mtu,
         mac: Mac(spec.mac.0),
         gateway_mac: Mac(spec.bridge.mac.0),
         ..Endpoint::default()
@@ -125,11 +126,13 @@ fn without_mapping<A: Address>(entry: Endpoint<A>) -> Endpoint<A> {
     Endpoint { mapping: 0, generation: 0, ..entry }
 }
 
-fn flags(Policy { icc, internal, masquerade }: Policy) -> u32 {
+fn flags(Policy { icc, internal }: Policy, addr: &EndpointAddr) -> u32 {
     let bits = [
         (icc, EndpointFlags::ICC),
         (internal, EndpointFlags::INTERNAL),
-        (masquerade, EndpointFlags::MASQUERADE),
+        (addr.masquerade, EndpointFlags::MASQUERADE),
+        (addr.direct == Direct::Published, EndpointFlags::ROUTED),
+        (addr.direct == Direct::All, EndpointFlags::UNPROTECTED),
     ];
     bits.iter().filter(|(is_set, _)| *is_set).map(|(_, bit)| bit).sum()
 }

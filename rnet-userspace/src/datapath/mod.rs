@@ -27,7 +27,7 @@ use std::{
 };
 
 use anyhow::{Context, Error, Result};
-use rnet_common::{Ip4, Settings};
+use rnet_common::{Ip4, Settings, settings::Timeouts};
 
 use self::{
     flows::Snapshot,
@@ -37,7 +37,7 @@ use self::{
 };
 use crate::controller::{
     backend::{Datapath, EndpointSpec, FlowInfo, PortCount, ReasonCount, Uplink},
-    model::Binding,
+    model::{Binding, flow_filter::FlowFilter},
 };
 
 /// What a datapath is made with.
@@ -171,6 +171,16 @@ impl Datapath for Ebpf {
     fn flows(&self) -> Result<Vec<FlowInfo>> {
         let timeouts = self.tables.settings()?.timeouts;
         Ok(Snapshot::take(&self.tables.v4.flows)?.describe(&self.tables.mappings, &timeouts))
+    }
+
+    fn flush(&mut self, filter: &FlowFilter) -> Result<usize> {
+        Snapshot::take(&self.tables.v4.flows)?.flush(&mut self.tables.v4.flows, &self.tables.mappings, filter)
+    }
+
+    fn set_timeouts(&mut self, timeouts: &Timeouts) -> Result<()> {
+        let mut settings = self.tables.settings()?;
+        settings.timeouts = *timeouts;
+        self.tables.set_settings(&settings)
     }
 
     fn destroy(&mut self) -> Result<()> {

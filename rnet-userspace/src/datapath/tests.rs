@@ -11,7 +11,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::*;
 use crate::controller::{
-    backend::{Link, Policy},
+    backend::{Direct, EndpointAddr, Link, Policy},
     model::{HostPort, MacAddr, Protocol},
 };
 
@@ -73,8 +73,14 @@ impl Place {
             bridge: Link { index: 900, mac: MacAddr([2, 0, 0, 0, 0, 1]) },
             network: 7,
             mac: MacAddr([2, 0, 0, 0, 0, 2]),
-            addrs: vec![("172.17.0.2".parse().unwrap(), Some("172.17.0.1".parse().unwrap()))],
-            policy: Policy { icc: true, internal: false, masquerade: true },
+            addrs: vec![EndpointAddr {
+                addr: "172.17.0.2".parse().unwrap(),
+                gateway: Some("172.17.0.1".parse().unwrap()),
+                masquerade: true,
+                direct: Direct::None,
+            }],
+            mtu: 1500,
+            policy: Policy { icc: true, internal: false },
         }
     }
 

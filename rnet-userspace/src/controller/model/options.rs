@@ -56,7 +56,7 @@ impl NetworkOptions {
 
     /// The policy that they and `internal` make.
     pub fn policy(&self, internal: bool) -> Policy {
-        Policy { icc: self.icc, internal, masquerade: self.masquerade }
+        Policy { icc: self.icc, internal }
     }
 }
 
