@@ -13,7 +13,9 @@ use std::{
 use anyhow::Result;
 use ipnetwork::IpNetwork;
 
-use super::model::{Binding, HostPort, InterfaceAddr, MacAddr};
+use rnet_common::settings::Timeouts;
+
+use super::model::{Binding, HostPort, InterfaceAddr, MacAddr, flow_filter::FlowFilter};
 
 /// A link as the kernel knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,38 +137,31 @@ pub struct Policy {
     pub icc: bool,
     /// The network has no way out.
     pub internal: bool,
-    /// What is particular to IPv4.
-    pub v4: FamilyPolicy,
-    /// What is particular to IPv6.
-    pub v6: FamilyPolicy,
 }
 
-impl Policy {
-    /// What is particular to the family of an address.
-    pub fn of(&self, addr: IpAddr) -> FamilyPolicy {
-        if addr.is_ipv4() { self.v4 } else { self.v6 }
-    }
-}
-
-/// The policy of a network towards the outside, for one address family: Docker's gateway modes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FamilyPolicy {
-    /// What leaves the host gets the uplink's address.
-    pub masquerade: bool,
-    /// What from outside may reach a container's own address.
-    pub direct: Direct,
-}
-
-/// What from outside may reach a container's own address, without translation.
+/// What may come from outside straight to a container's own address, past the host's published ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Direct {
-    /// Nothing.
+    /// Nothing (gateway mode `nat`).
     #[default]
-    Nothing,
-    /// Ports published there, and echo requests.
+    None,
+    /// Its published ports, and pings (gateway mode `routed`).
     Published,
-    /// Everything.
-    Everything,
+    /// Everything (gateway mode `nat-unprotected`).
+    All,
+}
+
+/// An address of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointAddr {
+    /// The container's address.
+    pub addr: IpAddr,
+    /// The bridge's address in its subnet, if it has one.
+    pub gateway: Option<IpAddr>,
+    /// What leaves the host gets the uplink's address.
+    pub masquerade: bool,
+    /// What may come from outside straight to `addr`.
+    pub direct: Direct,
 }
 
 /// An endpoint as the datapath needs to know it.
@@ -182,9 +177,9 @@ pub struct EndpointSpec {
     pub network: u32,
     /// The container's interface.
     pub mac: MacAddr,
-    /// The container's addresses, each with its gateway's: at most one of each family.
-    pub addrs: Vec<(IpAddr, Option<IpAddr>)>,
-    /// Largest IP packet that the container's interface takes, in bytes.
+    /// The container's addresses: at most one of each family.
+    pub addrs: Vec<EndpointAddr>,
+    /// MTU of the container's interface, in bytes.
     pub mtu: u32,
     /// The network's policy.
     pub policy: Policy,
@@ -273,6 +268,10 @@ pub trait Datapath: Send {
     fn port_counts(&self, bindings: &[Binding]) -> Result<Vec<PortCount>>;
     /// The flows that are alive.
     fn flows(&self) -> Result<Vec<FlowInfo>>;
+    /// Forgets the flows that `filter` matches, alive or not. Returns how many.
+    fn flush(&mut self, filter: &FlowFilter) -> Result<usize>;
+    /// Sets how long flows may be idle, those that are there already included.
+    fn set_timeouts(&mut self, timeouts: &Timeouts) -> Result<()>;
     /// Detaches every program and removes every map, pins and directories included.
     fn destroy(&mut self) -> Result<()>;
 }

@@ -10,13 +10,14 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 use ipnetwork::IpNetwork;
+use rnet_common::settings::Timeouts;
 
 use super::{
     backend::{
         BridgeSpec, Datapath, EndpointSpec, FlowInfo, Host, Link, PortCount, PortHold, PortUnavailable,
         ReasonCount, Uplink, VethSpec,
     },
-    model::{Binding, HostPort, MacAddr},
+    model::{Binding, HostPort, MacAddr, flow_filter::FlowFilter},
 };
 
 /// What a call is to do, counted from the moment it is set.
@@ -64,6 +65,8 @@ pub(super) struct World {
     pub(super) log: Vec<String>,
     pub(super) ephemeral: (u16, u16),
     pub(super) destroyed: bool,
+    pub(super) flows: Vec<FlowInfo>,
+    pub(super) timeouts: Timeouts,
     fate: Fate,
     calls: usize,
     last_index: u32,
@@ -280,7 +283,7 @@ impl Datapath for Fake {
         let mut world = self.call("publish")?;
         for binding in bindings {
             let mut addrs = world.tables.endpoints.values().flat_map(|e| &e.addrs);
-            ensure!(addrs.any(|(addr, _)| *addr == binding.addr), "no endpoint for {binding:?}");
+            ensure!(addrs.any(|a| a.addr == binding.addr), "no endpoint for {binding:?}");
             let there = world.tables.ports.get(&binding.host);
             ensure!(there.is_none_or(|there| there == binding), "{binding:?} is taken");
         }
@@ -335,7 +338,19 @@ impl Datapath for Fake {
     }
 
     fn flows(&self) -> Result<Vec<FlowInfo>> {
-        self.call("flows").map(|_| Vec::new())
+        Ok(self.call("flows")?.flows.clone())
+    }
+
+    fn flush(&mut self, filter: &FlowFilter) -> Result<usize> {
+        let mut world = self.call("flush")?;
+        let before = world.flows.len();
+        world.flows.retain(|flow| !filter.matches_info(flow));
+        Ok(before - world.flows.len())
+    }
+
+    fn set_timeouts(&mut self, timeouts: &Timeouts) -> Result<()> {
+        self.call("set_timeouts")?.timeouts = *timeouts;
+        Ok(())
     }
 
     fn destroy(&mut self) -> Result<()> {

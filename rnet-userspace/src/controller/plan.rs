@@ -9,13 +9,16 @@ use std::{
 use ipnetwork::IpNetwork;
 
 use super::{
-    backend::{BridgeSpec, VethSpec},
+    backend::{BridgeSpec, Direct, EndpointAddr, VethSpec},
     error::{Error, Result},
     files::ContainerFiles,
     model::options::NetworkOptions,
     step::{Change, EndpointIntent, Step},
 };
 use crate::store::schema::{Container, Endpoint, Network, Phase};
+
+/// What the kernel gives a veth (`ETH_DATA_LEN`), in bytes.
+const DEFAULT_MTU: u32 = 1500;
 
 /// Makes a network. `addresses` are the host's own as the datapath knows them.
 ///
@@ -97,23 +100,24 @@ pub(super) fn connect(endpoint: &Endpoint, network: &Network, netns: &Path) -> R
     Ok([Step::CreateVeth(veth), Step::AddEndpoint(endpoint_intent(endpoint, network)?)])
 }
 
-/// What the kernel gives a bridge and a veth that are made without an MTU (`ETH_DATA_LEN`).
-const DEFAULT_MTU: u32 = 1500;
-
 /// An endpoint for the datapath.
 ///
 /// # Errors
 /// [`Error::Invalid`] when the network's options cannot be understood.
 pub(super) fn endpoint_intent(endpoint: &Endpoint, network: &Network) -> Result<EndpointIntent> {
-    let gateway =
-        |addr: &IpNetwork| network.subnets.iter().find(|s| s.subnet.contains(addr.ip())).map(|s| s.gateway);
     let options = NetworkOptions::parse(&network.options)?;
+    let addr = |addr: &IpNetwork| EndpointAddr {
+        addr: addr.ip(),
+        gateway: network.subnets.iter().find(|s| s.subnet.contains(addr.ip())).map(|s| s.gateway),
+        masquerade: options.masquerade,
+        direct: Direct::None,
+    };
     Ok(EndpointIntent {
         host_name: endpoint.host_interface.clone(),
         bridge: bridge_name(network)?,
         network: network.number,
         mac: endpoint.mac,
-        addrs: endpoint.addrs.iter().map(|addr| (addr.ip(), gateway(addr))).collect(),
+        addrs: endpoint.addrs.iter().map(addr).collect(),
         mtu: options.mtu.unwrap_or(DEFAULT_MTU),
         policy: options.policy(network.internal),
     })

@@ -3,7 +3,7 @@
 use std::{fmt, net::IpAddr, path::PathBuf};
 
 use super::{
-    backend::{BridgeSpec, Policy, VethSpec},
+    backend::{BridgeSpec, EndpointAddr, Policy, VethSpec},
     files::ContainerFiles,
     model::{Binding, MacAddr},
 };
@@ -53,9 +53,9 @@ pub(super) struct EndpointIntent {
     pub network: u32,
     /// The container's interface.
     pub mac: MacAddr,
-    /// The container's addresses, each with its gateway's.
-    pub addrs: Vec<(IpAddr, Option<IpAddr>)>,
-    /// MTU of the container's interface.
+    /// The container's addresses.
+    pub addrs: Vec<EndpointAddr>,
+    /// MTU of the container's interface, in bytes.
     pub mtu: u32,
     /// The network's policy.
     pub policy: Policy,

@@ -13,7 +13,7 @@ use super::{
     mappings::{MappingId, Mappings},
     tables::{Address, FamilyTables},
 };
-use crate::controller::backend::{Direct, EndpointSpec};
+use crate::controller::backend::{Direct, EndpointAddr, EndpointSpec};
 
 const PROGRAM: &str = "from_container";
 
@@ -31,7 +31,7 @@ impl Ebpf {
     }
 
     pub(super) fn forget(&mut self, spec: &EndpointSpec) -> Result<()> {
-        for (addr, _) in &spec.addrs {
+        for EndpointAddr { addr, .. } in &spec.addrs {
             let mappings = &self.tables.mappings;
             let ifindex = match addr {
                 IpAddr::V4(_) => self.tables.v4.forget_endpoint(mappings, spec, *addr)?,
@@ -50,7 +50,7 @@ impl Ebpf {
     /// Removes every endpoint that is not named.
     pub(super) fn retain_endpoints(&mut self, specs: &[EndpointSpec]) -> Result<()> {
         let addrs: HashSet<IpAddr> =
-            specs.iter().flat_map(|spec| spec.addrs.iter().map(|(addr, _)| *addr)).collect();
+            specs.iter().flat_map(|spec| spec.addrs.iter().map(|a| a.addr)).collect();
         self.tables.v4.retain_endpoints(&self.tables.mappings, &addrs)?;
         self.tables.v6.retain_endpoints(&self.tables.mappings, &addrs)?;
         let ifindexes: BTreeSet<u32> = specs.iter().map(|spec| spec.ifindex).collect();
@@ -63,14 +63,14 @@ impl Ebpf {
     }
 
     fn add_entries(&mut self, spec: &EndpointSpec) -> Result<()> {
-        let has_v6 = spec.addrs.iter().any(|(addr, _)| addr.is_ipv6());
+        let has_v6 = spec.addrs.iter().any(|a| a.addr.is_ipv6());
         let flags = if has_v6 { EndpointFlags::IPV6 } else { 0 };
         self.tables.veths.insert(&spec.ifindex, &Veth::new(Mac(spec.mac.0), flags))?;
-        for (addr, gateway) in &spec.addrs {
+        for addr in &spec.addrs {
             let mappings = &mut self.tables.mappings;
-            let before = match addr {
-                IpAddr::V4(_) => self.tables.v4.add_endpoint(mappings, spec, *addr, *gateway)?,
-                IpAddr::V6(_) => self.tables.v6.add_endpoint(mappings, spec, *addr, *gateway)?,
+            let before = match addr.addr {
+                IpAddr::V4(_) => self.tables.v4.add_endpoint(mappings, spec, addr)?,
+                IpAddr::V6(_) => self.tables.v6.add_endpoint(mappings, spec, addr)?,
             };
             if let Some(ifindex) = before.filter(|before| *before != spec.ifindex) {
                 self.drop_veth(ifindex)?;
@@ -91,11 +91,10 @@ impl<A: Address> FamilyTables<A> {
         &mut self,
         mappings: &mut Mappings,
         spec: &EndpointSpec,
-        addr: IpAddr,
-        gateway: Option<IpAddr>,
+        addr: &EndpointAddr,
     ) -> Result<Option<u32>> {
-        let Some(key) = A::of(addr) else { return Ok(None) };
-        let wanted = entry(spec, addr, gateway.and_then(A::of));
+        let Some(key) = A::of(addr.addr) else { return Ok(None) };
+        let wanted = entry(spec, addr);
         let there = self.endpoints.get(&key)?;
         if there.is_some_and(|there| mappings.is_current(mapping(&there)) && without_mapping(there) == wanted)
         {
@@ -151,9 +150,9 @@ fn mapping<A: Address>(entry: &Endpoint<A>) -> MappingId {
 }
 
 /// An entry, but for its mapping.
-fn entry<A: Address>(spec: &EndpointSpec, addr: IpAddr, gateway: Option<A>) -> Endpoint<A> {
+fn entry<A: Address>(spec: &EndpointSpec, addr: &EndpointAddr) -> Endpoint<A> {
     Endpoint {
-        gateway: gateway.unwrap_or_default(),
+        gateway: addr.gateway.and_then(A::of).unwrap_or_default(),
         ifindex: spec.ifindex,
         bridge: spec.bridge.index,
         network: spec.network,
@@ -169,15 +168,13 @@ fn without_mapping<A: Address>(entry: Endpoint<A>) -> Endpoint<A> {
     Endpoint { mapping: 0, generation: 0, ..entry }
 }
 
-fn flags(spec: &EndpointSpec, addr: IpAddr) -> u32 {
-    let policy = spec.policy;
-    let family = policy.of(addr);
+fn flags(spec: &EndpointSpec, addr: &EndpointAddr) -> u32 {
     let bits = [
-        (policy.icc, EndpointFlags::ICC),
-        (policy.internal, EndpointFlags::INTERNAL),
-        (family.masquerade, EndpointFlags::MASQUERADE),
-        (family.direct == Direct::Published, EndpointFlags::ROUTED),
-        (family.direct == Direct::Everything, EndpointFlags::UNPROTECTED),
+        (spec.policy.icc, EndpointFlags::ICC),
+        (spec.policy.internal, EndpointFlags::INTERNAL),
+        (addr.masquerade, EndpointFlags::MASQUERADE),
+        (addr.direct == Direct::Published, EndpointFlags::ROUTED),
+        (addr.direct == Direct::All, EndpointFlags::UNPROTECTED),
     ];
     bits.iter().filter(|(is_set, _)| *is_set).map(|(_, bit)| bit).sum()
 }

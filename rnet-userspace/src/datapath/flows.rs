@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use nix::time::{ClockId, clock_gettime};
 use rnet_common::{
     Flow, FlowKey, Reason, Tuple,
-    flow::{flow_flags, proto},
+    flow::flow_flags,
     settings::Timeouts,
     timeout::{self, State},
 };
@@ -15,7 +15,10 @@ use super::{
     mappings::{MappingId, Mappings},
     tables::{Address, Table},
 };
-use crate::controller::backend::FlowInfo;
+use crate::controller::{
+    backend::FlowInfo,
+    model::flow_filter::{FlowFilter, protocol_name},
+};
 
 /// The flow table at one moment.
 pub(super) struct Snapshot<A: Address> {
@@ -86,6 +89,29 @@ impl<A: Address> Snapshot<A> {
         Ok(swept)
     }
 
+    /// Removes the flows that `filter` matches from the table, and keeps their counts. Returns how many.
+    pub(super) fn flush(
+        &self,
+        flows: &mut Table<FlowKey<A>, Flow<A>>,
+        mappings: &Mappings,
+        filter: &FlowFilter,
+    ) -> Result<usize> {
+        let mut flushed = 0;
+        for Whole { key, half, .. } in self.flows() {
+            if !filter.matches(key.proto, addresses(&key.tuple), addresses(&half.to)) {
+                continue;
+            }
+            // What passes between these two removals opens the flow anew: nothing is left that is half a flow.
+            for key in [*key, half.twin_key(key.proto)] {
+                let Some(last) = flows.get(&key)? else { continue };
+                flows.remove(&key)?;
+                mappings.note_ended(mapping(&last), last.packets, last.bytes);
+            }
+            flushed += 1;
+        }
+        Ok(flushed)
+    }
+
     /// Each flow once: by the half that opened it, or by the one that is left.
     fn flows(&self) -> impl Iterator<Item = Whole<'_, A>> {
         self.halves.iter().filter_map(|(key, half)| {
@@ -109,7 +135,7 @@ impl<A: Address> Snapshot<A> {
         let (src, dst) = addresses(&key.tuple);
         let (to_src, to_dst) = addresses(&half.to);
         FlowInfo {
-            protocol: protocol(key.proto),
+            protocol: protocol_name(key.proto),
             src,
             dst,
             to_src,
@@ -141,17 +167,6 @@ fn unchanged<A: Address>(
 
 fn addresses<A: Address>(tuple: &Tuple<A>) -> (SocketAddr, SocketAddr) {
     ((tuple.src.ip(), tuple.sport.get()).into(), (tuple.dst.ip(), tuple.dport.get()).into())
-}
-
-fn protocol(number: u8) -> String {
-    match number {
-        proto::TCP => "tcp".to_owned(),
-        proto::UDP => "udp".to_owned(),
-        proto::SCTP => "sctp".to_owned(),
-        proto::ICMP => "icmp".to_owned(),
-        proto::ICMPV6 => "icmpv6".to_owned(),
-        other => other.to_string(),
-    }
 }
 
 fn kind(carried: u8) -> String {

@@ -27,12 +27,12 @@ use std::{
 };
 
 use anyhow::{Context, Error, Result};
-use rnet_common::Settings;
+use rnet_common::{Settings, settings::Timeouts};
 
 use self::{flows::Snapshot, links::Links, ports::HeldPorts, tables::Tables};
 use crate::controller::{
     backend::{Datapath, EndpointSpec, FlowInfo, PortCount, ReasonCount, Uplink},
-    model::Binding,
+    model::{Binding, flow_filter::FlowFilter},
 };
 
 /// What a datapath is made with.
@@ -160,6 +160,18 @@ impl Datapath for Ebpf {
         let mut flows = Snapshot::take(&v4.flows)?.describe(mappings, &timeouts);
         flows.extend(Snapshot::take(&v6.flows)?.describe(mappings, &timeouts));
         Ok(flows)
+    }
+
+    fn flush(&mut self, filter: &FlowFilter) -> Result<usize> {
+        let Tables { v4, v6, mappings, .. } = &mut self.tables;
+        let flushed = Snapshot::take(&v4.flows)?.flush(&mut v4.flows, mappings, filter)?;
+        Ok(flushed + Snapshot::take(&v6.flows)?.flush(&mut v6.flows, mappings, filter)?)
+    }
+
+    fn set_timeouts(&mut self, timeouts: &Timeouts) -> Result<()> {
+        let mut settings = self.tables.settings()?;
+        settings.timeouts = *timeouts;
+        self.tables.set_settings(&settings)
     }
 
     fn destroy(&mut self) -> Result<()> {

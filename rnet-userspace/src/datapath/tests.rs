@@ -11,7 +11,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::{tables::Address as _, *};
 use crate::controller::{
-    backend::{Direct, FamilyPolicy, Link, Policy},
+    backend::{Direct, EndpointAddr, Link, Policy},
     model::{HostPort, MacAddr, Protocol},
 };
 
@@ -44,8 +44,6 @@ fn an_instance_s_directory_goes_with_its_last_layout() {
     remove_pins(&instance.join("v2")).unwrap();
 }
 
-const FAMILY: FamilyPolicy = FamilyPolicy { masquerade: true, direct: Direct::Nothing };
-
 /// A network namespace with a veth, and a place for pins.
 struct Place {
     pin_dir: PathBuf,
@@ -75,9 +73,16 @@ impl Place {
             bridge: Link { index: 900, mac: MacAddr([2, 0, 0, 0, 0, 1]) },
             network: 7,
             mac: MacAddr([2, 0, 0, 0, 0, 2]),
-            addrs: vec![("172.17.0.2".parse().unwrap(), Some("172.17.0.1".parse().unwrap()))],
+            addrs: [("172.17.0.2", "172.17.0.1"), ("fd00::2", "fd00::1")]
+                .map(|(addr, gateway)| EndpointAddr {
+                    addr: addr.parse().unwrap(),
+                    gateway: Some(gateway.parse().unwrap()),
+                    masquerade: true,
+                    direct: Direct::None,
+                })
+                .to_vec(),
             mtu: 1500,
-            policy: Policy { icc: true, internal: false, v4: FAMILY, v6: FAMILY },
+            policy: Policy { icc: true, internal: false },
         }
     }
 

@@ -1,5 +1,6 @@
 //! Values of the model.
 
+pub mod flow_filter;
 pub mod name;
 pub mod options;
 pub mod port_spec;

@@ -1,10 +1,10 @@
 //! Driver options of a network, by Docker's names.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use super::name::check_interface;
 use crate::controller::{
-    backend::{Direct, FamilyPolicy, Policy},
+    backend::Policy,
     error::{Error, Result},
 };
 
@@ -12,32 +12,7 @@ const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
 const ENABLE_ICC: &str = "com.docker.network.bridge.enable_icc";
 const ENABLE_IP_MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
 const MTU: &str = "com.docker.network.driver.mtu";
-const GATEWAY_MODE_IPV4: &str = "com.docker.network.bridge.gateway_mode_ipv4";
-const GATEWAY_MODE_IPV6: &str = "com.docker.network.bridge.gateway_mode_ipv6";
-const KNOWN: [&str; 6] =
-    [BRIDGE_NAME, ENABLE_ICC, ENABLE_IP_MASQUERADE, MTU, GATEWAY_MODE_IPV4, GATEWAY_MODE_IPV6];
-
-/// How a network is connected to the outside, for one address family.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum GatewayMode {
-    /// Published ports and masquerade.
-    #[default]
-    Nat,
-    /// The same, and containers' own addresses are open to whoever has a route to them.
-    NatUnprotected,
-    /// No translation: published ports are open at the containers' own addresses.
-    Routed,
-}
-
-impl GatewayMode {
-    fn policy(self, masquerade: bool) -> FamilyPolicy {
-        match self {
-            Self::Nat => FamilyPolicy { masquerade, direct: Direct::Nothing },
-            Self::NatUnprotected => FamilyPolicy { masquerade, direct: Direct::Everything },
-            Self::Routed => FamilyPolicy { masquerade: false, direct: Direct::Published },
-        }
-    }
-}
+const KNOWN: [&str; 4] = [BRIDGE_NAME, ENABLE_ICC, ENABLE_IP_MASQUERADE, MTU];
 
 /// What a network's driver options mean.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,10 +25,6 @@ pub struct NetworkOptions {
     pub masquerade: bool,
     /// MTU of the bridge and of both ends of every veth; the kernel's default when absent.
     pub mtu: Option<u32>,
-    /// Connection to the outside over IPv4.
-    pub gateway_mode_v4: GatewayMode,
-    /// Connection to the outside over IPv6.
-    pub gateway_mode_v6: GatewayMode,
 }
 
 impl NetworkOptions {
@@ -62,7 +33,7 @@ impl NetworkOptions {
     /// # Errors
     /// [`Error::Invalid`] for an unknown option or a value that it cannot have.
     pub fn parse(options: &BTreeMap<String, String>) -> Result<Self> {
-        let mut parsed = Self::default();
+        let mut parsed = Self { bridge: None, icc: true, masquerade: true, mtu: None };
         for (key, value) in options {
             match key.as_str() {
                 BRIDGE_NAME => {
@@ -72,8 +43,6 @@ impl NetworkOptions {
                 ENABLE_ICC => parsed.icc = boolean(key, value)?,
                 ENABLE_IP_MASQUERADE => parsed.masquerade = boolean(key, value)?,
                 MTU => parsed.mtu = mtu(value)?,
-                GATEWAY_MODE_IPV4 => parsed.gateway_mode_v4 = gateway_mode(key, value)?,
-                GATEWAY_MODE_IPV6 => parsed.gateway_mode_v6 = gateway_mode(key, value)?,
                 _ => {
                     return Err(Error::Invalid(format!(
                         "unknown network option {key:?}: known are {}",
@@ -87,44 +56,7 @@ impl NetworkOptions {
 
     /// The policy that they and `internal` make.
     pub fn policy(&self, internal: bool) -> Policy {
-        Policy {
-            icc: self.icc,
-            internal,
-            v4: self.gateway_mode_v4.policy(self.masquerade),
-            v6: self.gateway_mode_v6.policy(self.masquerade),
-        }
-    }
-
-    /// The mode of the family of an address.
-    pub fn gateway_mode(&self, addr: IpAddr) -> GatewayMode {
-        if addr.is_ipv4() { self.gateway_mode_v4 } else { self.gateway_mode_v6 }
-    }
-}
-
-impl Default for NetworkOptions {
-    fn default() -> Self {
-        Self {
-            bridge: None,
-            icc: true,
-            masquerade: true,
-            mtu: None,
-            gateway_mode_v4: GatewayMode::default(),
-            gateway_mode_v6: GatewayMode::default(),
-        }
-    }
-}
-
-fn gateway_mode(key: &str, value: &str) -> Result<GatewayMode> {
-    match value {
-        "nat" => Ok(GatewayMode::Nat),
-        "nat-unprotected" => Ok(GatewayMode::NatUnprotected),
-        "routed" => Ok(GatewayMode::Routed),
-        "isolated" => Err(Error::Invalid(format!(
-            "network option {key}=isolated is not supported: --internal keeps a network from the outside"
-        ))),
-        _ => Err(Error::Invalid(format!(
-            "unknown gateway mode {value} for {key}: nat, nat-unprotected or routed is allowed"
-        ))),
+        Policy { icc: self.icc, internal }
     }
 }
 
@@ -170,24 +102,11 @@ mod tests {
             (ENABLE_IP_MASQUERADE, "0"),
             (MTU, "1400"),
         ]);
-        let expected = NetworkOptions {
-            bridge: Some("web0".into()),
-            icc: false,
-            masquerade: false,
-            mtu: Some(1400),
-            ..NetworkOptions::default()
-        };
+        let expected =
+            NetworkOptions { bridge: Some("web0".into()), icc: false, masquerade: false, mtu: Some(1400) };
         assert_eq!(parsed.unwrap(), expected);
-        assert_eq!(parse(&[(MTU, "0")]).unwrap(), NetworkOptions::default());
-    }
-
-    #[test]
-    fn a_routed_family_is_not_masqueraded() {
-        let options =
-            parse(&[(GATEWAY_MODE_IPV6, "routed"), (GATEWAY_MODE_IPV4, "nat-unprotected")]).unwrap();
-        let policy = options.policy(false);
-        assert_eq!(policy.v4, FamilyPolicy { masquerade: true, direct: Direct::Everything });
-        assert_eq!(policy.v6, FamilyPolicy { masquerade: false, direct: Direct::Published });
+        let defaults = NetworkOptions { bridge: None, icc: true, masquerade: true, mtu: None };
+        assert_eq!(parse(&[(MTU, "0")]).unwrap(), defaults);
     }
 
     #[test]

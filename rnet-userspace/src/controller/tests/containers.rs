@@ -1,5 +1,8 @@
 use super::*;
-use crate::controller::view::ContainerState;
+use crate::controller::{
+    backend::{Direct, EndpointAddr},
+    view::ContainerState,
+};
 
 #[test]
 fn a_container_gets_a_namespace_an_interface_and_files() {
@@ -23,9 +26,15 @@ fn a_container_gets_a_namespace_an_interface_and_files() {
     assert_eq!((&veth.netns, veth.name.as_str()), (&made.netns, "eth0"));
     let known = &tables.endpoints[&endpoint.host_interface];
     assert_eq!((known.ifindex, &known.bridge), (veth_link.index, &tables.bridges["rnet0"].0));
-    let addr = (veth.addrs[0].ip(), Some("172.17.0.1".parse().unwrap()));
+    let addr = EndpointAddr {
+        addr: veth.addrs[0].ip(),
+        gateway: Some("172.17.0.1".parse().unwrap()),
+        masquerade: true,
+        direct: Direct::None,
+    };
     assert_eq!((known.addrs.as_slice(), known.mac), ([addr].as_slice(), endpoint.mac));
-    assert!(known.policy.icc && known.policy.v4.masquerade && !known.policy.internal);
+    assert_eq!(known.mtu, 1500);
+    assert!(known.policy.icc && !known.policy.internal);
 
     let read = |name| fs::read_to_string(made.dir.join(name)).unwrap();
     assert_eq!(read("hostname"), "web.test\n");
@@ -59,7 +68,7 @@ fn an_internal_network_has_a_gateway_but_no_way_out() {
     let tables = bench.fake.tables();
     let host = &made.endpoints[0].host_interface;
     assert!(tables.veths[host].1.gateways.is_empty());
-    assert_eq!(tables.endpoints[host].addrs[0].1, Some("10.1.0.1".parse().unwrap()));
+    assert_eq!(tables.endpoints[host].addrs[0].gateway, Some("10.1.0.1".parse().unwrap()));
     assert!(tables.endpoints[host].policy.internal);
 }
 
@@ -76,7 +85,7 @@ fn networks_have_numbers_and_policies_of_their_own() {
     let tables = bench.fake.tables();
     let known = |name| &tables.endpoints[&instance.container(name).unwrap().endpoints[0].host_interface];
     assert_ne!(known("a").network, known("b").network);
-    assert!(!known("b").policy.icc && !known("b").policy.v4.masquerade);
+    assert!(!known("b").policy.icc && !known("b").addrs[0].masquerade);
 }
 
 #[test]
