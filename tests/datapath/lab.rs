@@ -3,7 +3,10 @@
 //! `BPF_PROG_TEST_RUN` needs interfaces and routes that are really there: the programs look up routes. Where a packet
 //! is sent to can't be seen, only that it is redirected; that is for the tests between namespaces.
 
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+};
 
 use aya::{
     Ebpf, EbpfLoader, Pod,
@@ -11,7 +14,7 @@ use aya::{
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
 use rnet_common::{
-    Backend, Be16, Counter, Endpoint, EndpointFlags, Flow, FlowKey, Ip4, Mac, Mapping, PortKey, Program,
+    Backend, Be16, Counter, Endpoint, EndpointFlags, Flow, FlowKey, Ip4, Ip6, Mac, Mapping, PortKey, Program,
     Reason, Settings, Side, Tuple, Veth, counter::counter_index,
 };
 use testbed::{netns::Netns, packet::Ethernet};
@@ -31,7 +34,11 @@ pub(crate) const APP: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 3);
 pub(crate) const OTHER: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 2);
 pub(crate) const OTHER_GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 1);
 
-const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 1, 0];
+pub(crate) const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+pub(crate) const CLIENT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x100);
+pub(crate) const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 1);
+
+pub(crate) const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 1, 0];
 
 /// A container of the lab.
 #[derive(Clone, Copy)]
@@ -85,6 +92,8 @@ impl Lab {
                addr add 192.0.2.9/24 dev up0
                addr add 172.17.0.1/16 dev br0
                addr add 172.18.0.1/16 dev br1
+               addr add 2001:db8::1/64 dev up0 nodad
+               addr add fd00:1::1/64 dev br0 nodad
                link set up0 up
                link set up1 up
                link set c1 up
@@ -92,9 +101,11 @@ impl Lab {
                link set c3 up
                link set br0 up
                link set br1 up
-               route add default via 192.0.2.100");
+               route add default via 192.0.2.100
+               -6 route add default via 2001:db8::100");
         for bridge in ["br0", "br1"] {
             ns.set_sysctl(&format!("net/ipv4/conf/{bridge}/forwarding"), "1");
+            ns.set_sysctl(&format!("net/ipv6/conf/{bridge}/forwarding"), "1");
         }
         let index = |name: &str| ns.run(|| nix::net::if_::if_nametoindex(name).unwrap());
         let container = |number: u8, addr, gateway, bridge: &str, network| Container {
@@ -125,6 +136,9 @@ impl Lab {
         for addr in [HOST, HOST_SECOND, GATEWAY, OTHER_GATEWAY, Ipv4Addr::LOCALHOST] {
             lab.table::<Ip4, u32>("LOCALS4").insert(Ip4::from(addr), 0, 0).unwrap();
         }
+        for addr in [HOST6, GATEWAY6] {
+            lab.table::<Ip6, u32>("LOCALS6").insert(Ip6::from(addr), 0, 0).unwrap();
+        }
         for container in [lab.web, lab.app, lab.other] {
             lab.set_endpoint(&container, EndpointFlags::ICC | EndpointFlags::MASQUERADE);
         }
@@ -151,8 +165,24 @@ impl Lab {
             gateway_mac: Mac(container.gateway_mac),
         };
         self.table("ENDPOINTS4").insert(Ip4::from(container.addr), endpoint, 0).unwrap();
-        let veth = Veth::new(Mac(container.mac), 0);
+        let veth =
+            Veth::new(Mac(container.mac), if container.network == 1 { EndpointFlags::IPV6 } else { 0 });
         self.table("VETHS").insert(container.ifindex, veth, 0).unwrap();
+        if container.network == 1 {
+            let endpoint = Endpoint::<Ip6> {
+                gateway: GATEWAY6.into(),
+                ifindex: container.ifindex,
+                bridge: container.bridge,
+                network: container.network,
+                flags,
+                mapping: container.mapping,
+                generation: container.mapping,
+                mtu: 1500,
+                mac: Mac(container.mac),
+                gateway_mac: Mac(container.gateway_mac),
+            };
+            self.table("ENDPOINTS6").insert(Ip6::from(container.addr6()), endpoint, 0).unwrap();
+        }
     }
 
     pub(crate) fn set_mapping(&mut self, slot: u32, generation: u32) {
@@ -176,6 +206,16 @@ impl Lab {
         let key = PortKey::new(Ip4::from(addr), Be16::new(port), proto);
         let backend = Backend::<Ip4>::new(to.into(), Be16::new(to_port), mapping, generation);
         self.table("PORTS4").insert(key, backend, 0).unwrap();
+        mapping
+    }
+
+    /// Publishes an IPv6 port on every address of the host, likewise.
+    pub(crate) fn publish6(&mut self, port: u16, proto: u8, to: Ipv6Addr, to_port: u16) -> u32 {
+        let mapping = 100 + u32::from(proto);
+        self.set_mapping(mapping, 1);
+        let key = PortKey::new(Ip6::default(), Be16::new(port), proto);
+        let backend = Backend::<Ip6>::new(to.into(), Be16::new(to_port), mapping, 1);
+        self.table("PORTS6").insert(key, backend, 0).unwrap();
         mapping
     }
 
@@ -263,6 +303,11 @@ impl Lab {
 }
 
 impl Container {
+    /// Its IPv6 address. Only the first network has IPv6.
+    pub(crate) fn addr6(self) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, u16::from(self.addr.octets()[3]))
+    }
+
     pub(crate) fn from(self) -> From {
         From::Container(self.ifindex)
     }

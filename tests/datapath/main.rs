@@ -3,9 +3,14 @@
 
 #![expect(clippy::unwrap_used, reason = "every function here is part of a test")]
 
+mod arp;
 mod egress;
+mod fragments;
 mod frames;
+mod frames6;
 mod hairpin;
+mod icmp;
+mod ipv6;
 mod lab;
 mod lifetime;
 mod publish;
