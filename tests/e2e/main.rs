@@ -25,6 +25,9 @@ macro_rules! with_and_without_offload {
 
 mod control;
 mod egress;
+mod fragments;
+mod hairpin;
+mod icmp;
 mod instances;
 mod lifecycle;
 mod ports;
