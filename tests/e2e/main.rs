@@ -24,6 +24,7 @@ macro_rules! with_and_without_offload {
 }
 
 mod control;
+mod control6;
 mod egress;
 mod fragments;
 mod hairpin;

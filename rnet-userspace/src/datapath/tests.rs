@@ -52,6 +52,10 @@ struct Place {
 
 impl Place {
     fn open(&self) -> Ebpf {
+        Ebpf::open(self.options(Sizes::default())).unwrap()
+    }
+
+    fn options(&self, sizes: Sizes) -> Options {
         // Any descriptor does for namespaces; the programs say nothing to processes of other namespaces.
         let cgroup = rustix::mount::fsopen("cgroup2", rustix::mount::FsOpenFlags::empty()).unwrap();
         rustix::mount::fsconfig_create(cgroup.as_fd()).unwrap();
@@ -61,9 +65,7 @@ impl Place {
             rustix::mount::MountAttrFlags::empty(),
         )
         .unwrap();
-        let options =
-            Options { pin_dir: self.pin_dir.clone(), snat_ports: 1024..=32767, netns_cookie: 1, cgroup };
-        Ebpf::open(options).unwrap()
+        Options { pin_dir: self.pin_dir.clone(), snat_ports: 1024..=32767, sizes, netns_cookie: 1, cgroup }
     }
 
     fn endpoint(&self) -> EndpointSpec {
@@ -226,5 +228,42 @@ fn an_endpoint_that_changes_gets_another_generation() {
         datapath.remove_endpoint(&EndpointSpec { ifindex: 0, ..changed }).unwrap();
         assert!(datapath.tables.v4.endpoints.entries().unwrap().is_empty());
         assert_eq!(place.pins(), ["sock_bind4", "sock_bind6"]);
+    });
+}
+
+#[test]
+fn tables_are_as_large_as_asked_and_are_not_changed_under_traffic() {
+    in_place(|place| {
+        let sizes = Sizes { flows: Some(500), ports: Some(3) };
+        let max = |map: &str| {
+            let map = aya::maps::MapData::from_pin(place.pin_dir.join(map)).unwrap();
+            map.info().unwrap().max_entries()
+        };
+        let mut datapath = Ebpf::open(place.options(sizes)).unwrap();
+        assert_eq!((max("FLOWS4"), max("PORTS4")), (1000, 3));
+        datapath.add(&place.endpoint()).unwrap();
+        datapath.publish(&[binding(1, 1), binding(2, 2), binding(3, 3)]).unwrap();
+        let full = datapath.publish(&[binding(4, 4)]).unwrap_err();
+        assert!(format!("{full:#}").starts_with("publish port 0.0.0.0:4/tcp: "), "{full:#}");
+        drop(datapath);
+
+        let other = Ebpf::open(place.options(Sizes { flows: Some(501), ..sizes })).err().unwrap();
+        assert!(format!("{other:#}").contains("1002 entries, and the one in use has 1000"), "{other:#}");
+        drop(Ebpf::open(place.options(sizes)).unwrap());
+        drop(place.open());
+        assert_eq!(max("FLOWS4"), 1000, "kept");
+    });
+}
+
+#[test]
+fn timeouts_are_set_without_touching_other_settings() {
+    in_place(|place| {
+        let mut datapath = place.open();
+        let before = datapath.tables.settings().unwrap();
+        let timeouts = Timeouts { udp: 5 * rnet_common::settings::SECOND, ..Timeouts::default() };
+        datapath.set_timeouts(&timeouts).unwrap();
+        let after = datapath.tables.settings().unwrap();
+        assert_eq!(after.timeouts, timeouts);
+        assert_eq!((after.snat_min, after.netns_cookie), (before.snat_min, before.netns_cookie));
     });
 }
