@@ -30,6 +30,7 @@ mod fragments;
 mod hairpin;
 mod icmp;
 mod instances;
+mod ipv6;
 mod lifecycle;
 mod ports;
 mod publish;
