@@ -129,3 +129,33 @@ fn timeouts_and_table_sizes_are_set_and_shown() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(refused.stderr.contains("4000 entries, and the one in use has 2000"), "{}", refused.stderr);
 }
+
+#[test]
+fn thousands_of_ports_are_published_and_withdrawn_at_once() {
+    testbed::require_root!();
+    let host = Host::new();
+    let rnet = Rnet::start(&host);
+    // More than the descriptors that a program is given unless it asks for more.
+    rnet.run("web", &["-p", "10000-13999:20000-23999"]);
+    let lines = rnet.ok(&["port", "web"]);
+    assert_eq!(lines.lines().count(), 4000);
+    assert!(lines.contains("23999/tcp -> 0.0.0.0:13999\n"), "the last one is missing");
+    let line = rnet.fails(&["run", "-d", "-p", "13999:1"]);
+    assert!(line.contains("Bind for 0.0.0.0:13999 failed: port is already allocated"), "{line}");
+    rnet.ok(&["rm", "-f", "web"]);
+    rnet.run("db", &["-p", "13999:1"]);
+}
+
+#[test]
+fn a_containers_limit_of_open_files_is_the_daemons_at_its_start() {
+    testbed::require_root!();
+    let host = Host::new();
+    let rnet = Rnet::start(&host);
+    rnet.ok(&["run", "-d", "--name", "web", "--", "sh", "-c", "ulimit -Sn; exec sleep 60"]);
+    let limit = testbed::wait_until("the limit is logged", std::time::Duration::from_secs(10), || {
+        rnet.ok(&["logs", "web"]).lines().next().map(str::to_owned)
+    });
+    let own = std::fs::read_to_string("/proc/self/limits").unwrap();
+    let soft = own.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert_eq!(limit, soft.split_whitespace().nth(3).unwrap());
+}

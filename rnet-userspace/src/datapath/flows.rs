@@ -101,7 +101,8 @@ impl<A: Address> Snapshot<A> {
             if !filter.matches(key.proto, addresses(&key.tuple), addresses(&half.to)) {
                 continue;
             }
-            // What passes between these two removals opens the flow anew: nothing is left that is half a flow.
+            // A packet between the two may open the flow anew and lose a half of it here; the programs make that
+            // again from the other one.
             for key in [*key, half.twin_key(key.proto)] {
                 let Some(last) = flows.get(&key)? else { continue };
                 flows.remove(&key)?;
