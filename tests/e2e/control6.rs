@@ -1,7 +1,7 @@
 //! IPv6 and gateway modes as the control side shows them: addresses, routes, inspection, refusals.
 
 use serde_json::Value;
-use testbed::{Host, Rnet, Snapshot};
+use testbed::{Host, Rnet, Snapshot, traffic::tcp};
 
 fn inspect(rnet: &Rnet<'_>, network: &str) -> Value {
     let inspected: Value = serde_json::from_str(&rnet.ok(&["network", "inspect", network])).unwrap();
@@ -158,4 +158,24 @@ fn a_containers_limit_of_open_files_is_the_daemons_at_its_start() {
     let own = std::fs::read_to_string("/proc/self/limits").unwrap();
     let soft = own.lines().find(|line| line.starts_with("Max open files")).unwrap();
     assert_eq!(limit, soft.split_whitespace().nth(3).unwrap());
+}
+
+#[test]
+fn flows_are_listed_and_forgotten_by_filter() {
+    testbed::require_root!();
+    let host = Host::new();
+    let rnet = Rnet::start(&host);
+    let c1 = rnet.run("c1", &["-p", "8080:80"]);
+    let _server = tcp::echo(&c1.ns, "0.0.0.0:80");
+    let at = host.at(8080);
+    tcp::ask(&host.client, at);
+    let listed = |args: &[&str]| rnet.json(&[&["conntrack", "ls"], args].concat()).len();
+    assert_eq!(listed(&["-p", "tcp", "--dport", "8080"]), 1);
+    assert_eq!(listed(&["-p", "tcp", "--dport", "80", "--dst", &c1.addr.to_string()]), 1);
+    assert_eq!(listed(&["-p", "udp"]), 0);
+    assert_eq!(rnet.ok(&["conntrack", "flush", "-p", "udp"]), "0 flow entries have been deleted\n");
+    assert_eq!(rnet.ok(&["conntrack", "flush", "--dport", "8080"]), "1 flow entries have been deleted\n");
+    assert_eq!(listed(&[]), 0);
+    tcp::ask(&host.client, at);
+    assert_eq!(listed(&["--dport", "8080"]), 1, "opened anew");
 }
