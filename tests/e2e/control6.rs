@@ -1,7 +1,7 @@
 //! IPv6 and gateway modes as the control side shows them: addresses, routes, inspection, refusals.
 
 use serde_json::Value;
-use testbed::{Host, Rnet, Snapshot};
+use testbed::{Host, Rnet, Snapshot, traffic::tcp};
 
 fn inspect(rnet: &Rnet<'_>, network: &str) -> Value {
     let inspected: Value = serde_json::from_str(&rnet.ok(&["network", "inspect", network])).unwrap();
@@ -128,4 +128,54 @@ fn timeouts_and_table_sizes_are_set_and_shown() {
     let refused = rnet.cmd(&["daemon", "--max-flows", "2000"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(refused.stderr.contains("4000 entries, and the one in use has 2000"), "{}", refused.stderr);
+}
+
+#[test]
+fn thousands_of_ports_are_published_and_withdrawn_at_once() {
+    testbed::require_root!();
+    let host = Host::new();
+    let rnet = Rnet::start(&host);
+    // More than the descriptors that a program is given unless it asks for more.
+    rnet.run("web", &["-p", "10000-13999:20000-23999"]);
+    let lines = rnet.ok(&["port", "web"]);
+    assert_eq!(lines.lines().count(), 4000);
+    assert!(lines.contains("23999/tcp -> 0.0.0.0:13999\n"), "the last one is missing");
+    let line = rnet.fails(&["run", "-d", "-p", "13999:1"]);
+    assert!(line.contains("Bind for 0.0.0.0:13999 failed: port is already allocated"), "{line}");
+    rnet.ok(&["rm", "-f", "web"]);
+    rnet.run("db", &["-p", "13999:1"]);
+}
+
+#[test]
+fn a_containers_limit_of_open_files_is_the_daemons_at_its_start() {
+    testbed::require_root!();
+    let host = Host::new();
+    let rnet = Rnet::start(&host);
+    rnet.ok(&["run", "-d", "--name", "web", "--", "sh", "-c", "ulimit -Sn; exec sleep 60"]);
+    let limit = testbed::wait_until("the limit is logged", std::time::Duration::from_secs(10), || {
+        rnet.ok(&["logs", "web"]).lines().next().map(str::to_owned)
+    });
+    let own = std::fs::read_to_string("/proc/self/limits").unwrap();
+    let soft = own.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert_eq!(limit, soft.split_whitespace().nth(3).unwrap());
+}
+
+#[test]
+fn flows_are_listed_and_forgotten_by_filter() {
+    testbed::require_root!();
+    let host = Host::new();
+    let rnet = Rnet::start(&host);
+    let c1 = rnet.run("c1", &["-p", "8080:80"]);
+    let _server = tcp::echo(&c1.ns, "0.0.0.0:80");
+    let at = host.at(8080);
+    tcp::ask(&host.client, at);
+    let listed = |args: &[&str]| rnet.json(&[&["conntrack", "ls"], args].concat()).len();
+    assert_eq!(listed(&["-p", "tcp", "--dport", "8080"]), 1);
+    assert_eq!(listed(&["-p", "tcp", "--dport", "80", "--dst", &c1.addr.to_string()]), 1);
+    assert_eq!(listed(&["-p", "udp"]), 0);
+    assert_eq!(rnet.ok(&["conntrack", "flush", "-p", "udp"]), "0 flow entries have been deleted\n");
+    assert_eq!(rnet.ok(&["conntrack", "flush", "--dport", "8080"]), "1 flow entries have been deleted\n");
+    assert_eq!(listed(&[]), 0);
+    tcp::ask(&host.client, at);
+    assert_eq!(listed(&["--dport", "8080"]), 1, "opened anew");
 }

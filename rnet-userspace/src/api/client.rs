@@ -271,3 +271,28 @@ fn escape(name: &str) -> String {
     }
     escaped
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_survives_the_query() {
+        let client = Client::new("/nowhere".into(), "fake");
+        let none = FlowFilter::default();
+        assert_eq!(client.query(&none).unwrap(), "");
+        let all = FlowFilter {
+            protocol: Some(17),
+            src: "10.0.0.0/8".parse().ok(),
+            dst: "fd00::/64".parse().ok(),
+            addr: "192.0.2.1".parse().ok(),
+            sport: Some(5000),
+            dport: Some(53),
+        };
+        for filter in [none, FlowFilter { dport: Some(80), ..none }, all] {
+            let uri = format!("/rnet/flows{}", client.query(&filter).unwrap()).parse().unwrap();
+            let axum::extract::Query(read) = axum::extract::Query::<FlowFilter>::try_from_uri(&uri).unwrap();
+            assert_eq!(read, filter, "{uri}");
+        }
+    }
+}
