@@ -267,3 +267,20 @@ fn timeouts_are_set_without_touching_other_settings() {
         assert_eq!((after.snat_min, after.netns_cookie), (before.snat_min, before.netns_cookie));
     });
 }
+
+#[test]
+fn a_routed_port_is_no_port_of_the_host() {
+    in_place(|place| {
+        let mut datapath = place.open();
+        let own = binding(80, 80);
+        let routed = Binding { host: HostPort { addr: own.addr, ..own.host }, ..own };
+        datapath.publish(&[routed]).unwrap();
+        assert_eq!(datapath.tables.v4.ports.entries().unwrap().len(), 1);
+        assert!(datapath.tables.held.entries().unwrap().is_empty());
+        drop(datapath);
+        let mut datapath = place.open();
+        assert!(datapath.tables.held.entries().unwrap().is_empty());
+        datapath.unpublish(&[routed]).unwrap();
+        assert!(datapath.tables.v4.ports.entries().unwrap().is_empty());
+    });
+}
