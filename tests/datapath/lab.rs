@@ -4,6 +4,7 @@
 //! is sent to can't be seen, only that it is redirected; that is for the tests between namespaces.
 
 use std::{
+    fs::File,
     net::{Ipv4Addr, Ipv6Addr},
     path::PathBuf,
 };
@@ -13,6 +14,7 @@ use aya::{
     maps::{Array, HashMap, MapData, PerCpuArray},
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
+use nix::sched::{CloneFlags, setns};
 use rnet_common::{
     Backend, Be16, Counter, Endpoint, EndpointFlags, Flow, FlowKey, Ip4, Ip6, Mac, Mapping, PortKey, Program,
     Reason, Settings, Side, Tuple, Veth, counter::counter_index,
@@ -56,6 +58,8 @@ pub(crate) struct Container {
 
 pub(crate) struct Lab {
     pub(crate) ebpf: Ebpf,
+    /// Packets are run in the namespace of the thread that asks: this one's, until the lab is gone.
+    outside: File,
     ns: Netns,
     pub(crate) uplink: u32,
     pub(crate) uplink_mac: [u8; 6],
@@ -125,8 +129,10 @@ impl Lab {
             web: container(1, WEB, GATEWAY, "br0", 1),
             app: container(2, APP, GATEWAY, "br0", 1),
             other: container(3, OTHER, OTHER_GATEWAY, "br1", 2),
+            outside: File::open("/proc/thread-self/ns/net").unwrap(),
             ns,
         };
+        setns(File::open(lab.ns.path()).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
         for name in ["from_container", "from_uplink"] {
             lab.program(name).load().unwrap_or_else(|e| panic!("load {name}: {e}"));
         }
@@ -236,14 +242,11 @@ impl Lab {
         context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
         let mut out = vec![0; frame.len() + 256];
         let program: &SchedClassifier = self.ebpf.program(name).unwrap().try_into().unwrap();
-        // Interfaces are looked up in the namespace of the thread that asks.
-        let result = self.ns.run(|| {
-            program.test_run(TestRunOptions {
-                data_in: Some(frame),
-                data_out: Some(&mut out),
-                ctx_in: Some(&context),
-                ..TestRunOptions::new()
-            })
+        let result = program.test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            ..TestRunOptions::new()
         });
         let result = result.unwrap_or_else(|e| panic!("run {name}: {e:?}"));
         out.truncate(result.data_size_out as usize);
@@ -299,6 +302,13 @@ impl Lab {
 
     fn program(&mut self, name: &str) -> &mut SchedClassifier {
         self.ebpf.program_mut(name).unwrap().try_into().unwrap()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // The thread may run the next test.
+        let _ = setns(&self.outside, CloneFlags::CLONE_NEWNET);
     }
 }
 

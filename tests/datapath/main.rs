@@ -16,4 +16,5 @@ mod lifetime;
 mod publish;
 mod random;
 mod refusals;
+mod size;
 mod switching;
