@@ -7,7 +7,7 @@ use testbed::{
     capture::Capture,
     packet::{self, verify_checksums},
     topology::{CLIENT, FAR, HOST, UPLINK},
-    traffic::{Failure, tcp, udp},
+    traffic::{Failure, random_bytes, tcp, udp},
     wait_until,
 };
 
@@ -127,4 +127,28 @@ fn a_network_s_smaller_mtu_is_found() {
         Some(())
     });
     udp::ask(&socket, &payload).unwrap();
+}
+
+/// Who leaves the fragmenting to the routers gets it from the host.
+#[test]
+fn what_is_too_large_for_the_way_out_is_fragmented() {
+    testbed::require_root!();
+    let host = Host::new();
+    for ns in [&host.ns, &host.client] {
+        ns.ip(&format!("link set {UPLINK} mtu 1400"));
+    }
+    // Strict on all interfaces, as some distributions have it.
+    host.ns.set_sysctl("net/ipv4/conf/all/rp_filter", "1");
+    let rnet = Rnet::start(&host);
+    let app = rnet.run("app", &[]);
+    app.ns.set_sysctl("net/ipv4/ip_no_pmtu_disc", "1");
+    let server = udp::echo(&host.client, "0.0.0.0:9000");
+    let capture = Capture::start(&host.client, UPLINK);
+    let socket = udp::connect(&app.ns, (CLIENT, 9000).into());
+    for seed in 0..3 {
+        udp::ask(&socket, &random_bytes(seed, 1472)).unwrap();
+    }
+    assert!(server.peers().iter().all(|peer| peer.ip() == HOST));
+    let foreign = |frame: &&Vec<u8>| packet::is_ip(frame) && frame[26..28] == app.addr.octets()[..2];
+    assert_eq!(capture.stop().iter().find(foreign), None, "nothing leaves with the container's address");
 }

@@ -51,6 +51,10 @@ fn configure(netlink: &Netlink, spec: &BridgeSpec) -> Result<Link> {
     }
     // For packets that containers send through the host's stack; the switch for all interfaces stays untouched.
     sysctl::set(Family::V4, &spec.name, "forwarding", "1")?;
+    // What is to be fragmented on its way out comes back from the datapath with the host's address as its source.
+    // Containers cannot send such a packet themselves.
+    sysctl::set(Family::V4, &spec.name, "accept_local", "1")?;
+    sysctl::set(Family::V4, &spec.name, "rp_filter", "2")?;
     if spec.addrs.iter().any(|addr| addr.is_ipv6()) {
         sysctl::set(Family::V6, &spec.name, "disable_ipv6", "0")?;
         // A router on the containers' side has nothing to tell the host.
