@@ -200,3 +200,62 @@ fn what_would_leave_through_no_uplink_is_stopped() {
     let (outcome, reason) = lab.judge(web.from(), &frame(sent, &Kind::syn()));
     assert_eq!((outcome.action, reason), (SHOT, Reason::OtherNetwork));
 }
+
+/// Two processors hand out the same few ports at once.
+#[test]
+fn no_port_is_given_out_twice() {
+    testbed::require_root!();
+    let mut lab = Lab::new();
+    lab.set_snat_ports(5000, 5399);
+    let containers = [lab.web, lab.app];
+    let open = |lab: &Lab, container: crate::lab::Container| {
+        for port in 20_000..20_300 {
+            let sent = Way { link: container.to_gateway(), src: (container.addr, port), dst: (CLIENT, 80) };
+            lab.run(container.from(), &frame(sent, &Kind::syn()));
+        }
+    };
+    let shared = &lab;
+    std::thread::scope(|scope| {
+        for container in containers {
+            scope.spawn(move || open(shared, container));
+        }
+    });
+    let flows = lab.flows();
+    let (opened, answers): (Vec<_>, Vec<_>) =
+        flows.iter().partition(|(key, _)| key.side == Side::Container as u8);
+    assert!(opened.len() > 300, "{} of 600 found one of 400 ports", opened.len());
+    let ports: HashSet<u16> = opened.iter().map(|(_, flow)| flow.to.sport.get()).collect();
+    assert_eq!((ports.len(), answers.len()), (opened.len(), opened.len()));
+    for (key, flow) in opened {
+        let answer = lab.flow(flow.to.reversed(), 6, Side::Uplink).unwrap();
+        assert_eq!(answer.to, key.tuple.reversed(), "the answer goes back where the flow began");
+    }
+}
+
+/// Four ports, taken, given back and taken again.
+#[test]
+fn a_range_of_four_is_used_up_and_recovers() {
+    testbed::require_root!();
+    let mut lab = Lab::new();
+    lab.set_snat_ports(5000, 5003);
+    let web = lab.web;
+    let open = |lab: &mut Lab, port: u16| {
+        let sent = Way { link: web.to_gateway(), src: (WEB, port), dst: (CLIENT, 80) };
+        lab.judge(web.from(), &frame(sent, &Kind::syn())).1
+    };
+    for port in 20_000..20_004 {
+        assert_eq!(open(&mut lab, port), Reason::Masqueraded);
+    }
+    assert_eq!(open(&mut lab, 20_004), Reason::PortsExhausted);
+    assert_eq!(lab.flows().len(), 8);
+    for (key, flow) in lab.flows() {
+        let side = if key.side == Side::Uplink as u8 { Side::Uplink } else { Side::Container };
+        lab.set_flow(key.tuple, 6, side, rnet_common::Flow { last_seen: 0, seen: 0x8, ..flow });
+    }
+    for port in 20_010..20_014 {
+        // One expired port is taken over at a time, and it may be one that was taken just now.
+        let taken = (0..64).map(|_| open(&mut lab, port)).find(|reason| *reason == Reason::Masqueraded);
+        assert_eq!(taken, Some(Reason::Masqueraded));
+    }
+    assert_eq!(open(&mut lab, 20_014), Reason::PortsExhausted);
+}

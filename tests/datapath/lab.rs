@@ -231,7 +231,7 @@ impl Lab {
     }
 
     /// Runs a program on a frame.
-    pub(crate) fn run(&mut self, from: From, frame: &[u8]) -> Outcome {
+    pub(crate) fn run(&self, from: From, frame: &[u8]) -> Outcome {
         let (name, ifindex) = match from {
             From::Uplink => ("from_uplink", self.uplink),
             From::Container(ifindex) => ("from_container", ifindex),

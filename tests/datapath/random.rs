@@ -120,7 +120,7 @@ fn lab() -> Lab {
 #[test]
 fn what_is_carried_has_right_checksums_and_its_payload() {
     testbed::require_root!();
-    let (mut lab, mut source) = (lab(), Source::new());
+    let (lab, mut source) = (lab(), Source::new());
     let mut carried = 0;
     let packets = packets();
     for n in 0..packets {
@@ -146,7 +146,7 @@ fn what_is_carried_has_right_checksums_and_its_payload() {
 #[test]
 fn broken_packets_are_carried_whole_or_left_alone() {
     testbed::require_root!();
-    let (mut lab, mut source) = (lab(), Source::new());
+    let (lab, mut source) = (lab(), Source::new());
     let packets = packets();
     for n in 0..packets {
         let (from, mut packet) = source.packet(&lab);

@@ -27,7 +27,7 @@ fn neighbours_get_what_was_sent() {
 #[test]
 fn what_was_sent_by_way_of_the_gateway_gets_the_neighbour_s_address() {
     testbed::require_root!();
-    let mut lab = Lab::new();
+    let lab = Lab::new();
     let (web, app) = (lab.web, lab.app);
     let sent = Way { link: web.to_gateway(), src: (WEB, 5000), dst: (APP, 80) };
     let outcome = lab.run(web.from(), &frame(sent, &Kind::syn()));
