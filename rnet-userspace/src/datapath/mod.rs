@@ -15,6 +15,7 @@ mod links;
 mod load;
 mod mappings;
 mod ports;
+mod relay;
 mod tables;
 
 use std::{
@@ -29,6 +30,7 @@ use std::{
 use anyhow::{Context, Error, Result};
 use rnet_common::{Settings, settings::Timeouts};
 
+pub use self::relay::Relay;
 use self::{flows::Snapshot, links::Links, ports::HeldPorts, tables::Tables};
 use crate::controller::{
     backend::{Datapath, EndpointSpec, FlowInfo, PortCount, ReasonCount, Uplink},
@@ -45,7 +47,7 @@ pub struct Options {
     pub snat_ports: RangeInclusive<u16>,
     /// Cookie of the network namespace that is served.
     pub netns_cookie: u64,
-    /// The root of the cgroup2 hierarchy, whose processes are kept from published ports.
+    /// The root of the cgroup2 hierarchy, whose processes are kept from taking published ports and led to them.
     pub cgroup: OwnedFd,
 }
 
@@ -56,6 +58,7 @@ pub struct Ebpf {
     links: Links,
     tables: Tables,
     held: HeldPorts,
+    relay: Option<Relay>,
 }
 
 const FROM_UPLINK: &str = "from_uplink";
@@ -79,6 +82,11 @@ impl Ebpf {
         opened
     }
 
+    /// The relay for sockets that are bound to a loopback address, to be run beside all else. Only once.
+    pub fn take_relay(&mut self) -> Option<Relay> {
+        self.relay.take()
+    }
+
     fn make(pin_dir: PathBuf, settings: &Settings, cgroup: &OwnedFd) -> Result<Self> {
         let links = Links::open(pin_dir.join("links"))?;
         let mut programs = load::load(&pin_dir)?;
@@ -89,10 +97,12 @@ impl Ebpf {
         used.extend(tables.v4.endpoint_mappings()?);
         used.extend(tables.v6.endpoint_mappings()?);
         tables.mappings.retain(&used);
-        for program in load::BINDS {
-            links.attach_bind(&mut programs, program, cgroup)?;
+        // Before the programs that lead to it.
+        let relay = Relay::open(&mut programs)?;
+        for program in load::SOCKETS {
+            links.attach_socket(&mut programs, program, cgroup)?;
         }
-        Ok(Self { pin_dir, programs, links, tables, held })
+        Ok(Self { pin_dir, programs, links, tables, held, relay: Some(relay) })
     }
 }
 
