@@ -96,7 +96,7 @@ fn connect<A: Tables, S: Socket<A>>(ctx: &SockAddrContext) {
 #[inline(always)]
 fn send<A: Tables, S: Socket<A>>(ctx: &SockAddrContext) {
     let addressed = addressed::<A, S>(ctx);
-    let Some(backend) = find(&addressed, proto::UDP) else { return };
+    let Some(backend) = find(&addressed, socket::proto(ctx)) else { return };
     // No answer would find its way back to a loopback address.
     if S::bound(ctx).is_loopback() {
         return;

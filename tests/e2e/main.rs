@@ -27,6 +27,7 @@ mod control;
 mod egress;
 mod instances;
 mod lifecycle;
+mod local;
 mod ports;
 mod publish;
 mod rollback;

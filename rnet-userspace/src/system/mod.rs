@@ -38,7 +38,7 @@ impl System for Local {
                 watch: Box::new(|on_change| Ok(Box::new(host::watch::watch(on_change)?))),
                 beside: Box::pin(async {
                     if let Some(relay) = relay {
-                        relay.run().await
+                        relay.run().await;
                     }
                 }),
                 clean_up: Box::new(|| lock.remove()),
