@@ -28,6 +28,7 @@ mod egress;
 mod instances;
 mod lifecycle;
 mod local;
+mod loopback;
 mod ports;
 mod publish;
 mod rollback;

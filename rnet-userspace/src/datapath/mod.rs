@@ -5,7 +5,7 @@
 //! ```text
 //! v1/FLOWS4 …                 maps
 //! v1/links/from_container-12  the link of a program, with the interface that it is on
-//! v1/links/sock_bind4         the link of a program on the root cgroup
+//! v1/links/sock_bind4 …       the links of programs on the root cgroup
 //! ```
 
 mod batch;
