@@ -24,10 +24,16 @@ macro_rules! with_and_without_offload {
 }
 
 mod control;
+mod control6;
 mod egress;
+mod fragments;
+mod hairpin;
+mod icmp;
 mod instances;
+mod ipv6;
 mod lifecycle;
 mod local;
+mod local6;
 mod loopback;
 mod ports;
 mod publish;

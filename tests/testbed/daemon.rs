@@ -96,8 +96,16 @@ impl<'h> Rnet<'h> {
     /// # Panics
     /// When it runs already, or does not start.
     pub fn start_daemon(&self) {
+        self.start_daemon_with(&[]);
+    }
+
+    /// The same with options of `rnet daemon`.
+    ///
+    /// # Panics
+    /// When it runs already, or does not start.
+    pub fn start_daemon_with(&self, args: &[&str]) {
         assert!(self.daemon.borrow().is_none(), "the daemon of {} runs", self.instance);
-        let mut command = self.command(&["daemon"]);
+        let mut command = self.command(&[&["daemon"], args].concat());
         let log = File::options().append(true).open(self.log.path());
         let log = log.unwrap_or_else(|e| panic!("open {}: {e}", self.log.path().display()));
         let second = log.try_clone().unwrap_or_else(|e| panic!("share the log file: {e}"));

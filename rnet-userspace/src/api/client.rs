@@ -1,6 +1,7 @@
 //! The daemon's client.
 
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
 };
@@ -19,6 +20,7 @@ use tokio::net::UnixStream;
 use super::{DEFAULT_INSTANCE, docker, error::Message, native};
 use crate::controller::{
     backend::{FlowInfo, ReasonCount},
+    model::{flow_filter::FlowFilter, timeouts::Seconds},
     request::{CreateContainer, CreateNetwork},
     view,
 };
@@ -145,9 +147,27 @@ impl Client {
         self.get("/rnet/counters").await
     }
 
-    /// The flows that are alive.
-    pub async fn flows(&self) -> Result<Vec<FlowInfo>> {
-        self.get("/rnet/flows").await
+    /// The flows that are alive and that `filter` matches.
+    pub async fn flows(&self, filter: &FlowFilter) -> Result<Vec<FlowInfo>> {
+        self.get(&format!("/rnet/flows{}", self.query(filter)?)).await
+    }
+
+    /// Has the flows forgotten that `filter` matches, and returns how many they were.
+    pub async fn flush(&self, filter: &FlowFilter) -> Result<usize> {
+        let answer = self.call(Method::DELETE, &format!("/rnet/flows{}", self.query(filter)?), None).await?;
+        let native::Flushed { flows } = self.understand(&answer)?;
+        Ok(flows)
+    }
+
+    /// How long flows may be idle.
+    pub async fn timeouts(&self) -> Result<Seconds> {
+        self.get("/rnet/timeouts").await
+    }
+
+    /// Changes some of the times that flows may be idle, and returns all of them.
+    pub async fn set_timeouts(&self, changes: &Seconds) -> Result<Seconds> {
+        let answer = self.call(Method::PATCH, "/rnet/timeouts", Some(self.encode(changes)?)).await?;
+        self.understand(&answer)
     }
 
     /// The instance at a glance.
@@ -191,6 +211,17 @@ impl Client {
         let status = answer.status();
         let body = answer.into_body().collect().await.map_err(|e| self.broken(e))?.to_bytes();
         if status.is_success() { Ok(body) } else { Err(refused(status, &body)) }
+    }
+
+    /// The fields of `of` that are set, as the query of an address; nothing when none is.
+    fn query(&self, of: &impl Serialize) -> Result<String> {
+        let fields: BTreeMap<String, serde_json::Value> =
+            serde_json::to_value(of).and_then(serde_json::from_value).map_err(|e| self.broken(e))?;
+        let text =
+            |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let pairs: Vec<String> =
+            fields.into_iter().map(|(key, value)| format!("{key}={}", escape(&text(&value)))).collect();
+        Ok(if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) })
     }
 
     fn encode(&self, body: &impl Serialize) -> Result<Vec<u8>> {
@@ -239,4 +270,29 @@ fn escape(name: &str) -> String {
         }
     }
     escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_survives_the_query() {
+        let client = Client::new("/nowhere".into(), "fake");
+        let none = FlowFilter::default();
+        assert_eq!(client.query(&none).unwrap(), "");
+        let all = FlowFilter {
+            protocol: Some(17),
+            src: "10.0.0.0/8".parse().ok(),
+            dst: "fd00::/64".parse().ok(),
+            addr: "192.0.2.1".parse().ok(),
+            sport: Some(5000),
+            dport: Some(53),
+        };
+        for filter in [none, FlowFilter { dport: Some(80), ..none }, all] {
+            let uri = format!("/rnet/flows{}", client.query(&filter).unwrap()).parse().unwrap();
+            let axum::extract::Query(read) = axum::extract::Query::<FlowFilter>::try_from_uri(&uri).unwrap();
+            assert_eq!(read, filter, "{uri}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use crate::controller::{
     backend::{FlowInfo, ReasonCount},
     error::Result,
+    model::{flow_filter::FlowFilter, timeouts::Seconds},
     request::{CreateContainer, CreateNetwork},
     view,
 };
@@ -35,8 +36,14 @@ pub trait Control: Send + Sync + 'static {
     fn published(&self) -> Result<Vec<view::PublishedPort>>;
     /// Every counter that is not zero.
     fn counters(&self) -> Result<Vec<ReasonCount>>;
-    /// The flows that are alive.
-    fn flows(&self) -> Result<Vec<FlowInfo>>;
+    /// The flows that are alive and that `filter` matches.
+    fn flows(&self, filter: &FlowFilter) -> Result<Vec<FlowInfo>>;
+    /// Forgets the flows that `filter` matches, and returns how many.
+    fn flush(&self, filter: &FlowFilter) -> Result<usize>;
+    /// How long flows may be idle.
+    fn timeouts(&self) -> Seconds;
+    /// Changes some of the times that flows may be idle, and returns all of them.
+    fn set_timeouts(&self, changes: &Seconds) -> Result<Seconds>;
     /// The instance at a glance.
     fn status(&self) -> Result<view::Status>;
     /// Forgets flows that are dead or have been idle for too long, and returns how many.

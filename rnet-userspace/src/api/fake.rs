@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::anyhow;
 use futures::{FutureExt as _, future::BoxFuture};
+use rnet_common::settings::Timeouts;
 use tokio::sync::watch;
 
 use super::{Control, Process, Processes, Signal};
@@ -20,7 +21,11 @@ use crate::controller::{
     Error,
     backend::{FlowInfo, PortCount, ReasonCount},
     error::Result,
-    model::{Binding, HostPort, Protocol},
+    model::{
+        Binding, HostPort, Protocol,
+        flow_filter::FlowFilter,
+        timeouts::{self, Seconds},
+    },
     request::{CreateContainer, CreateNetwork},
     view::{self, ContainerState},
 };
@@ -31,6 +36,7 @@ const TIME: &str = "2026-01-02T03:04:05.678901234Z";
 pub(crate) struct FakeControl {
     pub(crate) networks: Mutex<BTreeMap<String, view::Network>>,
     pub(crate) containers: Mutex<BTreeMap<String, view::Container>>,
+    pub(crate) timeouts: Mutex<Timeouts>,
     pub(crate) sweeps: AtomicUsize,
     pub(crate) refreshes: AtomicUsize,
     pub(crate) downs: AtomicUsize,
@@ -82,7 +88,7 @@ impl Control for FakeControl {
             subnets: vec![view::SubnetView {
                 subnet: asked.and_then(|s| s.subnet).unwrap_or_else(|| "172.17.0.0/16".parse().unwrap()),
                 ip_range: asked.and_then(|s| s.ip_range),
-                gateway: asked.and_then(|s| s.gateway).unwrap_or_else(|| "172.17.0.1".parse().unwrap()),
+                gateway: asked.and_then(|s| s.gateway).or_else(|| "172.17.0.1".parse().ok()),
             }],
             internal: request.internal,
             attachable: request.attachable,
@@ -219,8 +225,8 @@ impl Control for FakeControl {
         Ok(vec![count("carried", "published"), count("dropped", "unpublished")])
     }
 
-    fn flows(&self) -> Result<Vec<FlowInfo>> {
-        Ok(vec![FlowInfo {
+    fn flows(&self, filter: &FlowFilter) -> Result<Vec<FlowInfo>> {
+        let flow = FlowInfo {
             protocol: "tcp".into(),
             src: ([192, 0, 2, 1], 40000).into(),
             dst: ([192, 0, 2, 2], 8080).into(),
@@ -232,7 +238,22 @@ impl Control for FakeControl {
             bytes: 1000,
             idle: 1,
             timeout: 7439,
-        }])
+        };
+        Ok(Some(flow).filter(|flow| filter.matches_info(flow)).into_iter().collect())
+    }
+
+    fn flush(&self, filter: &FlowFilter) -> Result<usize> {
+        Ok(self.flows(filter)?.len())
+    }
+
+    fn timeouts(&self) -> Seconds {
+        timeouts::by_name(&Self::lock(&self.timeouts))
+    }
+
+    fn set_timeouts(&self, changes: &Seconds) -> Result<Seconds> {
+        let mut all = Self::lock(&self.timeouts);
+        *all = timeouts::changed(*all, changes)?;
+        Ok(timeouts::by_name(&all))
     }
 
     fn status(&self) -> Result<view::Status> {

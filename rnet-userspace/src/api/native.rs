@@ -17,6 +17,7 @@ use super::{
 };
 use crate::controller::{
     backend::{FlowInfo, ReasonCount},
+    model::{flow_filter::FlowFilter, timeouts::Seconds},
     request::{CreateContainer, CreateNetwork},
     view,
 };
@@ -35,6 +36,13 @@ pub(super) struct Started {
 pub(super) struct Exited {
     /// Its exit status; 128 plus the number of the signal that ended it.
     pub(super) code: Option<i32>,
+}
+
+/// How many flows were forgotten.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Flushed {
+    pub(super) flows: usize,
 }
 
 #[derive(Debug, Deserialize)]
@@ -57,7 +65,8 @@ pub(super) fn routes() -> Router<Arc<Supervisor>> {
         .route("/rnet/networks/{id}", get(network))
         .route("/rnet/ports", get(ports))
         .route("/rnet/counters", get(counters))
-        .route("/rnet/flows", get(flows))
+        .route("/rnet/flows", get(flows).delete(flush))
+        .route("/rnet/timeouts", get(timeouts).patch(set_timeouts))
         .route("/rnet/status", get(status))
         .route("/rnet/down", post(down))
 }
@@ -133,8 +142,20 @@ async fn counters(State(daemon): Shared) -> ApiResult<Json<Vec<ReasonCount>>> {
     Ok(Json(daemon.ask(|c| c.counters()).await?))
 }
 
-async fn flows(State(daemon): Shared) -> ApiResult<Json<Vec<FlowInfo>>> {
-    Ok(Json(daemon.ask(|c| c.flows()).await?))
+async fn flows(State(daemon): Shared, Query(filter): Query<FlowFilter>) -> ApiResult<Json<Vec<FlowInfo>>> {
+    Ok(Json(daemon.ask(move |c| c.flows(&filter)).await?))
+}
+
+async fn flush(State(daemon): Shared, Query(filter): Query<FlowFilter>) -> ApiResult<Json<Flushed>> {
+    Ok(Json(Flushed { flows: daemon.ask(move |c| c.flush(&filter)).await? }))
+}
+
+async fn timeouts(State(daemon): Shared) -> ApiResult<Json<Seconds>> {
+    Ok(Json(daemon.ask(|c| Ok(c.timeouts())).await?))
+}
+
+async fn set_timeouts(State(daemon): Shared, Body(changes): Body<Seconds>) -> ApiResult<Json<Seconds>> {
+    Ok(Json(daemon.ask(move |c| c.set_timeouts(&changes)).await?))
 }
 
 async fn status(State(daemon): Shared) -> ApiResult<Json<view::Status>> {

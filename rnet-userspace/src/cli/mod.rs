@@ -1,5 +1,6 @@
 //! Arguments and printing. No logic: every command but `daemon` is a client of the daemon.
 
+mod conntrack;
 mod container;
 mod daemon;
 mod foreground;
@@ -87,9 +88,9 @@ enum ClientCommand {
     Stats(FormatArgs),
     /// Show how many packets were dropped, and why
     Drops(FormatArgs),
-    /// Look at tracked connections
+    /// Look at tracked connections, and forget them
     #[command(subcommand)]
-    Conntrack(observe::ConntrackCommand),
+    Conntrack(conntrack::ConntrackCommand),
 }
 
 /// How something is shown.

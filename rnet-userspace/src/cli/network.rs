@@ -177,7 +177,7 @@ fn row(network: docker::Network, no_trunc: bool) -> Row {
 }
 
 /// Keeps the host's bits, so that the daemon can say what the subnet should be.
-fn cidr(text: &str) -> Result<IpNetwork, String> {
+pub(super) fn cidr(text: &str) -> Result<IpNetwork, String> {
     let parsed = text.parse().ok().filter(|_| text.contains('/'));
     parsed.ok_or_else(|| "it should be an address and a prefix length, as 10.1.0.0/24".to_owned())
 }

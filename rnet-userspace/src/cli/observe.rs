@@ -3,23 +3,15 @@
 use std::{net::SocketAddr, path::Path};
 
 use anyhow::Result;
-use clap::Subcommand;
 
-use super::{Format, FormatArgs, print, table};
+use super::{Format, print, table};
 use crate::{
     api::client::Client,
     controller::{
-        backend::{FlowInfo, ReasonCount},
+        backend::ReasonCount,
         view::{PublishedPort, Status},
     },
 };
-
-/// Commands of `rnet conntrack`.
-#[derive(Debug, Subcommand)]
-pub(super) enum ConntrackCommand {
-    /// List tracked connections
-    Ls(FormatArgs),
-}
 
 pub(super) async fn status(client: &Client, format: Format) -> Result<()> {
     let status = client.status().await?;
@@ -48,17 +40,6 @@ pub(super) async fn drops(client: &Client, format: Format) -> Result<()> {
     match format {
         Format::Json => counters.iter().try_for_each(print::json),
         Format::Table => print::line(&counter_table(counters)),
-    }
-}
-
-impl ConntrackCommand {
-    pub(super) async fn run(self, client: &Client) -> Result<()> {
-        let Self::Ls(FormatArgs { format }) = self;
-        let flows = client.flows().await?;
-        match format {
-            Format::Json => flows.iter().try_for_each(print::json),
-            Format::Table => print::line(&flow_table(flows)),
-        }
     }
 }
 
@@ -100,30 +81,6 @@ fn port_table(ports: Vec<PublishedPort>) -> String {
     table::render(header, rows)
 }
 
-fn flow_table(flows: Vec<FlowInfo>) -> String {
-    let header = [
-        "PROTO",
-        "KIND",
-        "STATE",
-        "FROM",
-        "TO",
-        "FROM AFTER",
-        "TO AFTER",
-        "PACKETS",
-        "BYTES",
-        "IDLE",
-        "TIMEOUT",
-    ];
-    let cells = |flow: FlowInfo| {
-        let [src, dst, to_src, to_dst] =
-            [flow.src, flow.dst, flow.to_src, flow.to_dst].map(|addr| addr.to_string());
-        let [packets, bytes] = [flow.packets, flow.bytes].map(|count| count.to_string());
-        let [idle, timeout] = [flow.idle, flow.timeout].map(|seconds| format!("{seconds}s"));
-        [flow.protocol, flow.kind, flow.state, src, dst, to_src, to_dst, packets, bytes, idle, timeout]
-    };
-    table::render(header, flows.into_iter().map(cells))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,7 +112,7 @@ from_container   dropped   spoofed     1         100         with another's addr
     }
 
     #[test]
-    fn ports_and_flows_line_up() {
+    fn ports_line_up() {
         let host = HostPort { addr: [0, 0, 0, 0].into(), port: 8080, protocol: Protocol::Tcp };
         let binding = Binding { host, addr: [172, 17, 0, 2].into(), port: 80 };
         let count = PortCount { flows: 1, packets: 10, bytes: 1000 };
@@ -163,27 +120,6 @@ from_container   dropped   spoofed     1         100         with another's addr
 CONTAINER   PORT      PUBLISHED AS   FLOWS     PACKETS   BYTES
 web         80/tcp    0.0.0.0:8080   1         10        1000";
         assert_eq!(port_table(vec![PublishedPort { container: "web".into(), binding, count }]), expected);
-
-        let flow = FlowInfo {
-            protocol: "tcp".into(),
-            src: ([192, 0, 2, 1], 40000).into(),
-            dst: ([192, 0, 2, 2], 8080).into(),
-            to_src: ([192, 0, 2, 1], 40000).into(),
-            to_dst: ([172, 17, 0, 2], 80).into(),
-            kind: "published".into(),
-            state: "established".into(),
-            packets: 10,
-            bytes: 1000,
-            idle: 1,
-            timeout: 7439,
-        };
-        let table = flow_table(vec![flow]);
-        let rows: Vec<Vec<_>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
-        let expected = "tcp published established 192.0.2.1:40000 192.0.2.2:8080 192.0.2.1:40000 172.17.0.2:80 10 1000 1s 7439s";
-        assert_eq!(rows[1].join(" "), expected);
-        let starts = |line: &str| line.find("7439s").or(line.find("TIMEOUT"));
-        let lines: Vec<_> = table.lines().map(starts).collect();
-        assert!(lines[0].is_some() && lines[0] == lines[1], "{table}");
     }
 
     #[test]

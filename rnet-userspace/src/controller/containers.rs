@@ -265,8 +265,11 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         }
         let taken = self.addresses_on(network);
         let addrs = network.subnets.iter().map(|s| address(request, s, &taken)).collect::<Result<_>>()?;
-        let gateways =
-            if network.internal { Vec::new() } else { network.subnets.iter().map(|s| s.gateway).collect() };
+        let gateways = if network.internal {
+            Vec::new()
+        } else {
+            network.subnets.iter().filter_map(|s| s.gateway).collect()
+        };
         let id = new_id();
         Ok(Endpoint {
             network: network.id.clone(),
@@ -295,7 +298,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
 
     fn addresses_on(&self, network: &Network) -> BTreeSet<IpAddr> {
         let members = self.endpoints_on(network).flat_map(|(_, e)| e.addrs.iter().map(|a| a.ip()));
-        members.chain(network.subnets.iter().map(|s| s.gateway)).collect()
+        members.chain(network.subnets.iter().filter_map(|s| s.gateway)).collect()
     }
 
     fn endpoints_on<'a>(
@@ -314,7 +317,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         container: &Container,
         network: Option<&Network>,
     ) -> Result<ContainerFiles> {
-        let gateway = network.and_then(|n| n.subnets.first()).map(|s| s.gateway);
+        let gateway = network.and_then(|n| n.subnets.iter().find_map(|s| s.gateway));
         let extra =
             request.extra_hosts.iter().map(|h| files::extra_host(h, gateway)).collect::<Result<Vec<_>>>()?;
         let addrs: Vec<IpAddr> = container.endpoints.iter().flat_map(|e| &e.addrs).map(|a| a.ip()).collect();

@@ -1,9 +1,13 @@
 //! Which addresses and subnets are given out: the lowest free one first, so that a freed address is used
 //! again at once, as Docker does. Pure, and written over both address families.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    hash::{DefaultHasher, Hash, Hasher},
+    net::{IpAddr, Ipv6Addr},
+};
 
-use ipnetwork::IpNetwork;
+use ipnetwork::{IpNetwork, IpNetworkError};
 
 use super::model::subnet::{bits, overlap};
 
@@ -17,6 +21,20 @@ pub const DEFAULT_POOLS: [(&str, u8); 7] = [
     ("172.28.0.0/14", 16),
     ("192.168.0.0/16", 20),
 ];
+
+/// The pool of IPv6 subnets: a /48 of the addresses that are everybody's own (RFC 4193), in which 40 bits come from
+/// the machine and the instance, so that hosts that are joined one day do not clash. Its subnets are /64s.
+///
+/// # Errors
+/// Never: a /48 is a network.
+pub fn local_pool(machine: &str, instance: &str) -> Result<(IpNetwork, u8), IpNetworkError> {
+    // Another Rust may hash otherwise: what has been given stays, and what comes then is as good.
+    let mut hasher = DefaultHasher::new();
+    (machine.trim(), instance).hash(&mut hasher);
+    let global_id = hasher.finish() >> 24;
+    let first = (0xfd << 40 | u128::from(global_id)) << 80;
+    Ok((IpNetwork::new(Ipv6Addr::from(first).into(), 48)?, 64))
+}
 
 /// Why an address was not given.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -199,6 +217,17 @@ mod tests {
         assert_eq!(text[15], "192.168.0.0/20");
         assert_eq!(text[30], "192.168.240.0/20");
         assert_eq!(text.len(), 31);
+    }
+
+    #[test]
+    fn every_instance_of_every_machine_has_its_own_local_pool() {
+        let pools = [("a", "rnet"), ("a", "lab"), ("b", "rnet")].map(|(m, i)| local_pool(m, i).unwrap());
+        for (pool, prefix) in pools {
+            assert_eq!((pool.ip(), pool.prefix(), prefix), (pool.network(), 48, 64));
+            assert!(overlap(net("fd00::/8"), pool), "{pool}");
+        }
+        assert!(pools[0] != pools[1] && pools[0] != pools[2]);
+        assert_eq!(pools[0], local_pool("a\n", "rnet").unwrap());
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod publishing;
 mod reconcile;
 pub mod request;
 mod step;
+mod subnets;
 #[cfg(test)]
 mod tests;
 pub mod view;
@@ -40,6 +41,7 @@ use std::{
 
 use anyhow::Context;
 use ipnetwork::IpNetwork;
+use rnet_common::settings::Timeouts;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 pub use error::{Error, Result};
@@ -47,7 +49,12 @@ pub use error::{Error, Result};
 use self::{
     apply::Machine,
     backend::{Datapath, FlowInfo, Host, ReasonCount, Uplink},
-    model::{name::check_name, subnet::bits},
+    model::{
+        flow_filter::FlowFilter,
+        name::check_name,
+        subnet::bits,
+        timeouts::{self, Seconds},
+    },
     ports::Cursors,
 };
 use crate::store::schema::Phase;
@@ -69,8 +76,14 @@ pub struct Config {
     pub bind: IpAddr,
     /// Where subnets come from that nobody asked for, each pool with the prefix length of its subnets.
     pub pools: Vec<(IpNetwork, u8)>,
+    /// The default network has IPv6.
+    pub ipv6: bool,
+    /// The default network's IPv6 subnet; one of the pools' when absent.
+    pub fixed_cidr_v6: Option<IpNetwork>,
     /// First and last source port given to masqueraded flows.
     pub snat_ports: (u16, u16),
+    /// How long flows may be idle.
+    pub timeouts: Timeouts,
     /// The step that is to fail, for tests: see [`faults`].
     pub fail_at: Option<usize>,
 }
@@ -82,12 +95,13 @@ impl Config {
     /// [`Error::Invalid`] when the name, or what the environment says about [`faults`], cannot be.
     pub fn new(instance: &str) -> Result<Self> {
         check_name("instance", instance)?;
-        let pools = ipam::DEFAULT_POOLS
+        let mut pools = ipam::DEFAULT_POOLS
             .iter()
             .map(|(pool, prefix)| {
                 Ok((pool.parse().with_context(|| format!("understand pool {pool}"))?, *prefix))
             })
-            .collect::<anyhow::Result<_>>()?;
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        pools.push(ipam::local_pool(&machine_id(), instance).context("choose a pool of IPv6 subnets")?);
         Ok(Self {
             instance: instance.to_owned(),
             state_dir: PathBuf::from("/var/lib").join(instance),
@@ -96,6 +110,9 @@ impl Config {
             uplinks: None,
             bind: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             pools,
+            ipv6: false,
+            fixed_cidr_v6: None,
+            timeouts: Timeouts::default(),
             // Up to where `net.ipv4.ip_local_port_range` begins unless somebody has changed it.
             snat_ports: (1024, 32767),
             fail_at: faults::from_env().map_err(|e| Error::Invalid(format!("{e:#}")))?,
@@ -157,12 +174,38 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         Ok(self.machine.datapath.counters()?)
     }
 
-    /// The flows that are alive.
+    /// The flows that are alive and that `filter` matches.
     ///
     /// # Errors
     /// When the datapath's tables cannot be read.
-    pub fn flows(&self) -> Result<Vec<FlowInfo>> {
-        Ok(self.machine.datapath.flows()?)
+    pub fn flows(&self, filter: &FlowFilter) -> Result<Vec<FlowInfo>> {
+        let mut flows = self.machine.datapath.flows()?;
+        flows.retain(|flow| filter.matches_info(flow));
+        Ok(flows)
+    }
+
+    /// Forgets the flows that `filter` matches. Returns how many.
+    ///
+    /// # Errors
+    /// When the datapath's tables cannot be read or written.
+    pub fn flush(&mut self, filter: &FlowFilter) -> Result<usize> {
+        Ok(self.machine.datapath.flush(filter)?)
+    }
+
+    /// How long flows may be idle.
+    pub fn timeouts(&self) -> Seconds {
+        timeouts::by_name(&self.config.timeouts)
+    }
+
+    /// Changes some of the times that flows may be idle, until the instance is started again. Returns all of them.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`]; [`Error::Failed`] when the datapath refuses. Nothing is changed then.
+    pub fn set_timeouts(&mut self, changes: &Seconds) -> Result<Seconds> {
+        let timeouts = timeouts::changed(self.config.timeouts, changes)?;
+        self.machine.datapath.set_timeouts(&timeouts)?;
+        self.config.timeouts = timeouts;
+        Ok(self.timeouts())
     }
 
     /// The instance at a glance.
@@ -202,6 +245,11 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         }
         Ok(())
     }
+}
+
+/// What is different on every machine (machine-id(5)). Where there is none, subnets still avoid what is in use.
+fn machine_id() -> String {
+    std::fs::read_to_string("/etc/machine-id").unwrap_or_default()
 }
 
 /// The time, as RFC 3339.

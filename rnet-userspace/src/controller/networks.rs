@@ -7,16 +7,15 @@ use super::{
     apply::collected,
     backend::{Datapath, Host},
     error::{Error, Result},
-    ipam, lookup,
+    lookup,
     model::{
         name::{check_name, new_id, short_id},
-        options::{self, NetworkOptions},
-        subnet::{check_gateway, check_ip_range, check_subnet, overlap},
+        options::{self, GatewayMode, NetworkOptions},
     },
     now, plan,
     request::{CreateNetwork, Subnet},
     step::{Change, Step},
-    view::{self, SubnetView},
+    view,
 };
 use crate::store::schema::{Driver, Network, Phase};
 
@@ -95,10 +94,18 @@ impl<H: Host, D: Datapath> Controller<H, D> {
 
     /// Makes the networks that are there from the start, those of them that are not yet.
     pub(super) fn create_predefined(&mut self) -> Result<()> {
+        self.renew_default()?;
         let missing = |c: &Self, name| !c.machine.state.networks.values().any(|n| n.name == name);
         if missing(self, DEFAULT) {
             let options = options::with_bridge(DEFAULT_BRIDGE);
-            let request = CreateNetwork { name: DEFAULT.to_owned(), options, ..CreateNetwork::default() };
+            let plain = |subnet| Subnet { subnet: Some(subnet), ip_range: None, gateway: None };
+            let request = CreateNetwork {
+                name: DEFAULT.to_owned(),
+                ipv6: self.config.ipv6,
+                subnets: self.config.fixed_cidr_v6.map(plain).into_iter().collect(),
+                options,
+                ..CreateNetwork::default()
+            };
             self.build_network(&request, true)?;
         }
         for (name, driver) in [(HOST, Driver::Host), (NONE, Driver::Null)] {
@@ -109,6 +116,31 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             }
         }
         Ok(())
+    }
+
+    /// Removes the default network if it has other IPv6 addresses than the configuration says, so that it is made
+    /// anew. With containers on it, it stays as it is.
+    fn renew_default(&mut self) -> Result<()> {
+        let Some(network) = self.machine.state.networks.values().find(|n| n.name == DEFAULT).cloned() else {
+            return Ok(());
+        };
+        let v6 = network.subnets.iter().map(|s| s.subnet).find(IpNetwork::is_ipv6);
+        let is_as_asked = match (self.config.ipv6, self.config.fixed_cidr_v6) {
+            (true, Some(wanted)) => v6 == Some(wanted),
+            (wanted, _) => v6.is_some() == wanted,
+        };
+        if is_as_asked {
+            return Ok(());
+        }
+        if self.machine.state.containers.values().any(|c| c.endpoints.iter().any(|e| e.network == network.id))
+        {
+            tracing::warn!(
+                "network {DEFAULT} keeps its addresses while containers are on it: remove them and start again \
+                 for --ipv6 and --fixed-cidr-v6 to take effect"
+            );
+            return Ok(());
+        }
+        self.destroy_network(network)
     }
 
     /// Removes a network with no regard for what is on it.
@@ -129,11 +161,11 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     }
 
     fn build_network(&mut self, request: &CreateNetwork, predefined: bool) -> Result<view::Network> {
-        refuse_ipv6(request)?;
         let options = NetworkOptions::parse(&request.options)?;
+        check_options(&options, request)?;
         let mut network = record(request, Driver::Bridge, predefined);
-        network.bridge = Some(self.bridge_name(&network, options.bridge)?);
-        network.subnets = vec![self.subnet(&request.subnets)?];
+        network.bridge = Some(self.bridge_name(&network, options.bridge.clone())?);
+        network.subnets = self.subnets(request, &options)?;
         // A number that was given is never given again while a higher one is in use.
         network.number = self.machine.state.networks.values().map(|n| n.number).max().unwrap_or(0) + 1;
         let steps = plan::create_network(&network, &self.machine.addresses)?;
@@ -158,72 +190,6 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             )));
         }
         Ok(bridge)
-    }
-
-    fn subnet(&self, asked: &[Subnet]) -> Result<SubnetView> {
-        let asked = match asked {
-            [] => &Subnet { subnet: None, ip_range: None, gateway: None },
-            [one] => one,
-            _ => return Err(Error::Invalid("bridge driver doesn't support multiple subnets".to_owned())),
-        };
-        let subnet = match asked.subnet {
-            Some(subnet) => self.check_free(subnet)?,
-            None if asked.ip_range.is_some() || asked.gateway.is_some() => {
-                return Err(Error::Invalid(
-                    "every ip-range or gateway must have a corresponding subnet".to_owned(),
-                ));
-            }
-            None => self.next_subnet()?,
-        };
-        if let Some(range) = asked.ip_range {
-            check_ip_range(subnet, range)?;
-        }
-        let gateway = asked.gateway.unwrap_or_else(|| ipam::default_gateway(subnet));
-        check_gateway(subnet, gateway)?;
-        Ok(SubnetView { subnet, ip_range: asked.ip_range, gateway })
-    }
-
-    fn check_free(&self, subnet: IpNetwork) -> Result<IpNetwork> {
-        check_subnet(subnet)?;
-        match self.in_use()?.iter().find(|(taken, _)| overlap(*taken, subnet)) {
-            Some((_, what)) => Err(Error::Conflict(format!(
-                "invalid pool request: Pool overlaps with other one on this address space: \
-                 subnet {subnet} overlaps {what}: choose another subnet"
-            ))),
-            None => Ok(subnet),
-        }
-    }
-
-    fn next_subnet(&self) -> Result<IpNetwork> {
-        let taken: Vec<IpNetwork> = self.in_use()?.into_iter().map(|(net, _)| net).collect();
-        ipam::next_subnet(&self.config.pools, &taken).ok_or_else(|| {
-            Error::Conflict(
-                "all predefined address pools have been fully subnetted: remove a network, or name a --subnet"
-                    .to_owned(),
-            )
-        })
-    }
-
-    /// What no subnet may overlap, each with its name.
-    fn in_use(&self) -> Result<Vec<(IpNetwork, String)>> {
-        let mut taken = Vec::new();
-        for network in self.machine.state.networks.values() {
-            taken.extend(
-                network
-                    .subnets
-                    .iter()
-                    .map(|s| (s.subnet, format!("network {} ({})", network.name, s.subnet))),
-            );
-        }
-        for route in self.machine.host.routes()? {
-            // 0.0.0.0/1 and 128.0.0.0/1 are how VPNs write a default route; no subnet could avoid both.
-            if route.prefix() > 1 {
-                taken.push((route, format!("route {route} of this host")));
-            }
-        }
-        let addresses = self.machine.host.addresses()?;
-        taken.extend(addresses.into_iter().map(|addr| (addr.into(), format!("address {addr} of this host"))));
-        Ok(taken)
     }
 
     fn network_view(&self, network: &Network) -> view::Network {
@@ -310,16 +276,16 @@ fn record(request: &CreateNetwork, driver: Driver, predefined: bool) -> Network 
     }
 }
 
-/// The only place that keeps IPv6 out of networks: address management and the plan are written over both
-/// families.
-fn refuse_ipv6(request: &CreateNetwork) -> Result<()> {
-    let is_v6 =
-        |s: &Subnet| s.subnet.is_some_and(|net| net.is_ipv6()) || s.gateway.is_some_and(|a| a.is_ipv6());
-    if request.ipv6 || request.subnets.iter().any(is_v6) {
-        return Err(Error::Invalid(format!(
-            "create network {}: IPv6 networks are not supported yet: leave out --ipv6 and IPv6 subnets",
-            request.name
-        )));
+fn check_options(options: &NetworkOptions, request: &CreateNetwork) -> Result<()> {
+    let modes = [options.gateway_mode_v4, options.gateway_mode_v6];
+    if modes.contains(&GatewayMode::Isolated) && !request.internal {
+        return Err(Error::Invalid(
+            "gateway mode 'isolated' can only be used for an internal network: add --internal".to_owned(),
+        ));
+    }
+    // RFC 8200 5: with less, the kernel takes IPv6 off an interface.
+    if let Some(mtu) = options.mtu.filter(|mtu| request.ipv6 && *mtu < 1280) {
+        return Err(Error::Invalid(format!("invalid MTU number: {mtu}: IPv6 needs at least 1280")));
     }
     Ok(())
 }

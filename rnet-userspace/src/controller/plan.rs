@@ -44,7 +44,7 @@ pub(super) fn create_network(network: &Network, addresses: &[IpAddr]) -> Result<
 pub(super) fn remove_network(network: &Network, addresses: &[IpAddr]) -> Result<Vec<Step>> {
     let without: Vec<IpAddr> = addresses
         .iter()
-        .filter(|addr| !network.subnets.iter().any(|s| s.gateway == **addr))
+        .filter(|addr| !network.subnets.iter().any(|s| s.gateway == Some(**addr)))
         .copied()
         .collect();
     Ok(undo(&network_objects(network, &without)?))
@@ -58,7 +58,8 @@ pub(super) fn bridge(network: &Network) -> Result<Option<BridgeSpec>> {
     let Some(name) = network.bridge.clone() else {
         return Ok(None);
     };
-    let addrs = network.subnets.iter().map(|s| interface_addr(s.gateway, s.subnet)).collect::<Result<_>>()?;
+    let gateways = network.subnets.iter().filter_map(|s| Some((s.gateway?, s.subnet)));
+    let addrs = gateways.map(|(addr, subnet)| interface_addr(addr, subnet)).collect::<Result<_>>()?;
     Ok(Some(BridgeSpec { name, addrs, mtu: NetworkOptions::parse(&network.options)?.mtu }))
 }
 
@@ -108,9 +109,9 @@ pub(super) fn endpoint_intent(endpoint: &Endpoint, network: &Network) -> Result<
     let options = NetworkOptions::parse(&network.options)?;
     let addr = |addr: &IpNetwork| EndpointAddr {
         addr: addr.ip(),
-        gateway: network.subnets.iter().find(|s| s.subnet.contains(addr.ip())).map(|s| s.gateway),
-        masquerade: options.masquerade,
-        direct: Direct::None,
+        gateway: network.subnets.iter().find(|s| s.subnet.contains(addr.ip())).and_then(|s| s.gateway),
+        masquerade: options.masquerade && options.gateway_mode(addr.is_ipv6()).translates(),
+        direct: if network.internal { Direct::None } else { options.gateway_mode(addr.is_ipv6()).direct() },
     };
     Ok(EndpointIntent {
         host_name: endpoint.host_interface.clone(),

@@ -13,6 +13,8 @@ use super::model::{Binding, HostPort, Protocol, port_spec::PortChoice};
 pub struct Want {
     /// Host addresses, each with the container's address of its family: all get one port number.
     pub addrs: Vec<(IpAddr, IpAddr)>,
+    /// The container's addresses at which it is reached itself: these take no host port.
+    pub routed: Vec<IpAddr>,
     /// The host port.
     pub host: PortChoice,
     /// The container port.
@@ -94,6 +96,8 @@ pub fn allocate(
     ephemeral: (u16, u16),
     unavailable: &BTreeSet<HostPort>,
 ) -> Result<Vec<Pick>, PortError> {
+    // Several wants may come to one port, as only the host's side differs.
+    let mut routed = BTreeSet::new();
     let mut order: Vec<usize> = (0..wants.len()).collect();
     order.sort_by_key(|&i| match wants[i].host {
         PortChoice::Exactly(_) => 0,
@@ -103,6 +107,13 @@ pub fn allocate(
     let mut picks = vec![Vec::new(); wants.len()];
     for i in order {
         let want = &wants[i];
+        let own = want.routed.iter().map(|addr| Binding::routed(*addr, want.port, want.protocol));
+        let own = own.filter(|binding| routed.insert(*binding));
+        let own: Vec<_> = own.map(|binding| Pick { binding, any_will_do: false }).collect();
+        if want.addrs.is_empty() {
+            picks[i] = own;
+            continue;
+        }
         let port = match want.host {
             PortChoice::Exactly(port) => exactly(&table, want, port)?,
             PortChoice::OneOf(range) => {
@@ -118,6 +129,7 @@ pub fn allocate(
                 any_will_do: !matches!(want.host, PortChoice::Exactly(_)),
             });
         }
+        picks[i].extend(own);
     }
     Ok(picks.into_iter().flatten().collect())
 }
@@ -189,7 +201,7 @@ mod tests {
 
     fn want(addr: &str, choice: PortChoice) -> Want {
         let addrs = vec![(addr.parse().unwrap(), CONTAINER.parse().unwrap())];
-        Want { addrs, host: choice, port: 80, protocol: Protocol::Tcp }
+        Want { addrs, routed: Vec::new(), host: choice, port: 80, protocol: Protocol::Tcp }
     }
 
     fn range(first: u16, last: u16) -> PortChoice {

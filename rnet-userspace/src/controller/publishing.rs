@@ -12,6 +12,7 @@ use super::{
     model::{
         Binding, HostPort, Protocol,
         name::short_id,
+        options::{GatewayMode, NetworkOptions},
         port_spec::{PortChoice, PortMapping, PortSpec},
     },
     ports::{self, PortTable, Want},
@@ -49,12 +50,13 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         container: &Container,
         network: Option<&Network>,
     ) -> Result<Held> {
+        let options = network.map(|n| NetworkOptions::parse(&n.options)).transpose()?.unwrap_or_default();
         let mut wants = Vec::new();
         for spec in specs {
             let refuse = |why: String| Error::Invalid(format!("cannot publish {spec}: {why}"));
             check_publishable(network).map_err(refuse)?;
             for mapping in spec.mappings() {
-                wants.push(self.want(&mapping, container).map_err(refuse)?);
+                wants.push(self.want(&mapping, container, &options).map_err(refuse)?);
             }
         }
         if wants.is_empty() {
@@ -63,8 +65,15 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         self.hold(&wants, container)
     }
 
-    fn want(&self, mapping: &PortMapping, container: &Container) -> Result<Want, String> {
-        check_supported(mapping)?;
+    fn want(
+        &self,
+        mapping: &PortMapping,
+        container: &Container,
+        options: &NetworkOptions,
+    ) -> Result<Want, String> {
+        if mapping.container == 0 {
+            return Err("port 0 is no port of a container".to_owned());
+        }
         let has = |v4| {
             container.endpoints.iter().flat_map(|e| &e.addrs).map(|a| a.ip()).find(|a| a.is_ipv4() == v4)
         };
@@ -75,14 +84,20 @@ impl<H: Host, D: Datapath> Controller<H, D> {
                 Err(format!("{host} is an {family} address, and container {} has none", container.name))
             }
         };
-        let host = mapping.host_ip.unwrap_or(self.config.bind);
+        let host = mapping.host_ip.or(options.bind).unwrap_or(self.config.bind);
         check_host_address(host)?;
-        let mut addrs = vec![pair(host)?];
+        let mut pairs = vec![pair(host)?];
         // As with Docker, no address at all is every address of both families.
         if mapping.host_ip.is_none() && host.is_ipv4() && host.is_unspecified() {
-            addrs.extend(pair(Ipv6Addr::UNSPECIFIED.into()).ok());
+            pairs.extend(pair(Ipv6Addr::UNSPECIFIED.into()).ok());
         }
-        Ok(Want { addrs, host: mapping.host, port: mapping.container, protocol: mapping.protocol })
+        let is_routed = |addr: &IpAddr| options.gateway_mode(addr.is_ipv6()) == GatewayMode::Routed;
+        let (routed, addrs): (Vec<_>, Vec<_>) = pairs.into_iter().partition(|(_, addr)| is_routed(addr));
+        if !addrs.is_empty() {
+            check_translatable(mapping)?;
+        }
+        let routed = routed.into_iter().map(|(_, addr)| addr).collect();
+        Ok(Want { addrs, routed, host: mapping.host, port: mapping.container, protocol: mapping.protocol })
     }
 
     fn hold(&mut self, wants: &[Want], container: &Container) -> Result<Held> {
@@ -107,11 +122,18 @@ impl<H: Host, D: Datapath> Controller<H, D> {
                 &unavailable,
             )
             .map_err(|e| Error::Conflict(wrap(&e)))?;
-            let host_ports: Vec<HostPort> = picks.iter().map(|pick| pick.binding.host).collect();
-            let error = match self.machine.host.hold_ports(&host_ports) {
+            let bindings = picks.iter().map(|pick| pick.binding);
+            let host_ports: Vec<HostPort> =
+                bindings.filter(|binding| !binding.is_routed()).map(|binding| binding.host).collect();
+            let held = if host_ports.is_empty() {
+                Ok(None)
+            } else {
+                self.machine.host.hold_ports(&host_ports).map(Some)
+            };
+            let error = match held {
                 Ok(hold) => {
                     let bindings = picks.into_iter().map(|pick| pick.binding).collect();
-                    return Ok(Held { bindings, hold: Some(hold) });
+                    return Ok(Held { bindings, hold });
                 }
                 Err(error) => error,
             };
@@ -133,7 +155,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     fn port_table(&self) -> PortTable {
         let mut table = PortTable::default();
         for container in self.machine.state.containers.values() {
-            for binding in &container.ports {
+            for binding in container.ports.iter().filter(|binding| !binding.is_routed()) {
                 table.insert(binding.host, &container.name);
             }
         }
@@ -151,23 +173,17 @@ fn check_publishable(network: Option<&Network>) -> Result<(), String> {
     }
 }
 
-/// The only place that keeps back what the datapath does not carry.
-fn check_supported(mapping: &PortMapping) -> Result<(), String> {
-    if mapping.container == 0 {
-        return Err("port 0 is no port of a container".to_owned());
+/// SCTP's checksum is a CRC32c over the whole packet (RFC 9260 6.8), which no kernel helper updates; addresses are
+/// not part of it.
+fn check_translatable(mapping: &PortMapping) -> Result<(), String> {
+    if mapping.protocol != Protocol::Sctp || mapping.host == PortChoice::Exactly(mapping.container) {
+        return Ok(());
     }
-    if mapping.protocol == Protocol::Sctp {
-        let same_port = mapping.host == PortChoice::Exactly(mapping.container);
-        return Err(if same_port {
-            "SCTP is not supported yet by the datapath".to_owned()
-        } else {
-            // RFC 9260 6.8: a CRC32c over the whole packet, which no kernel helper updates.
-            "SCTP can only be published with host port and container port the same, because its checksum covers \
-             the whole packet; and it is not supported yet by the datapath"
-                .to_owned()
-        });
-    }
-    Ok(())
+    Err(format!(
+        "SCTP can only be published with host port and container port the same, because its checksum covers the \
+         whole packet: publish {port}:{port}/sctp",
+        port = mapping.container
+    ))
 }
 
 fn check_host_address(host: IpAddr) -> Result<(), String> {

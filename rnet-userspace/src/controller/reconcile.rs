@@ -9,7 +9,9 @@ use super::{
     backend::{Datapath, Host, Uplink},
     error::{Error, Result},
     faults::Faults,
-    files, plan,
+    files,
+    model::flow_filter::FlowFilter,
+    plan,
     ports::Cursors,
     step::Step,
     view::ContainerState,
@@ -103,6 +105,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         // First of all, because removing a network takes its gateway from what is known here.
         let addresses = self.machine.host.addresses()?;
         self.machine.set_addresses(addresses)?;
+        self.machine.datapath.set_timeouts(&self.config.timeouts)?;
         let dir = self.containers_dir();
         std::fs::create_dir_all(&dir).with_context(|| format!("create directory {}", dir.display()))?;
         self.remove_unfinished();
@@ -224,8 +227,19 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         let mut addresses = self.machine.host.addresses()?;
         addresses.sort_unstable();
         addresses.dedup();
-        if addresses != self.machine.addresses {
-            self.machine.set_addresses(addresses)?;
+        if addresses == self.machine.addresses {
+            return Ok(());
+        }
+        let gone: Vec<_> =
+            self.machine.addresses.iter().filter(|addr| !addresses.contains(addr)).copied().collect();
+        self.machine.set_addresses(addresses)?;
+        // Whoever gets the address next must not get their answers.
+        for addr in gone {
+            let flows = self
+                .machine
+                .datapath
+                .flush(&FlowFilter { addr: Some(addr.into()), ..FlowFilter::default() })?;
+            tracing::info!(%addr, flows, "an address of this host is gone, and with it the flows that used it");
         }
         Ok(())
     }

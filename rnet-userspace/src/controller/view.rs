@@ -46,8 +46,8 @@ pub struct SubnetView {
     pub subnet: IpNetwork,
     /// Addresses are given from this part of it.
     pub ip_range: Option<IpNetwork>,
-    /// The bridge's address.
-    pub gateway: IpAddr,
+    /// The bridge's address; absent in gateway mode `isolated`.
+    pub gateway: Option<IpAddr>,
 }
 
 /// A container on a network.

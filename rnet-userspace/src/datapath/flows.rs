@@ -101,8 +101,9 @@ impl<A: Address> Snapshot<A> {
             if !filter.matches(key.proto, addresses(&key.tuple), addresses(&half.to)) {
                 continue;
             }
-            // What passes between these two removals opens the flow anew: nothing is left that is half a flow.
-            for key in [*key, half.twin_key(key.proto)] {
+            // The answers' half first: while the other is there nobody opens the flow anew, only to lose a half of it
+            // here.
+            for key in [half.twin_key(key.proto), *key] {
                 let Some(last) = flows.get(&key)? else { continue };
                 flows.remove(&key)?;
                 mappings.note_ended(mapping(&last), last.packets, last.bytes);

@@ -5,8 +5,11 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader,
+    maps::MapData,
     programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier},
 };
+
+use super::Sizes;
 
 /// Programs at tcx hooks.
 pub(super) const CLASSIFIERS: [&str; 2] = ["from_container", "from_uplink"];
@@ -23,6 +26,10 @@ pub(super) const SOCKETS: [&str; 10] = [
     "sock_peername4",
     "sock_peername6",
 ];
+
+/// Maps whose size the configuration can say, of both address families.
+const FLOWS: [&str; 2] = ["FLOWS4", "FLOWS6"];
+const PORTS: [&str; 2] = ["PORTS4", "PORTS6"];
 
 /// Maps that outlive the daemon. The others are of use only while a program or the daemon runs.
 const MAPS: [&str; 18] = [
@@ -49,13 +56,21 @@ const MAPS: [&str; 18] = [
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/datapath.o"));
 
 /// Loads every program. Maps that are pinned in `pins` are used again, the others are made and pinned there.
-pub(super) fn load(pins: &Path) -> Result<Ebpf> {
+///
+/// # Errors
+/// The kernel refuses a map or a program; or a pinned map has another size than `sizes` asks for, which cannot be
+/// changed while it is in use.
+pub(super) fn load(pins: &Path, sizes: Sizes) -> Result<Ebpf> {
     if OBJECT.is_empty() {
         bail!("this rnet was built without its datapath: build it with `cargo xtask build`");
     }
     let mut loader = EbpfLoader::new();
     for map in MAPS {
         loader.map_pin_path(map, pins.join(map));
+    }
+    for (map, entries) in wanted(sizes) {
+        check_pinned(map, &pins.join(map), entries)?;
+        loader.map_max_entries(map, entries);
     }
     let mut ebpf = loader.load(OBJECT).map_err(one_line).context("make the datapath's maps")?;
     for name in CLASSIFIERS {
@@ -68,6 +83,30 @@ pub(super) fn load(pins: &Path) -> Result<Ebpf> {
         socket(&mut ebpf, name)?.load().map_err(refused).with_context(|| format!("load program {name}"))?;
     }
     Ok(ebpf)
+}
+
+/// Maps whose size was asked for, with their entries.
+fn wanted(sizes: Sizes) -> Vec<(&'static str, u32)> {
+    // Each flow has an entry for either direction.
+    let flows = sizes.flows.into_iter().flat_map(|n| FLOWS.map(|map| (map, n.saturating_mul(2))));
+    let ports = sizes.ports.into_iter().flat_map(|n| PORTS.map(|map| (map, n)));
+    flows.chain(ports).collect()
+}
+
+/// A map that is pinned is used as it is, whatever was asked for: see that it is that.
+fn check_pinned(map: &str, pin: &Path, entries: u32) -> Result<()> {
+    if !pin.exists() {
+        return Ok(());
+    }
+    let data = MapData::from_pin(pin).with_context(|| format!("open map {map}"))?;
+    let there = data.info().with_context(|| format!("ask for the size of map {map}"))?.max_entries();
+    if there == entries {
+        return Ok(());
+    }
+    bail!(
+        "map {map} is to have {entries} entries, and the one in use has {there}: leave the size out to keep it, or \
+         take the instance down first with `rnet down`"
+    )
 }
 
 /// A program of [`CLASSIFIERS`].

@@ -45,10 +45,22 @@ pub struct Options {
     pub pin_dir: PathBuf,
     /// Source ports given to masqueraded flows.
     pub snat_ports: RangeInclusive<u16>,
+    /// How many entries tables have. One that an earlier daemon left with another size is refused.
+    pub sizes: Sizes,
     /// Cookie of the network namespace that is served.
     pub netns_cookie: u64,
     /// The root of the cgroup2 hierarchy, whose processes are kept from taking published ports and led to them.
     pub cgroup: OwnedFd,
+}
+
+/// How many entries tables have, for each address family. What is absent is as an earlier daemon left it, or
+/// the default of [`rnet_common::limits`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Flows, each of which takes two entries.
+    pub flows: Option<u32>,
+    /// Published ports, at most [`rnet_common::limits::PORTS`].
+    pub ports: Option<u32>,
 }
 
 /// The eBPF programs, with their maps.
@@ -70,9 +82,9 @@ impl Ebpf {
     /// # Errors
     /// The object is missing from the build, the kernel refuses a map or program, or bpffs cannot be written.
     pub fn open(options: Options) -> Result<Self> {
-        let Options { pin_dir, snat_ports, netns_cookie, cgroup } = options;
+        let Options { pin_dir, snat_ports, sizes, netns_cookie, cgroup } = options;
         let was_there = pin_dir.exists();
-        let opened = Self::make(pin_dir.clone(), &Settings::new(netns_cookie, snat_ports), &cgroup);
+        let opened = Self::make(pin_dir.clone(), &Settings::new(netns_cookie, snat_ports), sizes, &cgroup);
         if opened.is_err()
             && !was_there
             && let Err(error) = remove_pins(&pin_dir)
@@ -87,9 +99,9 @@ impl Ebpf {
         self.relay.take()
     }
 
-    fn make(pin_dir: PathBuf, settings: &Settings, cgroup: &OwnedFd) -> Result<Self> {
+    fn make(pin_dir: PathBuf, settings: &Settings, sizes: Sizes, cgroup: &OwnedFd) -> Result<Self> {
         let links = Links::open(pin_dir.join("links"))?;
-        let mut programs = load::load(&pin_dir)?;
+        let mut programs = load::load(&pin_dir, sizes)?;
         let mut tables = Tables::take(&mut programs)?;
         tables.set_settings(settings)?;
         let held = HeldPorts::adopt(&mut tables)?;

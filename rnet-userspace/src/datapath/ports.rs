@@ -28,6 +28,11 @@ struct Lead {
 }
 
 impl Lead {
+    /// Whether it leads from a container's own address to itself: no port of the host.
+    fn is_routed(&self, host: &HostPort) -> bool {
+        self.addr == host.addr
+    }
+
     fn is_to(&self, binding: &Binding) -> bool {
         (self.addr, self.port) == (binding.addr, binding.port)
     }
@@ -62,11 +67,11 @@ impl Ebpf {
         }
         let id = self.tables.mappings.take()?;
         let lead = Lead { addr: binding.addr, port: binding.port, id };
-        let published = self
-            .held
-            .add(&mut self.tables.held, &binding.host)
-            .and_then(|()| self.tables.set_port(&binding.host, &lead));
-        if let Err(error) = published {
+        let held = match lead.is_routed(&binding.host) {
+            true => Ok(()),
+            false => self.held.add(&mut self.tables.held, &binding.host),
+        };
+        if let Err(error) = held.and_then(|()| self.tables.set_port(&binding.host, &lead)) {
             self.tables.mappings.release(id);
             if there.is_none() {
                 self.held.remove(&mut self.tables.held, &binding.host)?;
@@ -215,8 +220,10 @@ impl HeldPorts {
     /// What the pinned tables say is published, and the table of held ports made to agree.
     pub(super) fn adopt(tables: &mut Tables) -> Result<Self> {
         let mut held = Self::default();
-        for (host, _) in tables.ports()? {
-            held.add(&mut tables.held, &host)?;
+        for (host, lead) in tables.ports()? {
+            if !lead.is_routed(&host) {
+                held.add(&mut tables.held, &host)?;
+            }
         }
         for (key, _) in tables.held.entries()? {
             if !held.0.contains_key(&(key.port.get(), key.proto, key.v6 != 0)) {

@@ -1,20 +1,13 @@
 //! The datapath on a kernel: in a network namespace and under a name of the test's own.
 
 use std::{
-    io::{Read, Write},
-    net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::AsFd,
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
     thread,
-    time::Duration,
 };
 
-use nix::{
-    sched::{CloneFlags, unshare},
-    sys::socket::{setsockopt, sockopt::IpBindAddressNoPort},
-};
-use rustix::net::{AddressFamily, SocketType};
+use nix::sched::{CloneFlags, unshare};
 
 use super::{tables::Address as _, *};
 use crate::controller::{
@@ -59,11 +52,10 @@ struct Place {
 
 impl Place {
     fn open(&self) -> Ebpf {
-        self.open_for(1)
+        Ebpf::open(self.options(Sizes::default())).unwrap()
     }
 
-    /// A datapath for sockets of the namespace with this cookie.
-    fn open_for(&self, netns_cookie: u64) -> Ebpf {
+    fn options(&self, sizes: Sizes) -> Options {
         // Any descriptor does for namespaces; the programs say nothing to processes of other namespaces.
         let cgroup = rustix::mount::fsopen("cgroup2", rustix::mount::FsOpenFlags::empty()).unwrap();
         rustix::mount::fsconfig_create(cgroup.as_fd()).unwrap();
@@ -73,9 +65,7 @@ impl Place {
             rustix::mount::MountAttrFlags::empty(),
         )
         .unwrap();
-        let options =
-            Options { pin_dir: self.pin_dir.clone(), snat_ports: 1024..=32767, netns_cookie, cgroup };
-        Ebpf::open(options).unwrap()
+        Options { pin_dir: self.pin_dir.clone(), snat_ports: 1024..=32767, sizes, netns_cookie: 1, cgroup }
     }
 
     fn endpoint(&self) -> EndpointSpec {
@@ -249,83 +239,56 @@ fn an_endpoint_that_changes_gets_another_generation() {
     });
 }
 
-/// A container's place is taken by an address of the namespace's own, which the programs do not know from one.
 #[test]
-fn the_host_s_own_ipv6_sockets_are_led_to_published_ports() {
+fn tables_are_as_large_as_asked_and_are_not_changed_under_traffic() {
     in_place(|place| {
-        for args in ["link set lo up", "addr add fd00::2/128 dev lo nodad"] {
-            assert!(Command::new("ip").args(args.split(' ')).status().unwrap().success());
-        }
-        let mut datapath = place.open_for(crate::host::preflight::netns_cookie().unwrap());
-        let container: IpAddr = "fd00::2".parse().unwrap();
-        datapath.set_addresses(&[IpAddr::from(Ipv6Addr::LOCALHOST), container]).unwrap();
-        let bindings = [Protocol::Tcp, Protocol::Udp].map(|protocol| Binding {
-            host: HostPort { addr: IpAddr::from(Ipv6Addr::UNSPECIFIED), port: 8080, protocol },
-            addr: container,
-            port: 80,
-        });
-        datapath.publish(&bindings).unwrap();
-        let relay = datapath.take_relay().unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let (end, ended) = tokio::sync::oneshot::channel::<()>();
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                runtime.block_on(async {
-                    tokio::select! {
-                        () = relay.run() => {}
-                        _ = ended => {}
-                    }
-                });
-            });
-            // Dropped on failure too, which ends the relay.
-            let _end = end;
-            lead_to_container((container, 80).into());
-        });
-        let counts = datapath.port_counts(&bindings).unwrap();
-        assert_eq!(counts.iter().map(|count| count.flows).collect::<Vec<_>>(), [5, 2]);
+        let sizes = Sizes { flows: Some(500), ports: Some(3) };
+        let max = |map: &str| {
+            let map = aya::maps::MapData::from_pin(place.pin_dir.join(map)).unwrap();
+            map.info().unwrap().max_entries()
+        };
+        let mut datapath = Ebpf::open(place.options(sizes)).unwrap();
+        assert_eq!((max("FLOWS4"), max("PORTS4")), (1000, 3));
+        datapath.add(&place.endpoint()).unwrap();
+        datapath.publish(&[binding(1, 1), binding(2, 2), binding(3, 3)]).unwrap();
+        let full = datapath.publish(&[binding(4, 4)]).unwrap_err();
+        assert!(format!("{full:#}").starts_with("publish port 0.0.0.0:4/tcp: "), "{full:#}");
+        drop(datapath);
+
+        let other = Ebpf::open(place.options(Sizes { flows: Some(501), ..sizes })).err().unwrap();
+        assert!(format!("{other:#}").contains("1002 entries, and the one in use has 1000"), "{other:#}");
+        drop(Ebpf::open(place.options(sizes)).unwrap());
+        drop(place.open());
+        assert_eq!(max("FLOWS4"), 1000, "kept");
     });
 }
 
-/// Connects in every way to 8080 of the namespace, and expects to speak with `container`.
-fn lead_to_container(container: SocketAddr) {
-    let limit = Some(Duration::from_secs(10));
-    let server = TcpListener::bind(container).unwrap();
-    let names = ["[::1]:8080", "[::]:8080", "[fd00::2]:8080"].map(|name| name.parse::<SocketAddr>().unwrap());
-    let told =
-        |name: SocketAddr| if name.ip().is_unspecified() { "[::1]:8080".parse().unwrap() } else { name };
-    for name in names {
-        let client = TcpStream::connect(name).unwrap();
-        assert_eq!(
-            (client.peer_addr().unwrap(), client.local_addr().unwrap().ip()),
-            (told(name), container.ip())
-        );
-        assert_eq!(server.accept().unwrap().1, client.local_addr().unwrap());
-    }
-    let loopback = SocketAddr::from((Ipv6Addr::LOCALHOST, 0));
-    for has_port in [true, false] {
-        let socket = rustix::net::socket(AddressFamily::INET6, SocketType::STREAM, None).unwrap();
-        setsockopt(&socket, IpBindAddressNoPort, &!has_port).unwrap();
-        rustix::net::bind(&socket, &loopback).unwrap();
-        rustix::net::connect(&socket, &names[0]).unwrap();
-        let mut client = TcpStream::from(socket);
-        client.set_read_timeout(limit).unwrap();
-        assert_eq!(client.peer_addr().unwrap(), names[0]);
-        // One that has its port keeps its address, and is relayed.
-        assert_eq!(client.local_addr().unwrap().ip().is_loopback(), has_port);
-        let (mut accepted, from) = server.accept().unwrap();
-        assert_eq!(from.ip(), container.ip());
-        accepted.write_all(b"relayed").unwrap();
-        client.read_exact(&mut [0; 7]).unwrap();
-    }
+#[test]
+fn timeouts_are_set_without_touching_other_settings() {
+    in_place(|place| {
+        let mut datapath = place.open();
+        let before = datapath.tables.settings().unwrap();
+        let timeouts = Timeouts { udp: 5 * rnet_common::settings::SECOND, ..Timeouts::default() };
+        datapath.set_timeouts(&timeouts).unwrap();
+        let after = datapath.tables.settings().unwrap();
+        assert_eq!(after.timeouts, timeouts);
+        assert_eq!((after.snat_min, after.netns_cookie), (before.snat_min, before.netns_cookie));
+    });
+}
 
-    let server = UdpSocket::bind(container).unwrap();
-    let client = UdpSocket::bind("[::]:0").unwrap();
-    client.set_read_timeout(limit).unwrap();
-    server.set_read_timeout(limit).unwrap();
-    for name in names {
-        client.send_to(b"x", name).unwrap();
-        let (_, from) = server.recv_from(&mut [0; 8]).unwrap();
-        server.send_to(b"y", from).unwrap();
-        assert_eq!(client.recv_from(&mut [0; 8]).unwrap(), (1, told(name)));
-    }
+#[test]
+fn a_routed_port_is_no_port_of_the_host() {
+    in_place(|place| {
+        let mut datapath = place.open();
+        let own = binding(80, 80);
+        let routed = Binding { host: HostPort { addr: own.addr, ..own.host }, ..own };
+        datapath.publish(&[routed]).unwrap();
+        assert_eq!(datapath.tables.v4.ports.entries().unwrap().len(), 1);
+        assert!(datapath.tables.held.entries().unwrap().is_empty());
+        drop(datapath);
+        let mut datapath = place.open();
+        assert!(datapath.tables.held.entries().unwrap().is_empty());
+        datapath.unpublish(&[routed]).unwrap();
+        assert!(datapath.tables.v4.ports.entries().unwrap().is_empty());
+    });
 }

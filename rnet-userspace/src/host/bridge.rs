@@ -56,6 +56,7 @@ fn configure(netlink: &Netlink, spec: &BridgeSpec) -> Result<Link> {
         // A router on the containers' side has nothing to tell the host.
         sysctl::set(Family::V6, &spec.name, "accept_ra", "0")?;
         sysctl::set(Family::V6, &spec.name, "forwarding", "1")?;
+        sysctl::force_ipv6_forwarding(&spec.name)?;
     } else {
         sysctl::disable_ipv6(&spec.name)?;
     }
@@ -117,6 +118,11 @@ mod tests {
             create(&spec("br0", &["10.1.0.1/24", "fd00:1::1/64"], None)).unwrap();
             assert_eq!(conf("ipv6", "br0", "forwarding"), "1");
             assert_eq!(conf("ipv6", "all", "forwarding"), "0");
+            if fs::exists("/proc/sys/net/ipv6/conf/br0/force_forwarding").unwrap() {
+                assert_eq!(conf("ipv6", "br0", "force_forwarding"), "1");
+                assert_eq!(conf("ipv6", "all", "force_forwarding"), "0");
+            }
+            assert_eq!(conf("ipv6", "br0", "accept_ra"), "0");
             let own = addresses(&Netlink::open().unwrap()).unwrap();
             assert!(own.contains(&"fd00:1::1".parse().unwrap()), "{own:?}");
         });

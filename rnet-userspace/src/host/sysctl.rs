@@ -28,6 +28,13 @@ pub(super) fn disable_ipv6(interface: &str) -> Result<()> {
     if has_ipv6() { set(Family::V6, interface, "disable_ipv6", "1") } else { Ok(()) }
 }
 
+/// Lets the host's stack forward IPv6 of this interface while the switch for all interfaces is off, on kernels that
+/// can (Linux 6.17). Others forward none of it in the stack then, which only what the datapath passes on needs.
+pub(super) fn force_ipv6_forwarding(interface: &str) -> Result<()> {
+    let is_there = Path::new("/proc/sys/net/ipv6/conf").join(interface).join("force_forwarding").exists();
+    if is_there { set(Family::V6, interface, "force_forwarding", "1") } else { Ok(()) }
+}
+
 /// `net.ipv4.ip_local_port_range`, which holds for IPv6 as well.
 pub(super) fn ephemeral_ports() -> Result<(u16, u16)> {
     let file = "/proc/sys/net/ipv4/ip_local_port_range";

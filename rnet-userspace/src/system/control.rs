@@ -7,6 +7,7 @@ use crate::{
     controller::{
         Controller, Result,
         backend::{Datapath, FlowInfo, Host, ReasonCount},
+        model::{flow_filter::FlowFilter, timeouts::Seconds},
         request::{CreateContainer, CreateNetwork},
         view,
     },
@@ -76,8 +77,20 @@ impl<H: Host + 'static, D: Datapath + 'static> Control for Shared<H, D> {
         self.lock().counters()
     }
 
-    fn flows(&self) -> Result<Vec<FlowInfo>> {
-        self.lock().flows()
+    fn flows(&self, filter: &FlowFilter) -> Result<Vec<FlowInfo>> {
+        self.lock().flows(filter)
+    }
+
+    fn flush(&self, filter: &FlowFilter) -> Result<usize> {
+        self.lock().flush(filter)
+    }
+
+    fn timeouts(&self) -> Seconds {
+        self.lock().timeouts()
+    }
+
+    fn set_timeouts(&self, changes: &Seconds) -> Result<Seconds> {
+        self.lock().set_timeouts(changes)
     }
 
     fn status(&self) -> Result<view::Status> {

@@ -15,7 +15,7 @@ use self::{
 use crate::{
     api::daemon::Parts,
     cli::{DaemonConfig, System},
-    controller::{Config, Controller, view},
+    controller::{Config, Controller, model::timeouts, view},
     datapath::{self, Ebpf, Relay},
     host::{self, Kernel, preflight, process::shim_main},
     store::{Lock, Store, remove_empty_dir},
@@ -28,10 +28,12 @@ pub struct Local;
 impl System for Local {
     fn daemon(&self, config: &DaemonConfig) -> Result<Parts> {
         preflight::preflight()?;
+        let sizes = datapath::Sizes { flows: config.max_flows, ports: config.max_ports };
         let config = instance_config(config)?;
+        host::process::raise_open_files().context("raise the limit of open files")?;
         let lock =
             Lock::take(&config.run_dir).with_context(|| format!("start instance {}", config.instance))?;
-        match controller(config.clone()) {
+        match controller(config.clone(), sizes) {
             Ok((controller, relay)) => Ok(Parts {
                 control: Arc::new(Shared::new(controller)),
                 processes: Arc::new(LocalProcesses),
@@ -71,15 +73,19 @@ fn instance_config(asked: &DaemonConfig) -> Result<Config> {
     if let Some(ports) = asked.snat_ports {
         config.snat_ports = ports;
     }
+    config.ipv6 = asked.ipv6;
+    config.fixed_cidr_v6 = asked.fixed_cidr_v6;
+    config.timeouts = timeouts::changed(config.timeouts, &asked.timeouts)?;
     Ok(config)
 }
 
 /// Takes up the instance. The lock has to be held.
-fn controller(config: Config) -> Result<(Controller<Kernel, Ebpf>, Option<Relay>)> {
+fn controller(config: Config, sizes: datapath::Sizes) -> Result<(Controller<Kernel, Ebpf>, Option<Relay>)> {
     let (first, last) = config.snat_ports;
     let options = datapath::Options {
         pin_dir: config.pin_dir.clone(),
         snat_ports: first..=last,
+        sizes,
         netns_cookie: preflight::netns_cookie()?,
         cgroup: preflight::cgroup2()?,
     };

@@ -1,13 +1,16 @@
 //! Docker's containers: what of them is about names, processes and networks.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::duration;
 use crate::controller::{
-    model::Binding,
+    model::{Binding, HostPort},
     view::{self, ContainerState},
 };
 
@@ -197,7 +200,7 @@ pub struct NetworkSettings {
 pub struct PortBinding {
     /// The host's address.
     pub host_ip: String,
-    /// The host's port.
+    /// The host's port; empty where the container's own is reached.
     pub host_port: String,
 }
 
@@ -262,6 +265,18 @@ impl From<&Binding> for Port {
             public_port: binding.host.port,
             protocol: binding.host.protocol.to_string(),
         }
+    }
+}
+
+impl From<&Binding> for PortBinding {
+    fn from(binding: &Binding) -> Self {
+        let HostPort { addr, port, .. } = binding.host;
+        if !binding.is_routed() {
+            return Self { host_ip: addr.to_string(), host_port: port.to_string() };
+        }
+        let any: IpAddr =
+            if addr.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        Self { host_ip: any.to_string(), host_port: String::new() }
     }
 }
 
@@ -377,10 +392,11 @@ fn ports(container: &view::Container) -> BTreeMap<String, Vec<PortBinding>> {
     let mut ports = BTreeMap::<_, Vec<_>>::new();
     for binding in &container.ports {
         let bindings = ports.entry(format!("{}/{}", binding.port, binding.host.protocol)).or_default();
-        bindings.push(PortBinding {
-            host_ip: binding.host.addr.to_string(),
-            host_port: binding.host.port.to_string(),
-        });
+        bindings.push(binding.into());
     }
+    // As with Docker, what is reached through the host comes first.
+    ports
+        .values_mut()
+        .for_each(|bindings| bindings.sort_by_key(|binding: &PortBinding| binding.host_port.is_empty()));
     ports
 }

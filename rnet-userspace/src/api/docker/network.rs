@@ -179,7 +179,7 @@ impl From<&view::SubnetView> for IpamConfig {
         Self {
             subnet: subnet.subnet.to_string(),
             ip_range: subnet.ip_range.map(|range| range.to_string()).unwrap_or_default(),
-            gateway: subnet.gateway.to_string(),
+            gateway: subnet.gateway.map(|addr| addr.to_string()).unwrap_or_default(),
             auxiliary_addresses: BTreeMap::new(),
         }
     }

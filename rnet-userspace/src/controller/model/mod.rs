@@ -5,6 +5,7 @@ pub mod name;
 pub mod options;
 pub mod port_spec;
 pub mod subnet;
+pub mod timeouts;
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
@@ -86,6 +87,19 @@ pub struct Binding {
     pub addr: IpAddr,
     /// The container's port, in host byte order.
     pub port: u16,
+}
+
+impl Binding {
+    /// A container port that is reached at the container's own address, in gateway mode `routed`: nothing of the
+    /// host's is taken for it.
+    pub fn routed(addr: IpAddr, port: u16, protocol: Protocol) -> Self {
+        Self { host: HostPort { addr, port, protocol }, addr, port }
+    }
+
+    /// Whether it is one of [`Binding::routed`].
+    pub fn is_routed(&self) -> bool {
+        self.host.addr == self.addr
+    }
 }
 
 /// An Ethernet address, written `02:42:ac:11:00:02`.

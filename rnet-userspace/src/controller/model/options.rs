@@ -1,10 +1,10 @@
 //! Driver options of a network, by Docker's names.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use super::name::check_interface;
 use crate::controller::{
-    backend::Policy,
+    backend::{Direct, Policy},
     error::{Error, Result},
 };
 
@@ -12,7 +12,41 @@ const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
 const ENABLE_ICC: &str = "com.docker.network.bridge.enable_icc";
 const ENABLE_IP_MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
 const MTU: &str = "com.docker.network.driver.mtu";
-const KNOWN: [&str; 4] = [BRIDGE_NAME, ENABLE_ICC, ENABLE_IP_MASQUERADE, MTU];
+const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
+const GATEWAY_MODE_IPV4: &str = "com.docker.network.bridge.gateway_mode_ipv4";
+const GATEWAY_MODE_IPV6: &str = "com.docker.network.bridge.gateway_mode_ipv6";
+const KNOWN: [&str; 7] =
+    [BRIDGE_NAME, ENABLE_ICC, ENABLE_IP_MASQUERADE, GATEWAY_MODE_IPV4, GATEWAY_MODE_IPV6, HOST_BINDING, MTU];
+
+/// How containers of a network and the outside reach one another, in one address family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GatewayMode {
+    /// By published ports of the host one way, masqueraded the other.
+    #[default]
+    Nat,
+    /// The same, and every port of a container may be reached at its own address.
+    NatUnprotected,
+    /// Untranslated, and of a container's own ports those that are published may be reached.
+    Routed,
+    /// Not at all: the bridge has no address.
+    Isolated,
+}
+
+impl GatewayMode {
+    /// What may come from outside straight to a container's address.
+    pub fn direct(self) -> Direct {
+        match self {
+            Self::Nat | Self::Isolated => Direct::None,
+            Self::Routed => Direct::Published,
+            Self::NatUnprotected => Direct::All,
+        }
+    }
+
+    /// Whether addresses are translated.
+    pub fn translates(self) -> bool {
+        matches!(self, Self::Nat | Self::NatUnprotected)
+    }
+}
 
 /// What a network's driver options mean.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +59,26 @@ pub struct NetworkOptions {
     pub masquerade: bool,
     /// MTU of the bridge and of both ends of every veth; the kernel's default when absent.
     pub mtu: Option<u32>,
+    /// Where ports are published that name no host address; the instance's default when absent.
+    pub bind: Option<IpAddr>,
+    /// For IPv4.
+    pub gateway_mode_v4: GatewayMode,
+    /// For IPv6.
+    pub gateway_mode_v6: GatewayMode,
+}
+
+impl Default for NetworkOptions {
+    fn default() -> Self {
+        Self {
+            bridge: None,
+            icc: true,
+            masquerade: true,
+            mtu: None,
+            bind: None,
+            gateway_mode_v4: GatewayMode::Nat,
+            gateway_mode_v6: GatewayMode::Nat,
+        }
+    }
 }
 
 impl NetworkOptions {
@@ -33,7 +87,7 @@ impl NetworkOptions {
     /// # Errors
     /// [`Error::Invalid`] for an unknown option or a value that it cannot have.
     pub fn parse(options: &BTreeMap<String, String>) -> Result<Self> {
-        let mut parsed = Self { bridge: None, icc: true, masquerade: true, mtu: None };
+        let mut parsed = Self::default();
         for (key, value) in options {
             match key.as_str() {
                 BRIDGE_NAME => {
@@ -42,6 +96,9 @@ impl NetworkOptions {
                 }
                 ENABLE_ICC => parsed.icc = boolean(key, value)?,
                 ENABLE_IP_MASQUERADE => parsed.masquerade = boolean(key, value)?,
+                GATEWAY_MODE_IPV4 => parsed.gateway_mode_v4 = gateway_mode(key, value)?,
+                GATEWAY_MODE_IPV6 => parsed.gateway_mode_v6 = gateway_mode(key, value)?,
+                HOST_BINDING => parsed.bind = Some(host_address(key, value)?),
                 MTU => parsed.mtu = mtu(value)?,
                 _ => {
                     return Err(Error::Invalid(format!(
@@ -57,6 +114,11 @@ impl NetworkOptions {
     /// The policy that they and `internal` make.
     pub fn policy(&self, internal: bool) -> Policy {
         Policy { icc: self.icc, internal }
+    }
+
+    /// The gateway mode of one address family.
+    pub fn gateway_mode(&self, ipv6: bool) -> GatewayMode {
+        if ipv6 { self.gateway_mode_v6 } else { self.gateway_mode_v4 }
     }
 }
 
@@ -74,6 +136,27 @@ fn boolean(key: &str, value: &str) -> Result<bool> {
             "invalid value {value:?} of network option {key}: true or false is allowed"
         ))),
     }
+}
+
+fn gateway_mode(key: &str, value: &str) -> Result<GatewayMode> {
+    match value {
+        "" | "nat" => Ok(GatewayMode::Nat),
+        "nat-unprotected" => Ok(GatewayMode::NatUnprotected),
+        "routed" => Ok(GatewayMode::Routed),
+        "isolated" => Ok(GatewayMode::Isolated),
+        _ => Err(Error::Invalid(format!(
+            "unknown gateway mode {value:?} of network option {key}: nat, nat-unprotected, routed or isolated is \
+             allowed"
+        ))),
+    }
+}
+
+fn host_address(key: &str, value: &str) -> Result<IpAddr> {
+    value.parse().map_err(|_| {
+        Error::Invalid(format!(
+            "invalid value {value:?} of network option {key}: an address of the host is allowed"
+        ))
+    })
 }
 
 /// As with Docker, 0 is the kernel's default.
@@ -101,12 +184,37 @@ mod tests {
             (ENABLE_ICC, "false"),
             (ENABLE_IP_MASQUERADE, "0"),
             (MTU, "1400"),
+            (HOST_BINDING, "192.0.2.1"),
+            (GATEWAY_MODE_IPV4, "nat-unprotected"),
+            (GATEWAY_MODE_IPV6, "routed"),
         ]);
-        let expected =
-            NetworkOptions { bridge: Some("web0".into()), icc: false, masquerade: false, mtu: Some(1400) };
+        let expected = NetworkOptions {
+            bridge: Some("web0".into()),
+            icc: false,
+            masquerade: false,
+            mtu: Some(1400),
+            bind: Some("192.0.2.1".parse().unwrap()),
+            gateway_mode_v4: GatewayMode::NatUnprotected,
+            gateway_mode_v6: GatewayMode::Routed,
+        };
         assert_eq!(parsed.unwrap(), expected);
-        let defaults = NetworkOptions { bridge: None, icc: true, masquerade: true, mtu: None };
-        assert_eq!(parse(&[(MTU, "0")]).unwrap(), defaults);
+        assert_eq!(parse(&[(MTU, "0")]).unwrap(), NetworkOptions::default());
+    }
+
+    #[test]
+    fn each_gateway_mode_says_what_may_come_in() {
+        let expected = [
+            ("nat", Direct::None, true),
+            ("nat-unprotected", Direct::All, true),
+            ("routed", Direct::Published, false),
+            ("isolated", Direct::None, false),
+        ];
+        for (value, direct, translates) in expected {
+            let parsed = parse(&[(GATEWAY_MODE_IPV6, value)]).unwrap();
+            let mode = parsed.gateway_mode(true);
+            assert_eq!((mode.direct(), mode.translates()), (direct, translates), "{value}");
+            assert_eq!(parsed.gateway_mode(false), GatewayMode::Nat);
+        }
     }
 
     #[test]
@@ -116,6 +224,8 @@ mod tests {
         assert!(error(MTU, "67").starts_with("invalid MTU number: 67"));
         assert!(error(BRIDGE_NAME, "sixteen-letters-").contains("1 to 15 characters"));
         assert!(error(ENABLE_ICC, "maybe").contains("true or false"));
+        assert!(error(GATEWAY_MODE_IPV4, "open").contains("unknown gateway mode \"open\""));
+        assert!(error(HOST_BINDING, "eth0").contains("an address of the host is allowed"));
         let unknown = error("com.docker.network.bridge.nonsense", "1");
         assert!(
             unknown.contains("nonsense") && KNOWN.iter().all(|known| unknown.contains(known)),

@@ -1,6 +1,7 @@
 use super::*;
 use crate::controller::{
     backend::{Direct, EndpointAddr},
+    model::flow_filter::FlowFilter,
     view::ContainerState,
 };
 
@@ -234,5 +235,7 @@ fn the_status_counts_what_is_there() {
         (["uplink0".to_owned()].as_slice(), (1024, 32767))
     );
     assert_eq!(instance.sweep().unwrap(), 3);
-    assert!(instance.flows().unwrap().is_empty() && instance.counters().unwrap().is_empty());
+    assert!(
+        instance.flows(&FlowFilter::default()).unwrap().is_empty() && instance.counters().unwrap().is_empty()
+    );
 }

@@ -1,6 +1,9 @@
 //! The controller's rules, over a host and a datapath in memory and a store on disk.
 
 mod containers;
+mod flows;
+mod gateways;
+mod ipv6;
 mod networks;
 mod publishing;
 mod restart;
@@ -14,6 +17,7 @@ use super::{
     Config, Controller, Error, Result,
     fake::{Fake, Tables},
     request::{CreateContainer, CreateNetwork, Subnet},
+    view,
 };
 use crate::store::Store;
 

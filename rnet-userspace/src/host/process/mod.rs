@@ -3,6 +3,7 @@
 //! The shim is this program run once more, as `rnet shim SPEC`: a thread cannot leave its process's mount
 //! namespace, and little is safe between a fork and an exec of a program with threads.
 
+mod limit;
 mod pid;
 mod shim;
 mod surroundings;
@@ -17,6 +18,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+pub use limit::raise_open_files;
 pub use pid::{descendants, exit_code, signal, start_time, wait_exit};
 pub use shim::shim_main;
 
@@ -56,7 +58,12 @@ impl Launch {
     /// # Errors
     /// There is no command, its surroundings cannot be made, or the program cannot be executed.
     pub fn spawn_detached(&self, log: &Path, status: &Path) -> Result<u32> {
-        let spec = Spec::Detached { launch: self.clone(), log: log.to_owned(), status: status.to_owned() };
+        let spec = Spec::Detached {
+            launch: self.clone(),
+            log: log.to_owned(),
+            status: status.to_owned(),
+            open_files: limit::before(),
+        };
         let shim = self
             .shim(&spec)?
             .stdin(Stdio::null())
@@ -139,9 +146,21 @@ pub fn status_file(pid: u32) -> Option<PathBuf> {
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Spec {
-    Foreground { launch: Launch },
-    Detached { launch: Launch, log: PathBuf, status: PathBuf },
-    Join { launch: Launch, pid: u32 },
+    Foreground {
+        launch: Launch,
+    },
+    Detached {
+        launch: Launch,
+        log: PathBuf,
+        status: PathBuf,
+        /// The command's soft limit, where it is not the daemon's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        open_files: Option<u64>,
+    },
+    Join {
+        launch: Launch,
+        pid: u32,
+    },
 }
 
 #[cfg(test)]
@@ -164,7 +183,7 @@ mod tests {
         for spec in [
             Spec::Foreground { launch: launch.clone() },
             Spec::Join { launch: Launch { rootfs: Some("/srv".into()), ..launch.clone() }, pid: 7 },
-            Spec::Detached { launch, log: "/a".into(), status: "/b".into() },
+            Spec::Detached { launch, log: "/a".into(), status: "/b".into(), open_files: Some(1024) },
         ] {
             let json = serde_json::to_string(&spec).unwrap();
             assert_eq!(serde_json::from_str::<Spec>(&json).unwrap(), spec);

@@ -23,7 +23,7 @@ use nix::{
 };
 use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 
-use super::{Launch, Spec, surroundings};
+use super::{Launch, Spec, limit, surroundings};
 
 /// What the shim's messages begin with.
 pub(super) const PREFIX: &str = "rnet: ";
@@ -52,9 +52,9 @@ pub fn shim_main(spec: &str) -> u8 {
             Ok(()) => cannot_run(&launch, command(&launch).exec()),
             Err(error) => (error, NO_SURROUNDINGS),
         },
-        Ok(Spec::Detached { launch, log, status }) => match detach() {
+        Ok(Spec::Detached { launch, log, status, open_files }) => match detach() {
             Ok(Side::Starter) => return 0,
-            Ok(Side::Detached) => match run_detached(&launch, &log, &status) {
+            Ok(Side::Detached) => match run_detached(&launch, &log, &status, open_files) {
                 Ok(code) => return code,
                 Err(failed) => failed,
             },
@@ -105,8 +105,9 @@ fn detach() -> Result<Side> {
 }
 
 /// Starts the command, says on stdout that it runs, sees to it until its end and leaves its exit code behind.
-fn run_detached(launch: &Launch, log: &Path, status: &Path) -> Result<u8, Failed> {
+fn run_detached(launch: &Launch, log: &Path, status: &Path, open_files: Option<u64>) -> Result<u8, Failed> {
     let (log, status, signals) = prepare(launch, log, status).map_err(|error| (error, NO_SURROUNDINGS))?;
+    open_files.map_or(Ok(()), limit::restore).map_err(|error| (error, NO_SURROUNDINGS))?;
     let command = start(launch, &log)?;
     let code = announce(&log)
         .and_then(|()| see_to(command, &signals))

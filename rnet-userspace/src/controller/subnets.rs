@@ -1,0 +1,137 @@
+//! The subnets of a network: those that were asked for, or the next free ones.
+
+use ipnetwork::IpNetwork;
+
+use super::{
+    Controller,
+    backend::{Datapath, Host},
+    error::{Error, Result},
+    ipam,
+    model::{
+        options::{GatewayMode, NetworkOptions},
+        subnet::{check_gateway, check_ip_range, check_subnet, overlap},
+    },
+    request::{CreateNetwork, Subnet},
+    view::SubnetView,
+};
+
+impl<H: Host, D: Datapath> Controller<H, D> {
+    /// The subnets of a network to be created: one of IPv4, and one of IPv6 if that is asked for.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when they cannot be had as asked, [`Error::Conflict`] when they are in use or there are
+    /// none left.
+    pub(super) fn subnets(
+        &self,
+        request: &CreateNetwork,
+        options: &NetworkOptions,
+    ) -> Result<Vec<SubnetView>> {
+        let (v6, v4): (Vec<&Subnet>, Vec<&Subnet>) = request.subnets.iter().partition(|s| is_ipv6(s));
+        if let Some(asked) = v6.first().filter(|_| !request.ipv6) {
+            let asked = match (asked.subnet, asked.gateway) {
+                (Some(subnet), _) => format!("subnet {subnet}"),
+                (None, Some(gateway)) => format!("gateway {gateway}"),
+                (None, None) => "ip-range".to_owned(),
+            };
+            return Err(Error::Invalid(format!(
+                "{asked} is an IPv6 one, and network {} has no IPv6: add --ipv6, or leave it out",
+                request.name
+            )));
+        }
+        let mut subnets = vec![self.subnet(&v4, options.gateway_mode_v4, false)?];
+        if request.ipv6 {
+            subnets.push(self.subnet(&v6, options.gateway_mode_v6, true)?);
+        }
+        Ok(subnets)
+    }
+
+    fn subnet(&self, asked: &[&Subnet], mode: GatewayMode, ipv6: bool) -> Result<SubnetView> {
+        let asked = match asked {
+            [] => &Subnet { subnet: None, ip_range: None, gateway: None },
+            [one] => one,
+            _ => {
+                return Err(Error::Invalid(
+                    "bridge driver doesn't support multiple subnets of one address family".to_owned(),
+                ));
+            }
+        };
+        let subnet = match asked.subnet {
+            Some(subnet) => self.check_free(subnet)?,
+            None if asked.ip_range.is_some() || asked.gateway.is_some() => {
+                return Err(Error::Invalid(
+                    "every ip-range or gateway must have a corresponding subnet".to_owned(),
+                ));
+            }
+            None => self.next_subnet(ipv6)?,
+        };
+        if let Some(range) = asked.ip_range {
+            check_ip_range(subnet, range)?;
+        }
+        let gateway = match (mode, asked.gateway) {
+            (GatewayMode::Isolated, None) => None,
+            (GatewayMode::Isolated, Some(gateway)) => {
+                return Err(Error::Invalid(format!(
+                    "invalid gateway {gateway}: in gateway mode 'isolated' the bridge has no address: leave it out"
+                )));
+            }
+            (_, gateway) => Some(gateway.unwrap_or_else(|| ipam::default_gateway(subnet))),
+        };
+        if let Some(gateway) = gateway {
+            check_gateway(subnet, gateway)?;
+        }
+        Ok(SubnetView { subnet, ip_range: asked.ip_range, gateway })
+    }
+
+    fn check_free(&self, subnet: IpNetwork) -> Result<IpNetwork> {
+        check_subnet(subnet)?;
+        match self.in_use()?.iter().find(|(taken, _)| overlap(*taken, subnet)) {
+            Some((_, what)) => Err(Error::Conflict(format!(
+                "invalid pool request: Pool overlaps with other one on this address space: \
+                 subnet {subnet} overlaps {what}: choose another subnet"
+            ))),
+            None => Ok(subnet),
+        }
+    }
+
+    fn next_subnet(&self, ipv6: bool) -> Result<IpNetwork> {
+        let taken: Vec<IpNetwork> = self.in_use()?.into_iter().map(|(net, _)| net).collect();
+        let pools = self.config.pools.iter().filter(|(pool, _)| pool.is_ipv6() == ipv6);
+        ipam::next_subnet(&pools.copied().collect::<Vec<_>>(), &taken).ok_or_else(|| {
+            Error::Conflict(
+                "all predefined address pools have been fully subnetted: remove a network, or name a --subnet"
+                    .to_owned(),
+            )
+        })
+    }
+
+    /// What no subnet may overlap, each with its name.
+    fn in_use(&self) -> Result<Vec<(IpNetwork, String)>> {
+        let mut taken = Vec::new();
+        for network in self.machine.state.networks.values() {
+            taken.extend(
+                network
+                    .subnets
+                    .iter()
+                    .map(|s| (s.subnet, format!("network {} ({})", network.name, s.subnet))),
+            );
+        }
+        for route in self.machine.host.routes()? {
+            // 0.0.0.0/1 and 128.0.0.0/1 are how VPNs write a default route; no subnet could avoid both.
+            if route.prefix() > 1 {
+                taken.push((route, format!("route {route} of this host")));
+            }
+        }
+        let addresses = self.machine.host.addresses()?;
+        taken.extend(addresses.into_iter().map(|addr| (addr.into(), format!("address {addr} of this host"))));
+        Ok(taken)
+    }
+}
+
+fn is_ipv6(subnet: &Subnet) -> bool {
+    // A gateway or a range without a subnet is refused later, but for what it is.
+    subnet
+        .subnet
+        .or(subnet.ip_range)
+        .map(|net| net.is_ipv6())
+        .unwrap_or_else(|| subnet.gateway.is_some_and(|addr| addr.is_ipv6()))
+}
