@@ -121,6 +121,9 @@ pub trait Family: Copy + Default + Eq + 'static {
         Self::default()
     }
 
+    /// 127.0.0.1 or ::1.
+    fn loopback() -> Self;
+
     /// 127.0.0.0/8 or ::1.
     fn is_loopback(self) -> bool;
 
@@ -137,6 +140,11 @@ pub trait Family: Copy + Default + Eq + 'static {
 
 impl Family for Ip4 {
     const V6: bool = false;
+
+    #[inline(always)]
+    fn loopback() -> Self {
+        Self { be32: 0x7f00_0001u32.to_be() }
+    }
 
     #[inline(always)]
     fn is_loopback(self) -> bool {
@@ -162,6 +170,11 @@ impl Family for Ip4 {
 
 impl Family for Ip6 {
     const V6: bool = true;
+
+    #[inline(always)]
+    fn loopback() -> Self {
+        Self { be32: [0, 0, 0, 1u32.to_be()] }
+    }
 
     #[inline(always)]
     fn is_loopback(self) -> bool {
@@ -225,6 +238,8 @@ mod tests {
     fn special_addresses_are_recognised() {
         assert!(Ip4::from(Ipv4Addr::new(127, 9, 9, 9)).is_loopback());
         assert!(Ip6::from(Ipv6Addr::LOCALHOST).is_loopback());
+        assert_eq!(Ipv4Addr::from(Ip4::loopback()), Ipv4Addr::LOCALHOST);
+        assert_eq!(Ipv6Addr::from(Ip6::loopback()), Ipv6Addr::LOCALHOST);
         assert!(!Ip6::from(Ipv6Addr::UNSPECIFIED).is_loopback());
         assert!(Ip6::from("fe80::1".parse::<Ipv6Addr>().unwrap()).is_link_local());
         assert!(Ip4::from(Ipv4Addr::BROADCAST).is_group());

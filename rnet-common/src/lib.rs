@@ -15,6 +15,7 @@ pub mod endpoint;
 pub mod flow;
 pub mod fragment;
 pub mod limits;
+pub mod local;
 mod pod;
 pub mod port;
 pub mod port_choice;
@@ -26,6 +27,7 @@ pub use counter::{Counter, Program, Reason};
 pub use endpoint::{Endpoint, EndpointFlags, Veth};
 pub use flow::{Carried, Flow, FlowKey, Side, Tuple};
 pub use fragment::{FragmentHead, FragmentKey};
+pub use local::{PeerKey, SockAddr};
 pub use port::{Backend, HeldKey, Mapping, PortKey};
 pub use settings::Settings;
 

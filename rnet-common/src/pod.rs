@@ -8,6 +8,7 @@ use crate::{
     counter::Counter,
     endpoint::{Endpoint, Veth},
     flow::{Flow, FlowKey},
+    local::{PeerKey, SockAddr},
     port::{Backend, HeldKey, Mapping, PortKey},
     settings::Settings,
 };
@@ -22,4 +23,4 @@ macro_rules! pod {
 }
 
 pod!(Ip4, Ip6, Counter, HeldKey, Mapping, Settings, Veth);
-pod!(Endpoint<A>, Flow<A>, FlowKey<A>, Backend<A>, PortKey<A>);
+pod!(Endpoint<A>, Flow<A>, FlowKey<A>, Backend<A>, PeerKey<A>, PortKey<A>, SockAddr<A>);

@@ -5,6 +5,10 @@
 //! | `from_container` | tcx ingress of a container's host-side veth | all that a container sends |
 //! | `from_uplink` | tcx ingress of an uplink | all that arrives from outside |
 //! | `sock_bind4`, `sock_bind6` | cgroup `bind` | host programs that want a port |
+//! | `sock_connect4`, `sock_connect6` | cgroup `connect` | host programs that connect, which may be to a published port |
+//! | `sock_sendmsg4`, `sock_sendmsg6` | cgroup `sendmsg` | the same for datagrams without a fixed peer |
+//! | `sock_recvmsg4`, `sock_recvmsg6` | cgroup `recvmsg` | host programs that are told where a datagram came from |
+//! | `sock_peername4`, `sock_peername6` | cgroup `getpeername` | host programs that ask with whom they are connected |
 //!
 //! A packet's way reads top to bottom in [`container`] and [`uplink`]: parse, conntrack, policy, NAT, deliver.
 //! Here a [`Reason`] becomes a verdict, and nowhere else.
@@ -25,6 +29,8 @@ mod fragment;
 mod icmp;
 #[cfg(target_arch = "bpf")]
 mod link;
+#[cfg(target_arch = "bpf")]
+mod local;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]

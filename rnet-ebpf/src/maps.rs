@@ -7,16 +7,19 @@ use core::{
 
 use aya_ebpf::{
     bindings::{
-        BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST, bpf_fib_lookup, bpf_redir_neigh, bpf_sock_tuple,
+        BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST, bpf_fib_lookup, bpf_redir_neigh, bpf_sock,
+        bpf_sock_tuple,
     },
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, SockMap},
+    helpers::generated::{bpf_map_lookup_elem, bpf_sk_release},
     macros::btf_map,
 };
 use rnet_common::{
     Backend, Be16, Counter, Endpoint, Family, Flow, FlowKey, FragmentHead, FragmentKey, HeldKey, Ip4, Ip6,
-    Mapping, PortKey, Program, Settings, Veth,
+    Mapping, PeerKey, PortKey, Program, Settings, SockAddr, Veth,
     counter::{COUNTERS, REASONS},
     limits,
+    local::relay_index,
 };
 
 use crate::packet::Packet;
@@ -28,6 +31,8 @@ type Flows<A> = HashMap<FlowKey<A>, Flow<A>, { limits::FLOWS }, SPARSE>;
 type Ports<A> = HashMap<PortKey<A>, Backend<A>, { limits::PORTS }, SPARSE>;
 type Endpoints<A> = HashMap<A, Endpoint<A>, { limits::ENDPOINTS }, SPARSE>;
 type Locals<A> = HashMap<A, u32, { limits::LOCALS }, SPARSE>;
+type Peers<A> = LruHashMap<PeerKey<A>, SockAddr<A>, { limits::PEERS }>;
+type Diverted<A> = LruHashMap<SockAddr<A>, SockAddr<A>, { limits::DIVERTED }>;
 type Fragments<A> = LruHashMap<FragmentKey<A>, FragmentHead, { limits::FRAGMENTS }>;
 
 /// What a program works on: too large for the stack, where it has 512 bytes.
@@ -100,6 +105,20 @@ static HELD: HashMap<HeldKey, u32, { limits::PORTS }, SPARSE> = HashMap::new();
 /// The controller has it mapped into its memory, so that both sides can add to its numbers atomically.
 #[btf_map]
 static MAPPINGS: Array<Mapping, { limits::MAPPINGS }, { BPF_F_MMAPABLE as usize }> = Array::new();
+/// What the host's own sockets addressed, by where they were led.
+#[btf_map]
+static PEERS4: Peers<Ip4> = LruHashMap::new();
+#[btf_map]
+static PEERS6: Peers<Ip6> = LruHashMap::new();
+/// Where connections are to go that the host's own sockets make to the daemon's relay, by where they come from.
+#[btf_map]
+static DIVERTED4: Diverted<Ip4> = LruHashMap::new();
+#[btf_map]
+static DIVERTED6: Diverted<Ip6> = LruHashMap::new();
+/// The relay's listening sockets, one of each family. The kernel takes them out when they are closed, so that
+/// without the daemon nobody is sent to what another may listen on.
+#[btf_map]
+static RELAYS: SockMap<2> = SockMap::new();
 #[btf_map]
 static SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map]
@@ -113,10 +132,13 @@ pub(crate) trait Tables: Family {
     fn locals() -> &'static Locals<Self>;
     fn fragments() -> &'static Fragments<Self>;
     fn works() -> &'static PerCpuArray<Work<Self>, 1>;
+    fn peers() -> &'static Peers<Self>;
+    fn diverted() -> &'static Diverted<Self>;
 }
 
 macro_rules! tables {
-    ($family:ty, $flows:ident, $ports:ident, $endpoints:ident, $locals:ident, $fragments:ident, $work:ident) => {
+    ($family:ty, $flows:ident, $ports:ident, $endpoints:ident, $locals:ident, $fragments:ident, $work:ident,
+     $peers:ident, $diverted:ident) => {
         impl Tables for $family {
             #[inline(always)]
             fn flows() -> &'static Flows<Self> {
@@ -147,12 +169,22 @@ macro_rules! tables {
             fn works() -> &'static PerCpuArray<Work<Self>, 1> {
                 &$work
             }
+
+            #[inline(always)]
+            fn peers() -> &'static Peers<Self> {
+                &$peers
+            }
+
+            #[inline(always)]
+            fn diverted() -> &'static Diverted<Self> {
+                &$diverted
+            }
         }
     };
 }
 
-tables!(Ip4, FLOWS4, PORTS4, ENDPOINTS4, LOCALS4, FRAGMENTS4, WORK4);
-tables!(Ip6, FLOWS6, PORTS6, ENDPOINTS6, LOCALS6, FRAGMENTS6, WORK6);
+tables!(Ip4, FLOWS4, PORTS4, ENDPOINTS4, LOCALS4, FRAGMENTS4, WORK4, PEERS4, DIVERTED4);
+tables!(Ip6, FLOWS6, PORTS6, ENDPOINTS6, LOCALS6, FRAGMENTS6, WORK6, PEERS6, DIVERTED6);
 
 /// What came of inserting an entry that must be new.
 pub(crate) enum Inserted {
@@ -289,6 +321,44 @@ pub(crate) fn note_ended<A: Family>(flow: &Flow<A>) {
         // SAFETY: as in `note_opened`.
         add(unsafe { addr_of_mut!((*mapping).ended_bytes) }, flow.bytes);
     }
+}
+
+/// What a socket addressed that was led to the key's peer.
+#[inline(always)]
+pub(crate) fn addressed<A: Tables>(key: &PeerKey<A>) -> Option<&'static SockAddr<A>> {
+    // SAFETY: read at once. An entry is reused for another socket only when as many others have been used since as
+    // the table holds, which does not happen meanwhile.
+    unsafe { A::peers().get(key) }
+}
+
+/// Notes what a socket addressed.
+#[inline(always)]
+pub(crate) fn note_addressed<A: Tables>(key: &PeerKey<A>, addressed: &SockAddr<A>) {
+    // Without it the socket is told the container's address.
+    let _ = A::peers().insert(key, addressed, 0);
+}
+
+/// Where the daemon's relay for the family listens, on its loopback address, if it does.
+#[inline(always)]
+pub(crate) fn relay_port(v6: bool) -> Option<Be16> {
+    let index = relay_index(v6);
+    // SAFETY: a map and a key of its type.
+    let socket =
+        unsafe { bpf_map_lookup_elem((&raw const RELAYS).cast_mut().cast(), (&raw const index).cast()) };
+    if socket.is_null() {
+        return None;
+    }
+    // SAFETY: such a map has sockets, which stay until they are released. The field is in host byte order.
+    let port = unsafe { (&raw const (*socket.cast::<bpf_sock>()).src_port).read_volatile() };
+    // SAFETY: releases what the look-up took.
+    unsafe { bpf_sk_release(socket) };
+    Some(Be16::new(port as u16))
+}
+
+/// Tells the relay where a connection is to go. Fails when there is no memory.
+#[inline(always)]
+pub(crate) fn divert<A: Tables>(from: &SockAddr<A>, to: &SockAddr<A>) -> Option<()> {
+    A::diverted().insert(from, to, 0).ok()
 }
 
 /// The settings.

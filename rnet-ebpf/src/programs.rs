@@ -12,7 +12,7 @@ use rnet_common::{Ip4, Ip6, Program, Reason, counter::Verdict};
 use crate::{
     container,
     deliver::Carried,
-    link,
+    link, local,
     maps::{self, Work},
     nat::Net,
     packet::{Malformed, Packet},
@@ -145,6 +145,46 @@ fn sock_bind4(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock_addr(bind6)]
 fn sock_bind6(ctx: SockAddrContext) -> i32 {
     socket::bind6(&ctx)
+}
+
+#[cgroup_sock_addr(connect4)]
+fn sock_connect4(ctx: SockAddrContext) -> i32 {
+    local::connect4(&ctx)
+}
+
+#[cgroup_sock_addr(connect6)]
+fn sock_connect6(ctx: SockAddrContext) -> i32 {
+    local::connect6(&ctx)
+}
+
+#[cgroup_sock_addr(sendmsg4)]
+fn sock_sendmsg4(ctx: SockAddrContext) -> i32 {
+    local::sendmsg4(&ctx)
+}
+
+#[cgroup_sock_addr(sendmsg6)]
+fn sock_sendmsg6(ctx: SockAddrContext) -> i32 {
+    local::sendmsg6(&ctx)
+}
+
+#[cgroup_sock_addr(recvmsg4)]
+fn sock_recvmsg4(ctx: SockAddrContext) -> i32 {
+    local::peer4(&ctx)
+}
+
+#[cgroup_sock_addr(recvmsg6)]
+fn sock_recvmsg6(ctx: SockAddrContext) -> i32 {
+    local::peer6(&ctx)
+}
+
+#[cgroup_sock_addr(getpeername4)]
+fn sock_peername4(ctx: SockAddrContext) -> i32 {
+    local::peer4(&ctx)
+}
+
+#[cgroup_sock_addr(getpeername6)]
+fn sock_peername6(ctx: SockAddrContext) -> i32 {
+    local::peer6(&ctx)
 }
 
 #[inline(always)]

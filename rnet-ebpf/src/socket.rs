@@ -1,4 +1,4 @@
-//! What the host's own programs ask of sockets.
+//! Host programs that want a port.
 
 use aya_ebpf::{
     EbpfContext,
@@ -12,7 +12,10 @@ use crate::maps::{self, Tables};
 
 /// Verdicts of a cgroup program.
 const DENY: i32 = 0;
-const ALLOW: i32 = 1;
+pub(crate) const ALLOW: i32 = 1;
+
+/// The third word of an IPv6 address that stands for an IPv4 one (`::ffff:0:0/96`).
+pub(crate) const MAPPED: u32 = 0xffffu32.to_be();
 
 /// `bind` to an IPv4 address.
 #[inline(always)]
@@ -29,7 +32,6 @@ pub(crate) fn bind4(ctx: &SockAddrContext) -> i32 {
 pub(crate) fn bind6(ctx: &SockAddrContext) -> i32 {
     let Some((port, proto)) = wanted(ctx) else { return ALLOW };
     let addr = user_ip6(ctx.sock_addr);
-    const MAPPED: u32 = 0xffffu32.to_be();
     answer(match addr {
         [0, 0, 0, 0] => maps::is_held(port, proto, true) || maps::is_held(port, proto, false),
         [0, 0, MAPPED, v4] => is_published(Ip4::from_wire(v4), port, proto),
@@ -37,8 +39,9 @@ pub(crate) fn bind6(ctx: &SockAddrContext) -> i32 {
     })
 }
 
+/// The address that an IPv6 program was given.
 #[inline(always)]
-fn user_ip6(ctx: *mut bpf_sock_addr) -> [u32; 4] {
+pub(crate) fn user_ip6(ctx: *mut bpf_sock_addr) -> [u32; 4] {
     // SAFETY: the kernel passes a valid context. Each word is read by itself, as the verifier demands of this
     // field; a volatile read keeps the compiler from joining them.
     unsafe {
@@ -56,20 +59,34 @@ fn user_ip6(ctx: *mut bpf_sock_addr) -> [u32; 4] {
 /// The port and protocol asked for, if it is one that can be published, in the namespace that rnet serves.
 #[inline(always)]
 fn wanted(ctx: &SockAddrContext) -> Option<(Be16, u8)> {
+    let port = port(ctx);
+    (is_served(ctx) && port != Be16::ZERO).then(|| (port, proto(ctx)))
+}
+
+/// Whether the socket is of the namespace that rnet serves, wherever the process is.
+#[inline(always)]
+pub(crate) fn is_served(ctx: &SockAddrContext) -> bool {
     // SAFETY: the kernel passes a valid context.
     let cookie = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
-    if maps::settings()?.netns_cookie != cookie {
-        return None;
-    }
-    // SAFETY: as above. The field holds a port in network byte order in a word.
-    let port = Be16::from_wire(unsafe { (*ctx.sock_addr).user_port } as u16);
+    maps::settings().is_some_and(|settings| settings.netns_cookie == cookie)
+}
+
+/// The port that the program was given.
+#[inline(always)]
+pub(crate) fn port(ctx: &SockAddrContext) -> Be16 {
+    // SAFETY: the kernel passes a valid context. The field holds a port in network byte order in a word.
+    Be16::from_wire(unsafe { (*ctx.sock_addr).user_port } as u16)
+}
+
+/// The socket's protocol, as it is in a packet.
+#[inline(always)]
+pub(crate) fn proto(ctx: &SockAddrContext) -> u8 {
     const IPPROTO_MPTCP: u32 = 262;
-    // SAFETY: as above.
-    let proto = match unsafe { (*ctx.sock_addr).protocol } {
+    // SAFETY: the kernel passes a valid context.
+    match unsafe { (*ctx.sock_addr).protocol } {
         IPPROTO_MPTCP => proto::TCP,
         protocol => protocol as u8,
-    };
-    (port != Be16::ZERO).then_some((port, proto))
+    }
 }
 
 /// Whether a bind to this address would take a published port.

@@ -5,6 +5,7 @@
 use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
+use futures::future::BoxFuture;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::Notify,
@@ -40,6 +41,8 @@ pub struct Parts {
     pub processes: Arc<dyn Processes>,
     /// Begins to follow the host's links and addresses.
     pub watch: WatchHost,
+    /// What is to run beside the requests; dropped when the daemon ends.
+    pub beside: BoxFuture<'static, ()>,
     /// Removes what the instance keeps until its end, such as its lock. Called last, once everything has been
     /// taken down and the socket is gone; dropped uncalled when the daemon ends without that.
     pub clean_up: Box<dyn FnOnce() -> Result<()> + Send>,
@@ -76,7 +79,7 @@ pub(super) async fn serve(
     end: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
     socket::refuse_if_live(&options.socket, &options.instance).await?;
-    let Parts { control, processes, watch, clean_up } =
+    let Parts { control, processes, watch, beside, clean_up } =
         tokio::task::spawn_blocking(parts).await.context("start")??;
     let daemon = Supervisor::new(control, processes, graces);
 
@@ -89,6 +92,7 @@ pub(super) async fn serve(
     let mut chores = JoinSet::new();
     chores.spawn(sweep(Arc::clone(&daemon)));
     chores.spawn(follow_host(Arc::clone(&daemon), changed));
+    chores.spawn(beside);
 
     let (listener, socket) = socket::bind(&options.socket)?;
     let ending = Arc::new(Notify::new());

@@ -55,6 +55,7 @@ impl Daemon {
                     assert!(tell_on_change.send(on_change).is_ok());
                     Ok(Box::new(()))
                 }),
+                beside: Box::pin(std::future::ready(())),
                 // Fails as long as something is in there.
                 clean_up: Box::new(move || Ok(std::fs::remove_dir(run_dir)?)),
             })

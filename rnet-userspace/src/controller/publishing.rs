@@ -187,12 +187,6 @@ fn check_translatable(mapping: &PortMapping) -> Result<(), String> {
 }
 
 fn check_host_address(host: IpAddr) -> Result<(), String> {
-    if host.is_loopback() {
-        return Err(format!(
-            "{host} is a loopback address, which is not supported yet by the datapath: leave the address out, or \
-             name one of the host's others"
-        ));
-    }
     if host.is_multicast() {
         return Err(format!("{host} is a multicast address, and ports are published on a host's own"));
     }

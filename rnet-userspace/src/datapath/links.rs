@@ -78,15 +78,16 @@ impl Links {
         Ok(())
     }
 
-    /// Puts a program on a cgroup's `bind`, then takes away the one that an earlier daemon put there: for a moment
-    /// there are both, which changes nothing, as either only says no.
-    pub(super) fn attach_bind(&self, ebpf: &mut Ebpf, program: &str, cgroup: impl AsFd) -> Result<()> {
+    /// Puts a program on a cgroup's socket calls, then takes away the one that an earlier daemon put there. For a
+    /// moment there are both, which changes nothing: either says no to the same, and what one has led to a container
+    /// is no published port to the other.
+    pub(super) fn attach_socket(&self, ebpf: &mut Ebpf, program: &str, cgroup: impl AsFd) -> Result<()> {
         let attach = || -> Result<()> {
             let (pin, new) = (self.dir.join(program), self.dir.join(format!("{program}_new")));
-            let bind = load::bind(ebpf, program)?;
-            let id = bind.attach(cgroup, CgroupAttachMode::Single).map_err(one_line)?;
+            let socket = load::socket(ebpf, program)?;
+            let id = socket.attach(cgroup, CgroupAttachMode::Single).map_err(one_line)?;
             let link: FdLink =
-                bind.take_link(id).map_err(one_line)?.try_into().map_err(one_line::<LinkError>)?;
+                socket.take_link(id).map_err(one_line)?.try_into().map_err(one_line::<LinkError>)?;
             remove(&new)?;
             link.pin(&new).map_err(one_line)?;
             fs::rename(&new, &pin).with_context(|| format!("rename {} to {}", new.display(), pin.display()))

@@ -13,15 +13,26 @@ use super::Sizes;
 
 /// Programs at tcx hooks.
 pub(super) const CLASSIFIERS: [&str; 2] = ["from_container", "from_uplink"];
-/// Programs at a cgroup's `bind`.
-pub(super) const BINDS: [&str; 2] = ["sock_bind4", "sock_bind6"];
+/// Programs at a cgroup's socket calls.
+pub(super) const SOCKETS: [&str; 10] = [
+    "sock_bind4",
+    "sock_bind6",
+    "sock_connect4",
+    "sock_connect6",
+    "sock_sendmsg4",
+    "sock_sendmsg6",
+    "sock_recvmsg4",
+    "sock_recvmsg6",
+    "sock_peername4",
+    "sock_peername6",
+];
 
 /// Maps whose size the configuration can say, of both address families.
 const FLOWS: [&str; 2] = ["FLOWS4", "FLOWS6"];
 const PORTS: [&str; 2] = ["PORTS4", "PORTS6"];
 
-/// Maps that outlive the daemon. The others are of use to a program only while it runs.
-const MAPS: [&str; 16] = [
+/// Maps that outlive the daemon. The others are of use only while a program or the daemon runs.
+const MAPS: [&str; 18] = [
     "FLOWS4",
     "FLOWS6",
     "PORTS4",
@@ -32,6 +43,8 @@ const MAPS: [&str; 16] = [
     "LOCALS6",
     "FRAGMENTS4",
     "FRAGMENTS6",
+    "PEERS4",
+    "PEERS6",
     "VETHS",
     "UPLINKS",
     "HELD",
@@ -66,8 +79,8 @@ pub(super) fn load(pins: &Path, sizes: Sizes) -> Result<Ebpf> {
             .map_err(refused)
             .with_context(|| format!("load program {name}"))?;
     }
-    for name in BINDS {
-        bind(&mut ebpf, name)?.load().map_err(refused).with_context(|| format!("load program {name}"))?;
+    for name in SOCKETS {
+        socket(&mut ebpf, name)?.load().map_err(refused).with_context(|| format!("load program {name}"))?;
     }
     Ok(ebpf)
 }
@@ -101,8 +114,8 @@ pub(super) fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut S
     Ok(program(ebpf, name)?.try_into()?)
 }
 
-/// A program of [`BINDS`].
-pub(super) fn bind<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut CgroupSockAddr> {
+/// A program of [`SOCKETS`].
+pub(super) fn socket<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut CgroupSockAddr> {
     Ok(program(ebpf, name)?.try_into()?)
 }
 

@@ -5,7 +5,7 @@
 //! ```text
 //! v1/FLOWS4 …                 maps
 //! v1/links/from_container-12  the link of a program, with the interface that it is on
-//! v1/links/sock_bind4         the link of a program on the root cgroup
+//! v1/links/sock_bind4 …       the links of programs on the root cgroup
 //! ```
 
 mod batch;
@@ -15,6 +15,7 @@ mod links;
 mod load;
 mod mappings;
 mod ports;
+mod relay;
 mod tables;
 
 use std::{
@@ -29,6 +30,7 @@ use std::{
 use anyhow::{Context, Error, Result};
 use rnet_common::{Settings, settings::Timeouts};
 
+pub use self::relay::Relay;
 use self::{flows::Snapshot, links::Links, ports::HeldPorts, tables::Tables};
 use crate::controller::{
     backend::{Datapath, EndpointSpec, FlowInfo, PortCount, ReasonCount, Uplink},
@@ -47,7 +49,7 @@ pub struct Options {
     pub sizes: Sizes,
     /// Cookie of the network namespace that is served.
     pub netns_cookie: u64,
-    /// The root of the cgroup2 hierarchy, whose processes are kept from published ports.
+    /// The root of the cgroup2 hierarchy, whose processes are kept from taking published ports and led to them.
     pub cgroup: OwnedFd,
 }
 
@@ -68,6 +70,7 @@ pub struct Ebpf {
     links: Links,
     tables: Tables,
     held: HeldPorts,
+    relay: Option<Relay>,
 }
 
 const FROM_UPLINK: &str = "from_uplink";
@@ -91,6 +94,11 @@ impl Ebpf {
         opened
     }
 
+    /// The relay for sockets that are bound to a loopback address, to be run beside all else. Only once.
+    pub fn take_relay(&mut self) -> Option<Relay> {
+        self.relay.take()
+    }
+
     fn make(pin_dir: PathBuf, settings: &Settings, sizes: Sizes, cgroup: &OwnedFd) -> Result<Self> {
         let links = Links::open(pin_dir.join("links"))?;
         let mut programs = load::load(&pin_dir, sizes)?;
@@ -101,10 +109,12 @@ impl Ebpf {
         used.extend(tables.v4.endpoint_mappings()?);
         used.extend(tables.v6.endpoint_mappings()?);
         tables.mappings.retain(&used);
-        for program in load::BINDS {
-            links.attach_bind(&mut programs, program, cgroup)?;
+        // Before the programs that lead to it.
+        let relay = Relay::open(&mut programs)?;
+        for program in load::SOCKETS {
+            links.attach_socket(&mut programs, program, cgroup)?;
         }
-        Ok(Self { pin_dir, programs, links, tables, held })
+        Ok(Self { pin_dir, programs, links, tables, held, relay: Some(relay) })
     }
 }
 

@@ -46,7 +46,7 @@ pub(super) struct FamilyTables<A: Address> {
 }
 
 /// An address family as the maps know it.
-pub(super) trait Address: Family + Pod + Hash {
+pub(super) trait Address: Family + Pod + Hash + Send {
     /// What the names of its maps end in.
     const SUFFIX: &str;
     /// The address, if it is of this family.
@@ -218,11 +218,13 @@ impl<K: Pod, V: Pod> Table<K, V> {
     }
 }
 
-fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
+/// Takes a map out of a loaded object.
+pub(super) fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
     ebpf.take_map(name).with_context(|| format!("the datapath has no map {name}"))
 }
 
-fn wrong(name: &str) -> impl FnOnce(MapError) -> Error {
+/// Says that a map is not what it should be.
+pub(super) fn wrong(name: &str) -> impl FnOnce(MapError) -> Error {
     move |error| mismatch(name).context(error)
 }
 

@@ -16,7 +16,7 @@ use crate::{
     api::daemon::Parts,
     cli::{DaemonConfig, System},
     controller::{Config, Controller, model::timeouts, view},
-    datapath::{self, Ebpf},
+    datapath::{self, Ebpf, Relay},
     host::{self, Kernel, preflight, process::shim_main},
     store::{Lock, Store, remove_empty_dir},
 };
@@ -34,10 +34,15 @@ impl System for Local {
         let lock =
             Lock::take(&config.run_dir).with_context(|| format!("start instance {}", config.instance))?;
         match controller(config.clone(), sizes) {
-            Ok(controller) => Ok(Parts {
+            Ok((controller, relay)) => Ok(Parts {
                 control: Arc::new(Shared::new(controller)),
                 processes: Arc::new(LocalProcesses),
                 watch: Box::new(|on_change| Ok(Box::new(host::watch::watch(on_change)?))),
+                beside: Box::pin(async {
+                    if let Some(relay) = relay {
+                        relay.run().await;
+                    }
+                }),
                 clean_up: Box::new(|| lock.remove()),
             }),
             Err(error) => {
@@ -75,7 +80,7 @@ fn instance_config(asked: &DaemonConfig) -> Result<Config> {
 }
 
 /// Takes up the instance. The lock has to be held.
-fn controller(config: Config, sizes: datapath::Sizes) -> Result<Controller<Kernel, Ebpf>> {
+fn controller(config: Config, sizes: datapath::Sizes) -> Result<(Controller<Kernel, Ebpf>, Option<Relay>)> {
     let (first, last) = config.snat_ports;
     let options = datapath::Options {
         pin_dir: config.pin_dir.clone(),
@@ -86,8 +91,9 @@ fn controller(config: Config, sizes: datapath::Sizes) -> Result<Controller<Kerne
     };
     let host = Kernel::open()?;
     let store = Store::open(&config.state_dir)?;
-    let datapath = Ebpf::open(options)?;
-    Ok(Controller::start(config, host, datapath, store)?)
+    let mut datapath = Ebpf::open(options)?;
+    let relay = datapath.take_relay();
+    Ok((Controller::start(config, host, datapath, store)?, relay))
 }
 
 /// Removes what a failed start has made beside what is there of the instance.

@@ -130,7 +130,7 @@ fn what_cannot_be_published_is_refused_with_the_reason() {
         ("80-82:80-81", "invalid ranges specified for container and host Ports: 80-81 and 80-82"),
         ("8080:0", "cannot publish 8080:0/tcp: port 0 is no port of a container"),
         ("[2001:db8::1]:80:80", "2001:db8::1 is an IPv6 address, and container web has none"),
-        ("127.0.0.1:80:80", "127.0.0.1 is a loopback address, which is not supported yet"),
+        ("[::1]:80:80", "::1 is an IPv6 address, and container web has none"),
         ("224.0.0.1:80:80", "224.0.0.1 is a multicast address"),
         ("80/sctp", "host port and container port the same, because its checksum covers the whole packet"),
         ("81:80/sctp", "publish 80:80/sctp"),
