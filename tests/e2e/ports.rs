@@ -90,7 +90,7 @@ fn a_port_of_a_host_program_is_refused_and_the_program_named() {
     }
     drop((listener, socket));
     // A process that another test is just starting has copies of the sockets until it runs its program.
-    wait_until("the ports are free", std::time::Duration::from_secs(10), || {
+    wait_until("the ports are free", Duration::from_secs(10), || {
         let run = rnet.cmd(&["run", "-d", "--name", "c1", "-p", "8080:80", "-p", "5300:53/udp"]);
         run.status.success().then_some(())
     });
