@@ -193,3 +193,45 @@ fn packets_are_counted_by_program_with_their_bytes() {
     // The first opened the flow.
     assert_eq!((flow.packets, flow.bytes), (2, 2 * (packet.len() as u64 - 14)));
 }
+
+/// An SCTP packet: ports, a tag, the checksum over all of it, and one chunk.
+fn sctp(way: Way, chunk: u8, checksum: u32) -> Vec<u8> {
+    let mut frame = frame(way, &Kind::udp(&[]));
+    frame.truncate(38);
+    frame[23] = 132;
+    frame.extend([0, 0, 0, 9]);
+    frame.extend(checksum.to_be_bytes());
+    frame.extend([chunk, 0, 0, 20]);
+    frame.extend([7; 16]);
+    let length = u16::try_from(frame.len() - 14).unwrap();
+    frame[16..18].copy_from_slice(&length.to_be_bytes());
+    crate::frames::finish_header(&mut frame);
+    frame
+}
+
+#[test]
+fn sctp_keeps_its_ports_and_its_checksum() {
+    testbed::require_root!();
+    const INIT: u8 = 1;
+    const DATA: u8 = 0;
+    let mut lab = Lab::new();
+    lab.publish(ANY, 9899, 132, WEB, 9899);
+    let web = lab.web;
+    let arrives = Way { link: lab.client_link(), src: (CLIENT, 40_000), dst: (HOST, 9899) };
+    assert_eq!(lab.judge(From::Uplink, &sctp(arrives, DATA, 1)).1, Reason::NotOurs, "it opens nothing");
+    let (outcome, reason) = lab.judge(From::Uplink, &sctp(arrives, INIT, 0x1234_5678));
+    assert_eq!((outcome.action, reason), (REDIRECT, Reason::Published));
+    let into = Way { link: Ethernet { src: web.gateway_mac, dst: web.mac }, dst: (WEB, 9899), ..arrives };
+    assert_eq!(outcome.frame, with_ttl(sctp(into, INIT, 0x1234_5678), 63));
+    let answer = Way { link: web.to_gateway(), src: (WEB, 9899), dst: (CLIENT, 40_000) };
+    let (outcome, reason) = lab.judge(web.from(), &sctp(answer, DATA, 5));
+    assert_eq!((outcome.action, reason), (REDIRECT, Reason::PublishedReply));
+    assert_eq!(outcome.frame, with_ttl(sctp(Way { src: (HOST, 9899), ..answer }, DATA, 5), 63));
+    // What leaves keeps its port, or does not leave.
+    let (web, app) = (lab.web, lab.app);
+    let leaves = |addr, link| Way { link, src: (addr, 40_000), dst: (CLIENT, 9899) };
+    let first = sctp(leaves(WEB, web.to_gateway()), INIT, 1);
+    assert_eq!(lab.judge(web.from(), &first).1, Reason::Masqueraded);
+    let second = sctp(leaves(APP, app.to_gateway()), INIT, 1);
+    assert_eq!(lab.judge(app.from(), &second).1, Reason::PortsExhausted);
+}
