@@ -22,21 +22,27 @@ pub(crate) fn handle<A: Net>(skb: Skb, work: &mut Work<A>) -> Outcome {
     if addr.is_group() || addr.is_loopback() || addr.is_link_local() || !skb.is_for_host() {
         return Err(Reason::NotOurs);
     }
-    let target = maps::endpoint(&packet.tuple.dst);
-    let is_local = maps::is_local(&packet.tuple.dst);
-    if target.is_none() && !is_local {
-        return Err(Reason::NotOurs);
-    }
     if packet.part != Part::Whole {
+        let is_container = maps::endpoint(&packet.tuple.dst).is_some();
+        // What is neither the host's nor a container's is not to be held up.
+        if !is_container && !maps::is_local(&packet.tuple.dst) {
+            return Err(Reason::NotOurs);
+        }
         match fragment::join(skb, packet, Side::Uplink) {
             Ok(()) => {}
             Err(Unknown::Early(put_back)) => return Ok(put_back),
-            Err(Unknown::Lost) if target.is_none() => return Err(Reason::NotOurs),
-            Err(Unknown::Lost) => return Err(Reason::Fragment),
+            Err(Unknown::Lost) if is_container => return Err(Reason::Fragment),
+            Err(Unknown::Lost) => return Err(Reason::NotOurs),
         }
     }
     if let Some(flow) = conntrack::find(packet, Side::Uplink, skb.ifindex(), &mut new.key) {
         return deliver::carry(skb, packet, flow);
+    }
+    let target = maps::endpoint(&packet.tuple.dst);
+    // No address is a container's and the host's.
+    let is_local = target.is_none();
+    if is_local && !maps::is_local(&packet.tuple.dst) {
+        return Err(Reason::NotOurs);
     }
     if packet.class == Class::Error
         && let Some(outcome) = icmp::relay(skb, packet, Side::Uplink, new)
