@@ -43,6 +43,10 @@ pub fn container(host: &Host, ports: &[(&str, u16, u16)]) -> Option<Netns> {
          link set veth0 master {BRIDGE} up",
         container.name()
     ));
+    // Where br_netfilter is loaded it would bridge what a container sends to itself, instead of routing it.
+    if host.ns.output_of("cat", &["/proc/sys/net/bridge/bridge-nf-call-iptables"]).is_some() {
+        host.ns.set_sysctl("net/bridge/bridge-nf-call-iptables", "0");
+    }
     container.ip(&format!(
         "link set eth0 up
          addr add {CONTAINER}/16 dev eth0
@@ -53,7 +57,9 @@ pub fn container(host: &Host, ports: &[(&str, u16, u16)]) -> Option<Netns> {
     for (protocol, outer, inner) in ports {
         let to = format!("-p {protocol} --dport {inner} -j");
         rules.extend([
-            format!("-t nat -A DOCKER -p {protocol} --dport {outer} -j DNAT --to-destination {CONTAINER}:{inner}"),
+            format!(
+                "-t nat -A DOCKER -p {protocol} --dport {outer} -j DNAT --to-destination {CONTAINER}:{inner}"
+            ),
             format!("-t nat -A POSTROUTING -s {CONTAINER} -d {CONTAINER} {to} MASQUERADE"),
             format!("-A DOCKER -d {CONTAINER} ! -i {BRIDGE} -o {BRIDGE} {to} ACCEPT"),
         ]);
