@@ -106,7 +106,10 @@ fn iptables_and_rnet_agree_but_for_what_is_listed() {
         let args: Vec<_> = ports.iter().flat_map(|p| ["-p", p]).collect();
         let web = rnet.run("web", &args);
         assert_eq!(web.addr, docker::CONTAINER);
-        script(Site::new(&host, &web.ns))
+        let seen = script(Site::new(&host, &web.ns));
+        let dropped = KNOWN.iter().filter(|k| k.rnet.is_empty()).count() as u64;
+        assert_eq!(rnet.packets_for("no-flow-out"), dropped, "what is dropped is counted");
+        seen
     };
     let silent: Vec<_> = theirs.iter().filter(|(_, seen)| seen.is_empty()).map(|(step, _)| *step).collect();
     assert_eq!(silent, SILENT);

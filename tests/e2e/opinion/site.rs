@@ -89,7 +89,10 @@ impl<'h> Site<'h> {
         self.ends[side as usize].2
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a step of the script is one line, and all of these differ")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a step of the script is one line, and all of these differ"
+    )]
     pub(super) fn tcp(
         &mut self,
         step: &'static str,
