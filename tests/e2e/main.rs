@@ -23,8 +23,8 @@ macro_rules! with_and_without_offload {
     };
 }
 
-mod control;
 mod control6;
+mod control;
 mod egress;
 mod fragments;
 mod hairpin;
@@ -32,9 +32,10 @@ mod icmp;
 mod instances;
 mod ipv6;
 mod lifecycle;
-mod local;
 mod local6;
+mod local;
 mod loopback;
+mod opinion;
 mod ports;
 mod publish;
 mod rollback;

@@ -67,12 +67,12 @@ fn a_port_of_another_container_is_refused() {
     let c1 = rnet.run("c1", &["-p", "8080:80"]);
     let _server = tcp::echo(&c1.ns, "0.0.0.0:80");
     for spec in ["8080:81", "0.0.0.0:8080:81", "10.200.0.9:8080:81"] {
-        let line = rnet.fails(&["run", "-d", "--name", "c2", "-p", spec]);
+        let line = rnet.fails(&["run", "-d", "--name", "other", "-p", spec]);
         assert!(line.contains("8080") && line.contains("already allocated"), "{spec}: {line}");
     }
-    assert!(!rnet.ok(&["ps", "-a"]).contains("c2"), "what was refused leaves no container");
+    assert!(!rnet.ok(&["ps", "-a"]).contains("other"), "what was refused leaves no container");
     tcp::ask(&host.client, host.at(8080));
-    rnet.run("c2", &["-p", "8080:81/udp"]);
+    rnet.run("other", &["-p", "8080:81/udp"]);
 }
 
 #[test]

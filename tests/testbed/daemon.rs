@@ -229,18 +229,23 @@ impl<'h> Rnet<'h> {
 
     /// Packets that the datapath counted under `verdict` (`carried`, `passed`, `dropped`).
     pub fn packets(&self, verdict: &str) -> u64 {
-        self.json(&["stats"]).iter().map(|value| packets_of(value, verdict)).sum()
+        self.json(&["stats"]).iter().map(|value| packets_of(value, "verdict", verdict)).sum()
+    }
+
+    /// Packets that the datapath counted for `reason` (`no-flow-out`).
+    pub fn packets_for(&self, reason: &str) -> u64 {
+        self.json(&["stats"]).iter().map(|value| packets_of(value, "reason", reason)).sum()
     }
 }
 
-/// The packets of every counter of `verdict` within a JSON value, however they are grouped.
-fn packets_of(value: &Value, verdict: &str) -> u64 {
+/// The packets of every counter whose `key` says `wanted` within a JSON value, however they are grouped.
+fn packets_of(value: &Value, key: &str, wanted: &str) -> u64 {
     match value {
-        Value::Object(map) if map.get("verdict").is_some_and(|v| v == verdict) => {
+        Value::Object(map) if map.get(key).is_some_and(|v| v == wanted) => {
             map.get("packets").and_then(Value::as_u64).unwrap_or_default()
         }
-        Value::Object(map) => map.values().map(|v| packets_of(v, verdict)).sum(),
-        Value::Array(items) => items.iter().map(|v| packets_of(v, verdict)).sum(),
+        Value::Object(map) => map.values().map(|v| packets_of(v, key, wanted)).sum(),
+        Value::Array(items) => items.iter().map(|v| packets_of(v, key, wanted)).sum(),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
     }
 }
@@ -339,7 +344,7 @@ mod tests {
             {"verdict": "dropped", "packets": 5},
             {"verdict": "carried", "packets": 1},
         ]});
-        assert_eq!(packets_of(&stats, "carried"), 3);
+        assert_eq!(packets_of(&stats, "verdict", "carried"), 3);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 pub mod bpf;
 pub mod capture;
 pub mod daemon;
+pub mod docker;
 mod ethtool;
 pub mod netns;
 pub mod packet;
