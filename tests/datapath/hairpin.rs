@@ -44,6 +44,16 @@ fn a_neighbour_is_seen_as_itself() {
 }
 
 #[test]
+fn a_neighbour_that_may_not_be_reached_is_seen_as_the_gateway() {
+    testbed::require_root!();
+    let close = |lab: &Lab, container: Container| {
+        lab.set_endpoint(&container, EndpointFlags::MASQUERADE);
+        container
+    };
+    there_and_back(|lab| close(lab, lab.app), |lab| close(lab, lab.web), GATEWAY);
+}
+
+#[test]
 fn another_network_sees_its_own_gateway() {
     testbed::require_root!();
     there_and_back(|lab| lab.web, |lab| lab.other, OTHER_GATEWAY);

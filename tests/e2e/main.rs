@@ -32,6 +32,7 @@ mod icmp;
 mod instances;
 mod ipv6;
 mod lifecycle;
+mod policy;
 mod ports;
 mod publish;
 mod rollback;
