@@ -36,4 +36,5 @@ mod policy;
 mod ports;
 mod publish;
 mod rollback;
+mod spoof;
 mod switching;
