@@ -107,8 +107,8 @@ fn hairpin<A: Net>(packet: &Packet<A>, source: &Endpoint<A>, new: &mut NewFlow<A
     new.forward.to.dport = backend.port;
     // A neighbour's answer comes back through its veth whatever the source is, so it may see who asks. A
     // container that reaches itself must not see its own address, and between networks neither may see the
-    // other's.
-    if !same_network || tuple.src == backend.addr {
+    // other's. With neighbours that are closed to one another, none would learn the other's MAC to answer to.
+    if !same_network || tuple.src == backend.addr || !source.is(EndpointFlags::ICC) {
         new.forward.to.src = target.gateway;
     }
     new.reply = Flow {

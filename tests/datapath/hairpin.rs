@@ -12,9 +12,13 @@ use crate::{
 
 /// `client` asks the port that `server` has published, and is answered. `seen` is the client's address as the server
 /// sees it.
-fn there_and_back(client: impl Fn(&Lab) -> Container, server: impl Fn(&Lab) -> Container, seen: Ipv4Addr) {
+fn there_and_back(
+    client: impl Fn(&mut Lab) -> Container,
+    server: impl Fn(&mut Lab) -> Container,
+    seen: Ipv4Addr,
+) {
     let mut lab = Lab::new();
-    let (client, server) = (client(&lab), server(&lab));
+    let (client, server) = (client(&mut lab), server(&mut lab));
     lab.publish(Ipv4Addr::UNSPECIFIED, 8080, 6, server.addr, 80);
     let sent = Way { link: client.to_gateway(), src: (client.addr, 5000), dst: (HOST, 8080) };
     let (outcome, reason) = lab.judge(client.from(), &frame(sent, &Kind::syn()));
@@ -41,6 +45,16 @@ fn a_container_reaches_itself_and_sees_its_gateway() {
 fn a_neighbour_is_seen_as_itself() {
     testbed::require_root!();
     there_and_back(|lab| lab.app, |lab| lab.web, APP);
+}
+
+#[test]
+fn a_neighbour_that_may_not_be_reached_is_seen_as_the_gateway() {
+    testbed::require_root!();
+    let close = |lab: &mut Lab, container: Container| {
+        lab.set_endpoint(&container, EndpointFlags::MASQUERADE);
+        container
+    };
+    there_and_back(|lab| close(lab, lab.app), |lab| close(lab, lab.web), GATEWAY);
 }
 
 #[test]

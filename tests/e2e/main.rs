@@ -23,8 +23,8 @@ macro_rules! with_and_without_offload {
     };
 }
 
-mod control6;
 mod control;
+mod control6;
 mod egress;
 mod fragments;
 mod hairpin;
@@ -32,11 +32,13 @@ mod icmp;
 mod instances;
 mod ipv6;
 mod lifecycle;
-mod local6;
 mod local;
+mod local6;
 mod loopback;
 mod opinion;
+mod policy;
 mod ports;
 mod publish;
 mod rollback;
+mod spoof;
 mod switching;

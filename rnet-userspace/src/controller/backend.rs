@@ -54,6 +54,8 @@ pub struct VethSpec {
     pub addrs: Vec<InterfaceAddr>,
     /// Gateways of the default routes, at most one of each family.
     pub gateways: Vec<IpAddr>,
+    /// The bridge passes nothing between this port and others that are isolated, broadcast and multicast included.
+    pub isolated: bool,
     /// MTU of both ends; the kernel's default when absent.
     pub mtu: Option<u32>,
 }

@@ -163,6 +163,7 @@ fn container_objects(container: &Container, network: Option<&Network>, netns: &P
 }
 
 fn veth(endpoint: &Endpoint, network: &Network, netns: PathBuf) -> Result<VethSpec> {
+    let options = NetworkOptions::parse(&network.options)?;
     Ok(VethSpec {
         host_name: endpoint.host_interface.clone(),
         bridge: bridge_name(network)?,
@@ -171,7 +172,8 @@ fn veth(endpoint: &Endpoint, network: &Network, netns: PathBuf) -> Result<VethSp
         mac: endpoint.mac,
         addrs: endpoint.addrs.clone(),
         gateways: endpoint.gateways.clone(),
-        mtu: NetworkOptions::parse(&network.options)?.mtu,
+        isolated: !options.icc,
+        mtu: options.mtu,
     })
 }
 

@@ -4,7 +4,7 @@ use std::{fs::File, io::ErrorKind, os::fd::AsRawFd};
 
 use anyhow::{Context, Result, bail};
 use netlink_packet_route::link::{InfoData, InfoVeth};
-use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
+use rtnetlink::{LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::{
     bridge,
@@ -44,6 +44,10 @@ fn configure(netlink: &Netlink, spec: &VethSpec) -> Result<Link> {
     let host = link_of(&netlink.existing_link(&spec.host_name)?);
     // A bridge port has no business with addresses.
     sysctl::disable_ipv6(&spec.host_name)?;
+    if spec.isolated {
+        let port = LinkBridgePort::new(host.index).isolated(true).build();
+        netlink.change_link(port).context("isolate the bridge port")?;
+    }
     netlink.set_up(host.index)?;
     configure_inside(spec).with_context(|| format!("configure {} inside", spec.name))?;
     Ok(host)
@@ -106,6 +110,7 @@ mod tests {
             mac: MAC,
             addrs: addrs.iter().map(|a| a.parse().unwrap()).collect(),
             gateways: gateways.iter().map(|a| a.parse().unwrap()).collect(),
+            isolated: false,
             mtu: Some(1400),
         }
     }
@@ -158,6 +163,30 @@ mod tests {
             create(&spec(&ns, &["10.1.0.2/24", "fd00:1::2/64"], &["10.1.0.1", "fd00:1::1"])).unwrap();
             assert!(ping(&ns, "10.1.0.1".parse().unwrap()));
             assert!(ping(&ns, "fd00:1::1".parse().unwrap()));
+        });
+    }
+
+    #[test]
+    fn isolated_ports_reach_the_bridge_and_not_one_another() {
+        in_new_netns(|| {
+            make_bridge(&["10.1.0.1/24"]);
+            let names = ["iso1", "iso2", "open"].map(Name::new);
+            let spaces = names.each_ref().map(|name| netns::create(name).unwrap());
+            for (i, ns) in spaces.iter().enumerate() {
+                let octet = i + 2;
+                let open = spec(ns, &[&format!("10.1.0.{octet}/24")], &["10.1.0.1"]);
+                let mac = MacAddr([2, 0x42, 10, 1, 0, octet as u8]);
+                create(&VethSpec { host_name: format!("veth{i}"), mac, isolated: i < 2, ..open }).unwrap();
+            }
+            let reaches = |from: usize, to: &str| ping(&spaces[from], to.parse().unwrap());
+            for from in 0..3 {
+                assert!(reaches(from, "10.1.0.1"), "{from} reaches the bridge");
+            }
+            assert!(
+                reaches(0, "10.1.0.4") && reaches(2, "10.1.0.3"),
+                "a port that is not isolated reaches all"
+            );
+            assert!(!reaches(0, "10.1.0.3") && !reaches(1, "10.1.0.2"));
         });
     }
 

@@ -87,6 +87,9 @@ fn networks_have_numbers_and_policies_of_their_own() {
     let known = |name| &tables.endpoints[&instance.container(name).unwrap().endpoints[0].host_interface];
     assert_ne!(known("a").network, known("b").network);
     assert!(!known("b").policy.icc && !known("b").addrs[0].masquerade);
+    let isolated =
+        |name| tables.veths[&instance.container(name).unwrap().endpoints[0].host_interface].1.isolated;
+    assert!(isolated("b") && !isolated("a"), "a bridge must not carry what the datapath drops");
 }
 
 #[test]
