@@ -44,13 +44,28 @@ pub fn run(command: Command, limit: Duration) -> Finished {
     try_run(command, limit).unwrap_or_else(|| panic!("{what}: no such program"))
 }
 
+/// Starts a program. One that a test has just written may be open for writing in a process that another test is
+/// starting, until that runs its own program.
+fn spawn(command: &mut Command) -> io::Result<Child> {
+    const TRIES: u32 = 100;
+    for _ in 0..TRIES {
+        match command.spawn() {
+            Err(e) if e.kind() == io::ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            spawned => return spawned,
+        }
+    }
+    command.spawn()
+}
+
 /// The same, but nothing when there is no such program.
 pub fn try_run(mut command: Command, limit: Duration) -> Option<Finished> {
     let what = format!("{command:?}");
     // Files, not pipes: a pipe stays open as long as any process that inherited it, and can fill up.
     let (mut stdout, mut stderr) = (scratch_file(), scratch_file());
     command.stdin(Stdio::null()).stdout(shared(&stdout)).stderr(shared(&stderr));
-    let child = match command.spawn() {
+    let child = match spawn(&mut command) {
         Ok(child) => child,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
         Err(e) => panic!("start {what}: {e}"),
@@ -92,7 +107,7 @@ impl Process {
     pub fn start(mut command: Command) -> Self {
         let what = format!("{command:?}");
         command.stdin(Stdio::null());
-        let child = command.spawn().unwrap_or_else(|e| panic!("start {what}: {e}"));
+        let child = spawn(&mut command).unwrap_or_else(|e| panic!("start {what}: {e}"));
         Self { child, what }
     }
 
