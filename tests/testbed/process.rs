@@ -51,7 +51,7 @@ fn spawn(command: &mut Command) -> io::Result<Child> {
     for _ in 0..TRIES {
         match command.spawn() {
             Err(e) if e.kind() == io::ErrorKind::ExecutableFileBusy => {
-                std::thread::sleep(Duration::from_millis(20));
+                thread::sleep(Duration::from_millis(20));
             }
             spawned => return spawned,
         }
