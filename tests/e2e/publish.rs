@@ -172,7 +172,9 @@ fn exchange_over_both(host: &Host) {
 fn assert_right(frames: &[Vec<u8>], place: &str) {
     let packets = frames.iter().filter(|f| packet::is_ip(f)).count();
     assert!(packets > 1000, "{place}: only {packets} packets were seen");
-    for frame in frames {
+    // Segments that the host has joined carry the pseudo header's sum alone, as those of one that is yet to be cut do.
+    const FULL: usize = 14 + 1500;
+    for frame in frames.iter().filter(|frame| frame.len() <= FULL) {
         if let Err(wrong) = packet::verify_checksums(frame) {
             panic!("{place}: {wrong}");
         }

@@ -1,4 +1,4 @@
-//! The one offload that the tests switch.
+//! The offloads that the tests switch.
 
 use std::{io, net::UdpSocket, os::fd::AsRawFd};
 
@@ -6,6 +6,9 @@ use crate::Netns;
 
 /// `ETHTOOL_STXCSUM` of linux/ethtool.h: set transmit checksum offload.
 const SET_TX_CHECKSUM: u32 = 0x17;
+
+/// `ETHTOOL_SGRO`: set generic receive offload.
+const SET_GRO: u32 = 0x2c;
 
 /// `struct ethtool_value` of linux/ethtool.h.
 #[repr(C)]
@@ -23,6 +26,15 @@ pub(crate) fn set_tx_checksum(ns: &Netns, interface: &str, on: bool) {
     ns.run(|| request(interface, SET_TX_CHECKSUM, on.into())).unwrap_or_else(|e| {
         panic!("switch transmit checksum offload of {interface} in {}: {e}", ns.name());
     });
+}
+
+/// Has an interface join the segments that it receives, which a veth does not by itself.
+///
+/// # Panics
+/// When the interface cannot do it.
+pub(crate) fn set_gro(ns: &Netns, interface: &str) {
+    ns.run(|| request(interface, SET_GRO, 1))
+        .unwrap_or_else(|e| panic!("switch receive offload of {interface} in {} on: {e}", ns.name()));
 }
 
 fn request(interface: &str, command: u32, data: u32) -> io::Result<()> {

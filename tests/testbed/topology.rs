@@ -70,6 +70,9 @@ impl Host {
         if checksums == Checksums::Finalised {
             host.set_tx_checksum(&host.ns, UPLINK, false);
             host.set_tx_checksum(&host.client, UPLINK, false);
+            // The client's segments arrive one by one, as from a wire, and the host joins them, as a network card's
+            // driver does.
+            ethtool::set_gro(&host.ns, UPLINK);
         }
         wait_for_carrier(&host.ns, UPLINK);
         wait_for_carrier(&host.client, UPLINK);
