@@ -3,8 +3,8 @@
 use crate::controller::{
     backend::{FlowInfo, ReasonCount},
     error::Result,
-    model::{flow_filter::FlowFilter, timeouts::Seconds},
-    request::{CreateContainer, CreateNetwork},
+    model::{Binding, flow_filter::FlowFilter, timeouts::Seconds},
+    request::{Connect, CreateContainer, CreateNetwork, Publish},
     view,
 };
 
@@ -20,6 +20,14 @@ pub trait Control: Send + Sync + 'static {
     fn network(&self, network: &str) -> Result<view::Network>;
     /// Every network, predefined ones included.
     fn networks(&self) -> Vec<view::Network>;
+    /// Puts a container on one more network.
+    fn connect(&self, container: &str, connect: &Connect) -> Result<()>;
+    /// Takes a container off a network; with `force`, one of the network's that is not known any more too.
+    fn disconnect(&self, network: &str, container: &str, force: bool) -> Result<()>;
+    /// Publishes ports of a container that is there, all or none, and returns what was given.
+    fn publish(&self, container: &str, publish: &Publish) -> Result<Vec<Binding>>;
+    /// Withdraws published ports, all or none, and returns what was taken.
+    fn unpublish(&self, container: &str, ports: &[String]) -> Result<Vec<Binding>>;
     /// Makes a container's namespace with all that is in it. Its process is not started.
     fn create_container(&self, request: &CreateContainer) -> Result<view::Container>;
     /// One container.

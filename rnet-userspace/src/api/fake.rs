@@ -26,7 +26,7 @@ use crate::controller::{
         flow_filter::FlowFilter,
         timeouts::{self, Seconds},
     },
-    request::{CreateContainer, CreateNetwork},
+    request::{Connect, CreateContainer, CreateNetwork, Publish},
     view::{self, ContainerState},
 };
 
@@ -67,6 +67,15 @@ impl FakeControl {
     }
 }
 
+/// `HOSTPORT:PORT`, the only spelling that is known here.
+fn binding(spec: &str) -> Result<Binding> {
+    let invalid = || Error::Invalid(format!("invalid port: {spec}"));
+    let (host, port) = spec.split_once(':').ok_or_else(invalid)?;
+    let parse = |port: &str| port.parse().map_err(|_| invalid());
+    let host = HostPort { addr: [0, 0, 0, 0].into(), port: parse(host)?, protocol: Protocol::Tcp };
+    Ok(Binding { host, addr: [172, 17, 0, 2].into(), port: parse(port)?, sources: 0 })
+}
+
 impl Control for FakeControl {
     fn create_network(&self, request: &CreateNetwork) -> Result<view::Network> {
         let mut networks = Self::lock(&self.networks);
@@ -89,10 +98,13 @@ impl Control for FakeControl {
                 subnet: asked.and_then(|s| s.subnet).unwrap_or_else(|| "172.17.0.0/16".parse().unwrap()),
                 ip_range: asked.and_then(|s| s.ip_range),
                 gateway: asked.and_then(|s| s.gateway).or_else(|| "172.17.0.1".parse().ok()),
+                aux: BTreeMap::new(),
             }],
             internal: request.internal,
             attachable: request.attachable,
+            ipv4: true,
             ipv6: request.ipv6,
+            predefined: request.name == "bridge",
             options: request.options.clone(),
             labels: request.labels.clone(),
             containers: BTreeMap::new(),
@@ -119,21 +131,59 @@ impl Control for FakeControl {
         Self::lock(&self.networks).values().cloned().collect()
     }
 
+    fn connect(&self, container: &str, connect: &Connect) -> Result<()> {
+        let network = self.network(&connect.network)?;
+        self.edit(container, |c| {
+            if c.endpoints.iter().any(|e| e.network == network.name) {
+                return Err(Error::Forbidden(format!(
+                    "endpoint with name {} already exists in network {}",
+                    c.name, network.name
+                )));
+            }
+            let mut endpoint = c.endpoints.first().unwrap().clone();
+            endpoint.network = network.name;
+            endpoint.network_id = network.id;
+            endpoint.aliases.clone_from(&connect.aliases);
+            endpoint.fixed = connect.ip.into_iter().map(Into::into).collect();
+            c.endpoints.push(endpoint);
+            Ok(())
+        })?
+    }
+
+    fn disconnect(&self, network: &str, container: &str, _force: bool) -> Result<()> {
+        let network = self.network(network)?;
+        self.edit(container, |c| {
+            let before = c.endpoints.len();
+            c.endpoints.retain(|e| e.network != network.name);
+            if c.endpoints.len() == before {
+                return Err(Error::Forbidden(format!(
+                    "container {} is not connected to network {}",
+                    c.id, network.name
+                )));
+            }
+            Ok(())
+        })?
+    }
+
+    fn publish(&self, container: &str, publish: &Publish) -> Result<Vec<Binding>> {
+        let ports = publish.ports.iter().map(|spec| binding(spec)).collect::<Result<Vec<_>>>()?;
+        self.edit(container, |c| c.ports.extend(&ports))?;
+        Ok(ports)
+    }
+
+    fn unpublish(&self, container: &str, ports: &[String]) -> Result<Vec<Binding>> {
+        let ports = ports.iter().map(|spec| binding(spec)).collect::<Result<Vec<_>>>()?;
+        self.edit(container, |c| c.ports.retain(|port| !ports.contains(port)))?;
+        Ok(ports)
+    }
+
     fn create_container(&self, request: &CreateContainer) -> Result<view::Container> {
         let name = request.name.clone().unwrap_or_else(|| "quiet_fox".into());
         if self.container(&name).is_ok() {
             return Err(Error::Conflict(format!("the container name {name} is already in use")));
         }
-        let network = self.network(request.network.as_deref().unwrap_or("bridge"))?;
-        let publish = request.publish.iter().map(|spec| {
-            let (host, port) =
-                spec.split_once(':').ok_or_else(|| Error::Invalid(format!("invalid port: {spec}")))?;
-            let parse =
-                |port: &str| port.parse().map_err(|_| Error::Invalid(format!("invalid port: {spec}")));
-            let host = HostPort { addr: [0, 0, 0, 0].into(), port: parse(host)?, protocol: Protocol::Tcp };
-            Ok(Binding { host, addr: [172, 17, 0, 2].into(), port: parse(port)? })
-        });
-        let ports = publish.collect::<Result<_>>()?;
+        let network = self.network(request.networks.first().map_or("bridge", |c| &c.network))?;
+        let ports = request.publish.iter().map(|spec| binding(spec)).collect::<Result<_>>()?;
         let id = self.id();
         let container = view::Container {
             hostname: request.hostname.clone().unwrap_or_else(|| id[..12].into()),
@@ -147,7 +197,7 @@ impl Control for FakeControl {
             command: request.command.clone(),
             remove: request.remove,
             rootfs: request.rootfs.clone(),
-            netns: PathBuf::from("/run/netns/x"),
+            netns: Some(PathBuf::from("/run/netns/x")),
             dir: PathBuf::from("/run/x").join(&id),
             endpoints: vec![view::Endpoint {
                 id: self.id(),
@@ -158,7 +208,17 @@ impl Control for FakeControl {
                 mac: "02:42:ac:11:00:02".parse().unwrap(),
                 addrs: vec!["172.17.0.2/16".parse().unwrap()],
                 gateways: vec![[172, 17, 0, 1].into()],
+                names: Vec::new(),
+                aliases: Vec::new(),
+                gw_priority: 0,
+                fixed: Vec::new(),
             }],
+            network_mode: "bridge".into(),
+            attached: false,
+            namespaces: view::Namespaces::Held(PathBuf::from("/run/x")),
+            sysctls: BTreeMap::new(),
+            terminal: request.terminal,
+            exposed: Vec::new(),
             ports,
             id: id.clone(),
         };

@@ -119,13 +119,14 @@ impl CreateArgs {
             ipv6: self.ipv6,
             options: self.options.into_iter().collect(),
             labels: self.labels.into_iter().collect(),
+            ..CreateNetwork::default()
         })
     }
 }
 
 /// Puts every range and gateway to the subnet that it lies in.
 fn subnets(subnets: &[IpNetwork], ip_ranges: &[IpNetwork], gateways: &[IpAddr]) -> Result<Vec<Subnet>> {
-    let plain = |subnet: &IpNetwork| Subnet { subnet: Some(*subnet), ip_range: None, gateway: None };
+    let plain = |subnet: &IpNetwork| Subnet { subnet: Some(*subnet), ..Subnet::default() };
     let mut asked: Vec<_> = subnets.iter().map(plain).collect();
     let holder = |asked: &mut Vec<Subnet>, addr: IpAddr| {
         asked.iter().position(|s| s.subnet.is_some_and(|subnet| subnet.contains(addr)))
@@ -202,11 +203,12 @@ mod tests {
         )
         .unwrap();
         let expected = [
-            Subnet { subnet: v4.parse().ok(), ip_range: None, gateway: "10.1.0.9".parse().ok() },
+            Subnet { subnet: v4.parse().ok(), gateway: "10.1.0.9".parse().ok(), ..Subnet::default() },
             Subnet {
                 subnet: v6.parse().ok(),
                 ip_range: "fd00::8000/113".parse().ok(),
                 gateway: "fd00::9".parse().ok(),
+                ..Subnet::default()
             },
         ];
         assert_eq!(asked, expected);

@@ -11,7 +11,10 @@ use clap::{ArgAction, Args};
 use super::{DONE, System, foreground, print};
 use crate::{
     api::client::Client,
-    controller::{model::MacAddr, request::CreateContainer},
+    controller::{
+        model::MacAddr,
+        request::{Connect, CreateContainer},
+    },
 };
 
 /// Arguments of `rnet run`.
@@ -79,11 +82,14 @@ impl RunArgs {
         let absolute = |dir: PathBuf| path::absolute(&dir).with_context(|| format!("find {}", dir.display()));
         Ok(CreateContainer {
             name: self.name,
-            network: self.network,
+            networks: vec![Connect {
+                network: self.network.unwrap_or_else(|| "bridge".to_owned()),
+                ip: self.ip,
+                ip6: self.ip6,
+                mac: self.mac_address,
+                ..Connect::default()
+            }],
             hostname: self.hostname,
-            ip: self.ip,
-            ip6: self.ip6,
-            mac: self.mac_address,
             publish: self.publish,
             dns: self.dns,
             extra_hosts: self.add_hosts,
@@ -91,6 +97,7 @@ impl RunArgs {
             detach: self.detach,
             remove: self.remove,
             rootfs: self.rootfs.map(absolute).transpose()?,
+            ..CreateContainer::default()
         })
     }
 }

@@ -60,6 +60,15 @@ pub struct VethSpec {
     pub mtu: Option<u32>,
 }
 
+/// A default route inside a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DefaultRoute {
+    /// The gateway.
+    pub gateway: IpAddr,
+    /// Name of the interface that leads to it.
+    pub interface: String,
+}
+
 /// An interface that leads outside: not rnet's own, not loopback, not a bridge port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uplink {
@@ -114,6 +123,15 @@ pub trait Host: Send {
     fn netns_exists(&self, path: &Path) -> bool;
     /// Removes a namespace made by [`Host::create_netns`]: the kernel ends it once no process is in it.
     fn delete_netns(&self, name: &str) -> Result<()>;
+    /// Makes a UTS and an IPC namespace, the first with this host name, and holds them by the files `uts` and `ipc`
+    /// of `dir`, a directory that is there; a failure leaves nothing.
+    fn hold_namespaces(&self, dir: &Path, hostname: &str) -> Result<()>;
+    /// Lets go of what [`Host::hold_namespaces`] holds: the kernel ends them once no process is in them.
+    fn release_namespaces(&self, dir: &Path) -> Result<()>;
+    /// A number that stands for the network namespace at `path` as long as it lives.
+    fn netns_id(&self, path: &Path) -> Result<u64>;
+    /// Makes `routes` the default routes of a namespace, at most one of each family, and takes away others.
+    fn set_default_routes(&self, netns: &Path, routes: &[DefaultRoute]) -> Result<()>;
     /// Makes the veth pair, complete and up on both ends; a failure leaves nothing. Returns the host's end.
     fn create_veth(&self, spec: &VethSpec) -> Result<Link>;
     /// Destinations of the host's routes in all tables but `local`, the default routes left out.
@@ -251,6 +269,9 @@ pub trait Datapath: Send {
     /// Forgets an endpoint; flows that it opened are dead from the next packet on. `ifindex` and `bridge.index`
     /// are 0 when nobody knows any more what they were: addresses and `host_name` say which endpoint it is.
     fn remove_endpoint(&mut self, endpoint: &EndpointSpec) -> Result<()>;
+    /// Makes the list of sources called `number` (1 and up) to be exactly these; an empty one is forgotten. A binding
+    /// that names a list takes what comes from outside only from these sources.
+    fn set_sources(&mut self, number: u32, sources: &[IpNetwork]) -> Result<()>;
     /// Publishes ports, all or none, and keeps host programs from binding them. A binding that is there
     /// already with the same container address and port stays as it is, its flows included.
     fn publish(&mut self, bindings: &[Binding]) -> Result<()>;

@@ -15,7 +15,7 @@ use super::{
     networks::takes_fixed_addresses,
     now, plan,
     publishing::{self, Held},
-    request::CreateContainer,
+    request::{Connect, CreateContainer},
     step::{Change, Step},
     view::{self, ContainerState, SubnetView},
 };
@@ -129,6 +129,10 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             mac: e.mac,
             addrs: e.addrs.clone(),
             gateways: e.gateways.clone(),
+            names: vec![container.name.clone()],
+            aliases: Vec::new(),
+            gw_priority: 0,
+            fixed: Vec::new(),
         };
         view::Container {
             id: container.id.clone(),
@@ -143,9 +147,18 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             command: container.command.clone(),
             remove: container.remove,
             rootfs: container.rootfs.clone(),
-            netns: self.netns_path(container),
+            network_mode: container
+                .endpoints
+                .first()
+                .map_or_else(|| "none".to_owned(), |e| name_of(&e.network)),
+            netns: Some(self.netns_path(container)),
+            attached: false,
+            namespaces: view::Namespaces::Held(self.dir(&container.id)),
+            sysctls: Default::default(),
+            terminal: false,
             dir: self.dir(&container.id),
             endpoints: container.endpoints.iter().map(endpoint).collect(),
+            exposed: Vec::new(),
             ports: container.ports.clone(),
         }
     }
@@ -161,7 +174,10 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     /// The network that is asked for; none for `none`.
     fn network_for(&self, request: &CreateContainer) -> Result<Option<Network>> {
         // `default` is Docker's other name for it.
-        let asked = request.network.as_deref().filter(|name| *name != "default").unwrap_or(DEFAULT_NETWORK);
+        let asked = asked_network(request)
+            .map(|c| c.network.as_str())
+            .filter(|name| *name != "default")
+            .unwrap_or(DEFAULT_NETWORK);
         let unsupported = |what: &str| {
             Error::Invalid(format!(
                 "--network {asked}: {what} is not supported yet: name a bridge network, or none"
@@ -173,7 +189,10 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         let network = self.find_network(asked)?;
         match network.driver {
             Driver::Host => Err(unsupported("the host's network")),
-            Driver::Null if request.ip.is_some() || request.ip6.is_some() || request.mac.is_some() => {
+            Driver::Null
+                if asked_network(request)
+                    .is_some_and(|c| c.ip.is_some() || c.ip6.is_some() || c.mac.is_some()) =>
+            {
                 Err(Error::Invalid(format!(
                     "a container on network {asked} has no interface to give an address to"
                 )))
@@ -250,6 +269,8 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     }
 
     fn endpoint(&self, request: &CreateContainer, network: &Network) -> Result<Endpoint> {
+        let none = Connect::default();
+        let request = asked_network(request).unwrap_or(&none);
         if (request.ip.is_some() || request.ip6.is_some()) && !takes_fixed_addresses(network) {
             return Err(Error::Invalid(
                 "user-specified IP address is supported on user-defined networks only: create one with `rnet network \
@@ -282,7 +303,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         })
     }
 
-    fn mac(&self, request: &CreateContainer, network: &Network) -> Result<MacAddr> {
+    fn mac(&self, request: &Connect, network: &Network) -> Result<MacAddr> {
         let mut endpoints = self.endpoints_on(network);
         let Some(mac) = request.mac else {
             return Ok(random_mac());
@@ -330,11 +351,11 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     }
 }
 
-fn address(
-    request: &CreateContainer,
-    subnet: &SubnetView,
-    taken: &BTreeSet<IpAddr>,
-) -> Result<InterfaceAddr> {
+fn asked_network(request: &CreateContainer) -> Option<&Connect> {
+    request.networks.first()
+}
+
+fn address(request: &Connect, subnet: &SubnetView, taken: &BTreeSet<IpAddr>) -> Result<InterfaceAddr> {
     let fixed =
         if subnet.subnet.is_ipv4() { request.ip.map(IpAddr::from) } else { request.ip6.map(IpAddr::from) };
     let addr = match fixed {

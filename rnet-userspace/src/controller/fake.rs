@@ -14,8 +14,8 @@ use rnet_common::settings::Timeouts;
 
 use super::{
     backend::{
-        BridgeSpec, Datapath, EndpointSpec, FlowInfo, Host, Link, PortCount, PortHold, PortUnavailable,
-        ReasonCount, Uplink, VethSpec,
+        BridgeSpec, Datapath, DefaultRoute, EndpointSpec, FlowInfo, Host, Link, PortCount, PortHold,
+        PortUnavailable, ReasonCount, Uplink, VethSpec,
     },
     model::{Binding, HostPort, MacAddr, flow_filter::FlowFilter},
 };
@@ -39,9 +39,12 @@ pub(super) struct Tables {
     pub(super) bridges: BTreeMap<String, (Link, BridgeSpec)>,
     pub(super) veths: BTreeMap<String, (Link, VethSpec)>,
     pub(super) netns: BTreeSet<PathBuf>,
+    pub(super) held_namespaces: BTreeMap<PathBuf, String>,
+    pub(super) default_routes: BTreeMap<PathBuf, Vec<DefaultRoute>>,
     pub(super) held: BTreeSet<HostPort>,
     pub(super) endpoints: BTreeMap<String, EndpointSpec>,
     pub(super) ports: BTreeMap<HostPort, Binding>,
+    pub(super) sources: BTreeMap<u32, Vec<IpNetwork>>,
     pub(super) known_uplinks: Vec<Uplink>,
     pub(super) known_addresses: Vec<IpAddr>,
 }
@@ -50,6 +53,8 @@ pub(super) struct Tables {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Foreign {
     pub(super) links: BTreeSet<String>,
+    /// Network namespaces with their numbers.
+    pub(super) namespaces: BTreeMap<PathBuf, u64>,
     pub(super) routes: Vec<IpNetwork>,
     pub(super) addresses: Vec<IpAddr>,
     pub(super) uplinks: Vec<Uplink>,
@@ -187,6 +192,38 @@ impl Host for Fake {
         Ok(())
     }
 
+    fn hold_namespaces(&self, dir: &Path, hostname: &str) -> Result<()> {
+        let mut world = self.call("hold_namespaces")?;
+        ensure!(
+            world.tables.held_namespaces.insert(dir.to_owned(), hostname.to_owned()).is_none(),
+            "{} holds namespaces",
+            dir.display()
+        );
+        Ok(())
+    }
+
+    fn release_namespaces(&self, dir: &Path) -> Result<()> {
+        self.call("release_namespaces")?.tables.held_namespaces.remove(dir);
+        Ok(())
+    }
+
+    fn netns_id(&self, path: &Path) -> Result<u64> {
+        let world = self.world();
+        let id = world.foreign.namespaces.get(path).copied();
+        id.or_else(|| world.tables.netns.contains(path).then_some(1))
+            .ok_or_else(|| anyhow::anyhow!("{} is not a network namespace", path.display()))
+    }
+
+    fn set_default_routes(&self, netns: &Path, routes: &[DefaultRoute]) -> Result<()> {
+        let mut world = self.call("set_default_routes")?;
+        for route in routes {
+            let leads = |(_, veth): &(Link, VethSpec)| veth.netns == netns && veth.name == route.interface;
+            ensure!(world.tables.veths.values().any(leads), "no interface {}", route.interface);
+        }
+        world.tables.default_routes.insert(netns.to_owned(), routes.to_vec());
+        Ok(())
+    }
+
     fn create_veth(&self, spec: &VethSpec) -> Result<Link> {
         let mut world = self.call("create_veth")?;
         ensure!(!world.exists(&spec.host_name), "{} exists", spec.host_name);
@@ -276,6 +313,16 @@ impl Datapath for Fake {
 
     fn remove_endpoint(&mut self, endpoint: &EndpointSpec) -> Result<()> {
         self.call("remove_endpoint")?.tables.endpoints.remove(&endpoint.host_name);
+        Ok(())
+    }
+
+    fn set_sources(&mut self, number: u32, sources: &[IpNetwork]) -> Result<()> {
+        let mut world = self.call("set_sources")?;
+        if sources.is_empty() {
+            world.tables.sources.remove(&number);
+        } else {
+            world.tables.sources.insert(number, sources.to_vec());
+        }
         Ok(())
     }
 

@@ -12,8 +12,10 @@
 
 mod apply;
 pub mod backend;
+mod connect;
 mod containers;
 pub mod error;
+pub mod events;
 mod exits;
 #[cfg(test)]
 mod fake;
@@ -45,6 +47,7 @@ use rnet_common::settings::Timeouts;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 pub use error::{Error, Result};
+pub use events::Events;
 
 use self::{
     apply::Machine,
@@ -139,11 +142,18 @@ pub struct Controller<H, D> {
     cursors: Cursors,
     /// Interfaces that lead outside, as the datapath knows them; absent before it was told.
     uplinks: Option<Vec<Uplink>>,
+    /// What happens is told here.
+    events: Events,
     /// The instance is being taken down: nothing more is made.
     down: bool,
 }
 
 impl<H: Host, D: Datapath> Controller<H, D> {
+    /// What happens to networks and containers.
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
     /// Published ports with their counts, by container.
     ///
     /// # Errors

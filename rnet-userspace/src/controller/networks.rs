@@ -98,7 +98,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         let missing = |c: &Self, name| !c.machine.state.networks.values().any(|n| n.name == name);
         if missing(self, DEFAULT) {
             let options = options::with_bridge(DEFAULT_BRIDGE);
-            let plain = |subnet| Subnet { subnet: Some(subnet), ip_range: None, gateway: None };
+            let plain = |subnet| Subnet { subnet: Some(subnet), ..Subnet::default() };
             let request = CreateNetwork {
                 name: DEFAULT.to_owned(),
                 ipv6: self.config.ipv6,
@@ -219,7 +219,9 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             subnets: network.subnets.clone(),
             internal: network.internal,
             attachable: network.attachable,
+            ipv4: network.subnets.is_empty() || network.subnets.iter().any(|s| s.subnet.is_ipv4()),
             ipv6: network.subnets.iter().any(|s| s.subnet.is_ipv6()),
+            predefined: network.predefined,
             options: network.options.clone(),
             labels: network.labels.clone(),
             containers: members.collect(),

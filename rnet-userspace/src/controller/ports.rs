@@ -125,7 +125,7 @@ pub fn allocate(
             let host = HostPort { addr: host, port, protocol: want.protocol };
             table.insert(host, owner);
             picks[i].push(Pick {
-                binding: Binding { host, addr: container, port: want.port },
+                binding: Binding { host, addr: container, port: want.port, sources: 0 },
                 any_will_do: !matches!(want.host, PortChoice::Exactly(_)),
             });
         }

@@ -33,8 +33,14 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         let state = store.load()?;
         let is_new = state == State::default();
         let machine = Machine::new(host, datapath, store, state);
-        let mut controller =
-            Self { config, machine, cursors: Cursors::default(), uplinks: None, down: false };
+        let mut controller = Self {
+            config,
+            machine,
+            cursors: Cursors::default(),
+            uplinks: None,
+            events: Default::default(),
+            down: false,
+        };
         if let Err(error) = controller.check().and_then(|()| controller.take_up()) {
             if is_new && let Err(e) = controller.down() {
                 tracing::warn!("remove what a failed start has made: {e}");

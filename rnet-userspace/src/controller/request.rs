@@ -24,6 +24,8 @@ pub struct CreateNetwork {
     pub internal: bool,
     /// Docker's flag; kept and shown.
     pub attachable: bool,
+    /// IPv4 wanted; absent for yes.
+    pub ipv4: Option<bool>,
     /// IPv6 wanted.
     pub ipv6: bool,
     /// Driver options, as `com.docker.network.bridge.name`.
@@ -33,8 +35,8 @@ pub struct CreateNetwork {
 }
 
 /// A subnet of a network to be created.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Subnet {
     /// The subnet; absent for the next free pool.
     pub subnet: Option<IpNetwork>,
@@ -42,6 +44,53 @@ pub struct Subnet {
     pub ip_range: Option<IpNetwork>,
     /// The bridge's address; the first usable one when absent.
     pub gateway: Option<IpAddr>,
+    /// Addresses that are somebody else's, by name: never given to a container.
+    pub aux: BTreeMap<String, IpAddr>,
+}
+
+/// How a container is to be on a network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Connect {
+    /// The network's name or id.
+    pub network: String,
+    /// A fixed IPv4 address.
+    pub ip: Option<Ipv4Addr>,
+    /// A fixed IPv6 address.
+    pub ip6: Option<Ipv6Addr>,
+    /// A fixed Ethernet address.
+    pub mac: Option<MacAddr>,
+    /// Names, beside its own, under which the network's containers find it.
+    pub aliases: Vec<String>,
+    /// The network with the highest number has the default route; among equals, the first by name.
+    pub gw_priority: i64,
+}
+
+impl Connect {
+    /// On the network called so, with nothing asked for in particular.
+    pub fn to(network: &str) -> Self {
+        Self { network: network.to_owned(), ..Self::default() }
+    }
+}
+
+/// Ports to be published on a container that is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Publish {
+    /// The ports, in Docker's grammar.
+    pub ports: Vec<String>,
+    /// Sources that may use them; empty for all.
+    pub from: Vec<IpNetwork>,
+}
+
+/// A network namespace that somebody else made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Namespace {
+    /// A file that stands for it, as `/run/netns/NAME`.
+    Path(PathBuf),
+    /// A process in it, by its id in the daemon's process namespace.
+    Pid(u32),
 }
 
 /// A container to be created.
@@ -50,22 +99,31 @@ pub struct Subnet {
 pub struct CreateContainer {
     /// Its name; one is made up when absent.
     pub name: Option<String>,
-    /// `bridge`, `none` or the name or id of a network; `bridge` when absent.
-    pub network: Option<String>,
+    /// The networks that it is on; the default one when empty. The first may be `none`, `host` or
+    /// `container:NAME` instead, and is the only one then.
+    pub networks: Vec<Connect>,
     /// Host name; the first 12 digits of the id when absent.
     pub hostname: Option<String>,
-    /// A fixed IPv4 address.
-    pub ip: Option<Ipv4Addr>,
-    /// A fixed IPv6 address.
-    pub ip6: Option<Ipv6Addr>,
-    /// A fixed Ethernet address.
-    pub mac: Option<MacAddr>,
     /// Published ports, in Docker's grammar.
     pub publish: Vec<String>,
-    /// Name servers for resolv.conf, in place of the host's.
+    /// Sources that may use its published ports; empty for all.
+    pub from: Vec<IpNetwork>,
+    /// Ports that it listens at, as `80`, `80-82/udp`.
+    pub expose: Vec<String>,
+    /// Every port of `expose` gets a host port that nobody asked for.
+    pub publish_all: bool,
+    /// Name servers, in place of the host's.
     pub dns: Vec<IpAddr>,
-    /// Lines for hosts: `name:address`.
+    /// Search domains, in place of the host's; `.` for none.
+    pub dns_search: Vec<String>,
+    /// Options of resolv.conf, in place of the host's.
+    pub dns_options: Vec<String>,
+    /// Lines for hosts: `name:address`; `host-gateway` as address is the host itself.
     pub extra_hosts: Vec<String>,
+    /// Settings of the container's own network and IPC namespaces, as `net.ipv4.ip_forward`.
+    pub sysctls: BTreeMap<String, String>,
+    /// A namespace that somebody else made, in place of a new one.
+    pub namespace: Option<Namespace>,
     /// What it runs; absent for a namespace that stays until it is removed.
     pub command: Vec<String>,
     /// The process is started by the daemon and runs on its own; else the client starts it.
@@ -74,4 +132,6 @@ pub struct CreateContainer {
     pub remove: bool,
     /// A directory that becomes the process's root.
     pub rootfs: Option<PathBuf>,
+    /// Its process has a terminal.
+    pub terminal: bool,
 }

@@ -47,7 +47,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
 
     fn subnet(&self, asked: &[&Subnet], mode: GatewayMode, ipv6: bool) -> Result<SubnetView> {
         let asked = match asked {
-            [] => &Subnet { subnet: None, ip_range: None, gateway: None },
+            [] => &Subnet::default(),
             [one] => one,
             _ => {
                 return Err(Error::Invalid(
@@ -79,7 +79,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         if let Some(gateway) = gateway {
             check_gateway(subnet, gateway)?;
         }
-        Ok(SubnetView { subnet, ip_range: asked.ip_range, gateway })
+        Ok(SubnetView { subnet, ip_range: asked.ip_range, gateway, aux: asked.aux.clone() })
     }
 
     fn check_free(&self, subnet: IpNetwork) -> Result<IpNetwork> {

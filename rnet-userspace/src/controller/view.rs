@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     backend::PortCount,
-    model::{Binding, InterfaceAddr, MacAddr},
+    model::{Binding, InterfaceAddr, MacAddr, Protocol},
 };
 
 /// A network.
@@ -29,8 +29,12 @@ pub struct Network {
     pub internal: bool,
     /// Docker's flag.
     pub attachable: bool,
+    /// Has an IPv4 subnet, or is no bridge.
+    pub ipv4: bool,
     /// Has an IPv6 subnet.
     pub ipv6: bool,
+    /// Made by rnet itself; cannot be removed.
+    pub predefined: bool,
     /// Driver options.
     pub options: BTreeMap<String, String>,
     /// Labels.
@@ -48,6 +52,9 @@ pub struct SubnetView {
     pub ip_range: Option<IpNetwork>,
     /// The bridge's address; absent in gateway mode `isolated`.
     pub gateway: Option<IpAddr>,
+    /// Addresses that are somebody else's, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub aux: BTreeMap<String, IpAddr>,
 }
 
 /// A container on a network.
@@ -102,14 +109,46 @@ pub struct Container {
     pub remove: bool,
     /// A directory that is the process's root.
     pub rootfs: Option<PathBuf>,
-    /// The network namespace.
-    pub netns: PathBuf,
+    /// What was asked for with `--network`: `none`, `host`, `container:ID`, or the first network's name.
+    pub network_mode: String,
+    /// The network namespace; absent for the host's own.
+    pub netns: Option<PathBuf>,
+    /// The namespace is somebody else's, given to rnet.
+    pub attached: bool,
+    /// Namespaces that it enters besides the network's.
+    pub namespaces: Namespaces,
+    /// Settings of its own namespaces.
+    pub sysctls: BTreeMap<String, String>,
+    /// Its process has a terminal.
+    pub terminal: bool,
     /// Directory with its `resolv.conf`, `hosts`, `hostname` and `log`.
     pub dir: PathBuf,
     /// Its interfaces.
     pub endpoints: Vec<Endpoint>,
+    /// Ports that it listens at, published or not.
+    pub exposed: Vec<ExposedPort>,
     /// Published ports.
     pub ports: Vec<Binding>,
+}
+
+/// Where a container's UTS and IPC namespaces come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Namespaces {
+    /// The host's.
+    Host,
+    /// Files `uts` and `ipc` of this directory, which hold them: the container's own, or those of the one whose
+    /// network it shares.
+    Held(PathBuf),
+}
+
+/// A port that a container listens at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ExposedPort {
+    /// In host byte order.
+    pub port: u16,
+    /// The protocol.
+    pub protocol: Protocol,
 }
 
 /// A container's interface.
@@ -129,8 +168,16 @@ pub struct Endpoint {
     pub mac: MacAddr,
     /// Addresses.
     pub addrs: Vec<InterfaceAddr>,
-    /// The default routes' gateways.
+    /// The network's gateways, in use or not.
     pub gateways: Vec<IpAddr>,
+    /// Names under which the network's containers find it, its own included.
+    pub names: Vec<String>,
+    /// Those of `names` that were asked for.
+    pub aliases: Vec<String>,
+    /// The network with the highest number has the default route.
+    pub gw_priority: i64,
+    /// Addresses that were asked for.
+    pub fixed: Vec<IpAddr>,
 }
 
 /// A published port with its counts.

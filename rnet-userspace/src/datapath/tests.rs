@@ -137,7 +137,7 @@ fn in_place(test: impl FnOnce(&Place) + Send) {
 
 fn binding(port: u16, to: u16) -> Binding {
     let host = HostPort { addr: "0.0.0.0".parse().unwrap(), port, protocol: Protocol::Tcp };
-    Binding { host, addr: "172.17.0.2".parse().unwrap(), port: to }
+    Binding { host, addr: "172.17.0.2".parse().unwrap(), port: to, sources: 0 }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Everything acts on the network namespace of the calling thread, and no call changes which one that is.
 
 mod bridge;
+mod namespaces;
 mod netlink;
 mod netns;
 mod ports;
@@ -24,7 +25,7 @@ use anyhow::{Context, Result};
 use ipnetwork::IpNetwork;
 
 use crate::controller::{
-    backend::{BridgeSpec, Host, Link, PortHold, PortUnavailable, Uplink, VethSpec},
+    backend::{BridgeSpec, DefaultRoute, Host, Link, PortHold, PortUnavailable, Uplink, VethSpec},
     model::HostPort,
 };
 use netlink::Netlink;
@@ -76,6 +77,23 @@ impl Host for Kernel {
 
     fn delete_netns(&self, name: &str) -> Result<()> {
         netns::delete(name).with_context(|| format!("delete network namespace {name}"))
+    }
+
+    fn hold_namespaces(&self, dir: &Path, hostname: &str) -> Result<()> {
+        namespaces::hold(dir, hostname).with_context(|| format!("hold namespaces in {}", dir.display()))
+    }
+
+    fn release_namespaces(&self, dir: &Path) -> Result<()> {
+        namespaces::release(dir).with_context(|| format!("release the namespaces of {}", dir.display()))
+    }
+
+    fn netns_id(&self, path: &Path) -> Result<u64> {
+        netns::id(path)
+    }
+
+    fn set_default_routes(&self, netns: &Path, routes: &[DefaultRoute]) -> Result<()> {
+        routes::set_default(&Netlink::in_netns(netns)?, routes)
+            .with_context(|| format!("set the default routes of {}", netns.display()))
     }
 
     fn create_veth(&self, spec: &VethSpec) -> Result<Link> {

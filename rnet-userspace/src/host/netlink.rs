@@ -123,6 +123,14 @@ impl Netlink {
             .with_context(|| format!("add a default route through {gateway}"))
     }
 
+    /// Removes a route; one that is gone already is fine.
+    pub(super) fn delete_route(&self, route: RouteMessage) -> Result<()> {
+        match self.wait(self.handle.route().del(route).execute()) {
+            Err(e) if !is(&e, Errno::SRCH) => Err(e).context("remove a route"),
+            _ => Ok(()),
+        }
+    }
+
     /// Every route of all tables.
     pub(super) fn routes(&self) -> Result<Vec<RouteMessage>> {
         let list = |family| self.wait(self.handle.route().get(family).execute().try_collect::<Vec<_>>());

@@ -81,6 +81,18 @@ pub(super) fn exists(path: &Path) -> bool {
     file.is_ok_and(|file| is_netns(&file))
 }
 
+/// The number of the namespace at `path`, which no other has as long as it lives.
+pub(super) fn id(path: &Path) -> Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+
+    let of = || format!("look at network namespace {}", path.display());
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).with_context(of)?;
+    if !is_netns(&file) {
+        bail!("{} is not a network namespace", path.display());
+    }
+    Ok(file.metadata().with_context(of)?.ino())
+}
+
 /// Runs `f` on a thread that is in the namespace at `path`. Sockets and files opened there stay of it.
 pub(super) fn within<T: Send>(path: &Path, f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let namespace = File::open(path).with_context(|| format!("open namespace {}", path.display()))?;
@@ -92,7 +104,7 @@ pub(super) fn within<T: Send>(path: &Path, f: impl FnOnce() -> Result<T> + Send)
 }
 
 /// Runs `f` on a thread that ends with it, so that the namespaces it moves to concern nobody else.
-fn on_own_thread<T: Send>(f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+pub(super) fn on_own_thread<T: Send>(f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     thread::scope(|scope| {
         let thread = thread::Builder::new().name("netns".into()).spawn_scoped(scope, f);
         thread.context("start a thread")?.join().unwrap_or_else(|panic| resume_unwind(panic))

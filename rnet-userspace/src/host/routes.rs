@@ -5,16 +5,17 @@ use std::{collections::BTreeSet, net::IpAddr};
 use anyhow::Result;
 use ipnetwork::IpNetwork;
 use netlink_packet_route::{
+    AddressFamily,
     address::{AddressAttribute, AddressMessage},
     link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
-    route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage},
+    route::{RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteType},
 };
 
 use super::{
     bridge::is_bridge,
     netlink::{Netlink, name_of},
 };
-use crate::controller::backend::Uplink;
+use crate::controller::backend::{DefaultRoute, Uplink};
 
 /// `RT_TABLE_LOCAL` of linux/rtnetlink.h.
 const LOCAL_TABLE: u32 = 255;
@@ -40,6 +41,58 @@ pub(super) fn uplinks(netlink: &Netlink, own: &[String]) -> Result<Vec<Uplink>> 
         .filter_map(|link| Some(Uplink { index: link.header.index, name: name_of(link)?.to_owned() }))
         .filter(|uplink| !own.contains(&uplink.name));
     Ok(uplinks.collect())
+}
+
+/// Makes `wanted` the default routes of the main table, at most one of each family, and takes away others.
+///
+/// # Errors
+/// An interface is not there, or the kernel refuses.
+pub(super) fn set_default(netlink: &Netlink, wanted: &[DefaultRoute]) -> Result<()> {
+    let before: Vec<_> = netlink.routes()?.into_iter().filter(is_default).collect();
+    for family in [false, true] {
+        let of_family = |addr: &IpAddr| addr.is_ipv6() == family;
+        let old =
+            before.iter().filter(|route| (route.header.address_family == AddressFamily::Inet6) == family);
+        let route = wanted.iter().find(|route| of_family(&route.gateway));
+        let index = |name: &str| Ok::<_, anyhow::Error>(netlink.existing_link(name)?.header.index);
+        let target = route
+            .map(|route| Ok::<_, anyhow::Error>((route.gateway, index(&route.interface)?)))
+            .transpose()?;
+        let (kept, old): (Vec<_>, Vec<_>) =
+            old.partition(|route| target.is_some() && next_hop(route) == target);
+        for route in old {
+            netlink.delete_route(route.clone())?;
+        }
+        if let Some((gateway, index)) = target.filter(|_| kept.is_empty()) {
+            netlink.add_default_route(index, gateway)?;
+        }
+    }
+    Ok(())
+}
+
+fn is_default(route: &RouteMessage) -> bool {
+    let main = route.header.table == RouteHeader::RT_TABLE_MAIN;
+    main && route.header.destination_prefix_length == 0
+        && route.header.kind == RouteType::Unicast
+        && !route.header.flags.contains(RouteFlags::Cloned)
+}
+
+fn next_hop(route: &RouteMessage) -> Option<(IpAddr, u32)> {
+    let gateway = route.attributes.iter().find_map(|attribute| {
+        let RouteAttribute::Gateway(gateway) = attribute else { return None };
+        if let RouteAddress::Inet(addr) = gateway {
+            Some(IpAddr::V4(*addr))
+        } else if let RouteAddress::Inet6(addr) = gateway {
+            Some(IpAddr::V6(*addr))
+        } else {
+            None
+        }
+    });
+    let oif = route.attributes.iter().find_map(|attribute| {
+        let RouteAttribute::Oif(index) = attribute else { return None };
+        Some(*index)
+    });
+    gateway.zip(oif)
 }
 
 fn destination(route: &RouteMessage) -> Option<IpNetwork> {

@@ -7,8 +7,8 @@ use crate::{
     controller::{
         Controller, Result,
         backend::{Datapath, FlowInfo, Host, ReasonCount},
-        model::{flow_filter::FlowFilter, timeouts::Seconds},
-        request::{CreateContainer, CreateNetwork},
+        model::{Binding, flow_filter::FlowFilter, timeouts::Seconds},
+        request::{Connect, CreateContainer, CreateNetwork, Publish},
         view,
     },
 };
@@ -43,6 +43,22 @@ impl<H: Host + 'static, D: Datapath + 'static> Control for Shared<H, D> {
 
     fn networks(&self) -> Vec<view::Network> {
         self.lock().networks()
+    }
+
+    fn connect(&self, container: &str, connect: &Connect) -> Result<()> {
+        self.lock().connect(container, connect)
+    }
+
+    fn disconnect(&self, network: &str, container: &str, force: bool) -> Result<()> {
+        self.lock().disconnect(network, container, force)
+    }
+
+    fn publish(&self, container: &str, publish: &Publish) -> Result<Vec<Binding>> {
+        self.lock().publish(container, publish)
+    }
+
+    fn unpublish(&self, container: &str, ports: &[String]) -> Result<Vec<Binding>> {
+        self.lock().unpublish(container, ports)
     }
 
     fn create_container(&self, request: &CreateContainer) -> Result<view::Container> {

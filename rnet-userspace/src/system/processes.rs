@@ -24,7 +24,7 @@ pub struct LocalProcesses;
 /// What a container's command is started with.
 pub fn launch(container: &view::Container) -> Launch {
     Launch {
-        netns: container.netns.clone(),
+        netns: container.netns.clone().unwrap_or_default(),
         hostname: container.hostname.clone(),
         dir: container.dir.clone(),
         rootfs: container.rootfs.clone(),

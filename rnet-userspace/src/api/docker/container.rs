@@ -324,7 +324,11 @@ impl From<&view::Container> for Container {
             },
             network_settings: NetworkSettings {
                 sandbox_id: container.id.clone(),
-                sandbox_key: container.netns.display().to_string(),
+                sandbox_key: container
+                    .netns
+                    .as_ref()
+                    .map(|netns| netns.display().to_string())
+                    .unwrap_or_default(),
                 ports: ports(container),
                 networks: networks(container),
             },

@@ -227,6 +227,7 @@ impl Create {
         let subnets = ipam.config.iter().map(IpamConfig::to_request).collect::<ApiResult<_>>()?;
         Ok(request::CreateNetwork {
             subnets,
+            ipv4: *enable_ipv4,
             ipv6: enable_ipv6.unwrap_or_default(),
             name: self.name,
             internal: self.internal,
@@ -260,6 +261,7 @@ impl IpamConfig {
             subnet: cidr("subnet", &self.subnet)?,
             ip_range: cidr("ip-range", &self.ip_range)?,
             gateway,
+            aux: BTreeMap::new(),
         })
     }
 }
@@ -291,6 +293,7 @@ mod tests {
                 subnet: Some("10.1.0.0/24".parse().unwrap()),
                 ip_range: Some("10.1.0.128/25".parse().unwrap()),
                 gateway: Some("10.1.0.9".parse().unwrap()),
+                aux: BTreeMap::new(),
             }],
             internal: true,
             options: [("a".to_owned(), "b".to_owned())].into(),

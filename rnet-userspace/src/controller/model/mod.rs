@@ -87,13 +87,17 @@ pub struct Binding {
     pub addr: IpAddr,
     /// The container's port, in host byte order.
     pub port: u16,
+    /// Number of the list of sources that may use it, as [`crate::controller::backend::Datapath::set_sources`] knows
+    /// it; 0 for everybody.
+    #[serde(default)]
+    pub sources: u32,
 }
 
 impl Binding {
     /// A container port that is reached at the container's own address, in gateway mode `routed`: nothing of the
     /// host's is taken for it.
     pub fn routed(addr: IpAddr, port: u16, protocol: Protocol) -> Self {
-        Self { host: HostPort { addr, port, protocol }, addr, port }
+        Self { host: HostPort { addr, port, protocol }, addr, port, sources: 0 }
     }
 
     /// Whether it is one of [`Binding::routed`].

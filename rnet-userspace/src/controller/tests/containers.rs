@@ -14,7 +14,7 @@ fn a_container_gets_a_namespace_an_interface_and_files() {
     let request = CreateContainer { hostname: Some("web.test".into()), dns, extra_hosts, ..namespace("web") };
     let made = instance.create_container(&request).unwrap();
     assert_eq!(made.state, ContainerState::Running);
-    assert_eq!(made.netns.to_str(), Some("/run/netns/rnet-web"));
+    assert_eq!(made.netns.as_ref().and_then(|path| path.to_str()), Some("/run/netns/rnet-web"));
     let endpoint = &made.endpoints[0];
     assert_eq!(endpoint.host_interface, format!("veth{}", &endpoint.id[..8]));
     assert_eq!((endpoint.interface.as_str(), endpoint.network.as_str()), ("eth0", "bridge"));
@@ -24,7 +24,7 @@ fn a_container_gets_a_namespace_an_interface_and_files() {
     let (veth_link, veth) = &tables.veths[&endpoint.host_interface];
     assert_eq!((veth.bridge.as_str(), veth.addrs[0].to_string().as_str()), ("rnet0", "172.17.0.2/16"));
     assert_eq!((veth.gateways[0].to_string().as_str(), veth.mac), ("172.17.0.1", endpoint.mac));
-    assert_eq!((&veth.netns, veth.name.as_str()), (&made.netns, "eth0"));
+    assert_eq!((Some(&veth.netns), veth.name.as_str()), (made.netns.as_ref(), "eth0"));
     let known = &tables.endpoints[&endpoint.host_interface];
     assert_eq!((known.ifindex, &known.bridge), (veth_link.index, &tables.bridges["rnet0"].0));
     let addr = EndpointAddr {
@@ -64,7 +64,7 @@ fn an_internal_network_has_a_gateway_but_no_way_out() {
     let bench = Bench::new();
     let mut instance = bench.start();
     instance.create_network(&CreateNetwork { internal: true, ..network_in("n1", "10.1.0.0/24") }).unwrap();
-    let request = CreateContainer { network: Some("n1".into()), ..namespace("web") };
+    let request = CreateContainer { networks: vec![Connect::to("n1")], ..namespace("web") };
     let made = instance.create_container(&request).unwrap();
     let tables = bench.fake.tables();
     let host = &made.endpoints[0].host_interface;
@@ -82,7 +82,9 @@ fn networks_have_numbers_and_policies_of_their_own() {
     closed.options.insert("com.docker.network.bridge.enable_ip_masquerade".into(), "false".into());
     instance.create_network(&closed).unwrap();
     instance.create_container(&namespace("a")).unwrap();
-    instance.create_container(&CreateContainer { network: Some("closed".into()), ..namespace("b") }).unwrap();
+    instance
+        .create_container(&CreateContainer { networks: vec![Connect::to("closed")], ..namespace("b") })
+        .unwrap();
     let tables = bench.fake.tables();
     let known = |name| &tables.endpoints[&instance.container(name).unwrap().endpoints[0].host_interface];
     assert_ne!(known("a").network, known("b").network);
@@ -96,14 +98,16 @@ fn networks_have_numbers_and_policies_of_their_own() {
 fn network_none_has_a_namespace_and_nothing_else() {
     let bench = Bench::new();
     let mut instance = bench.start();
-    let none = |name| CreateContainer { network: Some("none".into()), ..namespace(name) };
+    let none = |name| CreateContainer { networks: vec![Connect::to("none")], ..namespace(name) };
     let made = instance.create_container(&none("a")).unwrap();
-    assert!(made.endpoints.is_empty() && bench.fake.tables().netns.contains(&made.netns));
+    assert!(made.endpoints.is_empty() && bench.fake.tables().netns.contains(made.netns.as_ref().unwrap()));
     assert!(bench.fake.tables().veths.is_empty());
     let told =
         message(instance.create_container(&CreateContainer { publish: vec!["80".into()], ..none("b") }));
     assert!(told.starts_with("cannot publish 80/tcp: a container on network none"), "{told}");
-    let told = message(instance.create_container(&CreateContainer { mac: Some(made_mac()), ..none("b") }));
+    let told = message(
+        instance.create_container(&joining("b", Connect { mac: Some(made_mac()), ..Connect::to("none") })),
+    );
     assert!(told.contains("has no interface"), "{told}");
     instance.remove_container("a", true).unwrap();
     assert!(bench.fake.tables().netns.is_empty());
@@ -118,13 +122,13 @@ fn a_container_that_cannot_be_is_refused_with_the_reason() {
     let bench = Bench::new();
     let mut instance = bench.start();
     instance.create_network(&network_in("n1", "10.1.0.0/29")).unwrap();
-    let on_n1 = |name: &str| CreateContainer { network: Some("n1".into()), ..namespace(name) };
-    let at = |ip: &str| CreateContainer { ip: Some(ip.parse().unwrap()), ..on_n1("b") };
-    let first =
-        instance.create_container(&CreateContainer { mac: Some(made_mac()), ..on_n1("web") }).unwrap();
+    let at = |ip: &str| joining("b", Connect { ip: Some(ip.parse().unwrap()), ..Connect::to("n1") });
+    let first = instance
+        .create_container(&joining("web", Connect { mac: Some(made_mac()), ..Connect::to("n1") }))
+        .unwrap();
     bench.fake.world().tables.netns.insert("/run/netns/rnet-taken".into());
     let before = bench.snapshot();
-    let in_network = |name: &str| CreateContainer { network: Some(name.into()), ..namespace("b") };
+    let in_network = |name: &str| joining("b", Connect::to(name));
     let conflict =
         format!("Conflict. The container name \"/web\" is already in use by container \"{}\"", first.id);
     for (request, expected) in [
@@ -135,7 +139,10 @@ fn a_container_that_cannot_be_is_refused_with_the_reason() {
         (in_network("host"), "--network host: the host's network is not supported yet"),
         (in_network("container:web"), "sharing another container's network is not supported yet"),
         (CreateContainer { hostname: Some("a b".into()), ..namespace("b") }, "invalid host name \"a b\""),
-        (CreateContainer { network: None, ..at("172.17.0.9") }, "supported on user-defined networks only"),
+        (
+            joining("b", Connect { ip: "172.17.0.9".parse().ok(), ..Connect::to("bridge") }),
+            "supported on user-defined networks only",
+        ),
         (at("10.1.0.2"), "Address already in use: 10.1.0.2"),
         (at("10.1.0.1"), "Address already in use: 10.1.0.1"),
         (
@@ -144,15 +151,15 @@ fn a_container_that_cannot_be_is_refused_with_the_reason() {
         ),
         (at("10.2.0.2"), "requested address is out of range: 10.2.0.2"),
         (
-            CreateContainer { ip6: Some("fd00::2".parse().unwrap()), ..on_n1("b") },
+            joining("b", Connect { ip6: Some("fd00::2".parse().unwrap()), ..Connect::to("n1") }),
             "network n1 has no IPv6 subnet",
         ),
         (
-            CreateContainer { mac: Some(made_mac()), ..on_n1("b") },
+            joining("b", Connect { mac: Some(made_mac()), ..Connect::to("n1") }),
             "MAC address 02:00:00:00:00:09 is in use on network n1",
         ),
         (
-            CreateContainer { mac: Some("01:00:5e:00:00:01".parse().unwrap()), ..on_n1("b") },
+            joining("b", Connect { mac: Some("01:00:5e:00:00:01".parse().unwrap()), ..Connect::to("n1") }),
             "no interface's own",
         ),
         (

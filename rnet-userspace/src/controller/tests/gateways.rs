@@ -8,7 +8,7 @@ const MODE6: &str = "com.docker.network.bridge.gateway_mode_ipv6";
 
 /// A network of both families, 10.1.0.0/24 and fd00:1::/64.
 fn dual(name: &str, options: &[(&str, &str)]) -> CreateNetwork {
-    let plain = |s: &str| Subnet { subnet: Some(s.parse().unwrap()), ip_range: None, gateway: None };
+    let plain = |s: &str| Subnet { subnet: Some(s.parse().unwrap()), ..Subnet::default() };
     CreateNetwork {
         ipv6: true,
         subnets: vec![plain("10.1.0.0/24"), plain("fd00:1::/64")],
@@ -18,7 +18,7 @@ fn dual(name: &str, options: &[(&str, &str)]) -> CreateNetwork {
 }
 
 fn on_n1(name: &str, specs: &[&str]) -> CreateContainer {
-    CreateContainer { network: Some("n1".into()), ..publishing(name, specs) }
+    CreateContainer { networks: vec![Connect::to("n1")], ..publishing(name, specs) }
 }
 
 fn known_addrs(bench: &Bench) -> Vec<EndpointAddr> {
@@ -68,8 +68,10 @@ fn a_routed_port_is_the_containers_own_and_takes_none_of_the_hosts() {
     );
     // Neither published nor in use on the host itself.
     instance.create_network(&CreateNetwork { ipv6: true, ..network("n2") }).unwrap();
-    let other =
-        CreateContainer { network: Some("n2".into()), ..publishing("db", &["80:80", "[::]:90:90/sctp"]) };
+    let other = CreateContainer {
+        networks: vec![Connect::to("n2")],
+        ..publishing("db", &["80:80", "[::]:90:90/sctp"])
+    };
     instance.create_container(&other).unwrap();
     assert!(ports_of(&instance, "db")[1].starts_with("[::]:80->"));
     let listed = instance.published().unwrap();

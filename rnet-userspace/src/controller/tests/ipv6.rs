@@ -3,12 +3,12 @@
 use super::*;
 
 fn dual(name: &str, subnets: &[&str]) -> CreateNetwork {
-    let plain = |s: &&str| Subnet { subnet: Some(s.parse().unwrap()), ip_range: None, gateway: None };
+    let plain = |s: &&str| Subnet { subnet: Some(s.parse().unwrap()), ..Subnet::default() };
     CreateNetwork { ipv6: true, subnets: subnets.iter().map(plain).collect(), ..network(name) }
 }
 
 fn on(network: &str, name: &str) -> CreateContainer {
-    CreateContainer { network: Some(network.into()), ..namespace(name) }
+    joining(name, Connect::to(network))
 }
 
 fn addrs_of(instance: &Instance, container: &str) -> Vec<String> {
@@ -40,10 +40,10 @@ fn containers_have_the_lowest_free_address_of_each() {
         instance.create_container(&on("n1", name)).unwrap();
     }
     assert_eq!(addrs_of(&instance, "b"), ["10.1.0.3/24", "fd00:1::3/64"]);
-    let fixed = CreateContainer { ip6: Some("fd00:1::beef".parse().unwrap()), ..on("n1", "c") };
+    let fixed = joining("c", Connect { ip6: Some("fd00:1::beef".parse().unwrap()), ..Connect::to("n1") });
     let made = instance.create_container(&fixed).unwrap();
     assert_eq!(addrs_of(&instance, "c"), ["10.1.0.4/24", "fd00:1::beef/64"]);
-    let again = CreateContainer { ip6: fixed.ip6, ..on("n1", "d") };
+    let again = CreateContainer { name: Some("d".into()), ..fixed.clone() };
     assert_eq!(message(instance.create_container(&again)), "Address already in use: fd00:1::beef");
     instance.remove_container("a", true).unwrap();
     instance.create_container(&on("n1", "e")).unwrap();
@@ -86,7 +86,7 @@ fn an_ipv6_network_that_cannot_be_is_refused_with_the_reason() {
     instance.create_network(&dual("n1", &["fd00:1::/64"])).unwrap();
     let before = bench.snapshot();
     let gateway = |gateway: &str, ipv6| CreateNetwork {
-        subnets: vec![Subnet { subnet: None, ip_range: None, gateway: gateway.parse().ok() }],
+        subnets: vec![Subnet { gateway: gateway.parse().ok(), ..Subnet::default() }],
         ipv6,
         ..network("n2")
     };
@@ -105,7 +105,7 @@ fn an_ipv6_network_that_cannot_be_is_refused_with_the_reason() {
         assert!(told.contains(expected), "{told:?} lacks {expected:?}");
     }
     instance.create_network(&network("v4")).unwrap();
-    let fixed = CreateContainer { ip6: Some("fd00::2".parse().unwrap()), ..on("v4", "a") };
+    let fixed = joining("a", Connect { ip6: Some("fd00::2".parse().unwrap()), ..Connect::to("v4") });
     assert_eq!(
         message(instance.create_container(&fixed)),
         "network v4 has no IPv6 subnet that fd00::2 could be in"
@@ -120,7 +120,7 @@ fn a_port_is_published_with_one_number_on_both_families() {
     let mut instance = bench.start();
     instance.create_network(&dual("n1", &["10.1.0.0/24", "fd00:1::/64"])).unwrap();
     let specs = ["8080:80", "53", "0.0.0.0:81:81", "[2001:db8::1]:82:82", "83:83/sctp"];
-    let request = CreateContainer { network: Some("n1".into()), ..publishing("web", &specs) };
+    let request = CreateContainer { networks: vec![Connect::to("n1")], ..publishing("web", &specs) };
     bench.fake.world().foreign.addresses.push("2001:db8::1".parse().unwrap());
     let made = instance.create_container(&request).unwrap();
     let ports: Vec<_> = made

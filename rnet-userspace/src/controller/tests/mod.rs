@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use super::{
     Config, Controller, Error, Result,
     fake::{Fake, Tables},
-    request::{CreateContainer, CreateNetwork, Subnet},
+    request::{Connect, CreateContainer, CreateNetwork, Subnet},
     view,
 };
 use crate::store::Store;
@@ -81,13 +81,17 @@ fn network(name: &str) -> CreateNetwork {
 }
 
 fn network_in(name: &str, subnet: &str) -> CreateNetwork {
-    let subnet = Subnet { subnet: Some(subnet.parse().unwrap()), ip_range: None, gateway: None };
+    let subnet = Subnet { subnet: Some(subnet.parse().unwrap()), ..Subnet::default() };
     CreateNetwork { subnets: vec![subnet], ..network(name) }
 }
 
 /// A namespace that stays until it is removed.
 fn namespace(name: &str) -> CreateContainer {
     CreateContainer { name: Some(name.into()), ..CreateContainer::default() }
+}
+
+fn joining(name: &str, connect: Connect) -> CreateContainer {
+    CreateContainer { networks: vec![connect], ..namespace(name) }
 }
 
 fn publishing(name: &str, specs: &[&str]) -> CreateContainer {

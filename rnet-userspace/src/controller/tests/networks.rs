@@ -7,6 +7,7 @@ fn with(name: &str, subnet: Option<&str>, range: Option<&str>, gateway: Option<&
         subnet: subnet.map(|s| s.parse().unwrap()),
         ip_range: range.map(|s| s.parse().unwrap()),
         gateway: gateway.map(|s| s.parse().unwrap()),
+        ..Subnet::default()
     };
     CreateNetwork { subnets: vec![subnet], ..network(name) }
 }
@@ -83,7 +84,7 @@ fn addresses_of_an_ip_range_are_used_up_in_order_and_again() {
     instance
         .create_network(&with("n1", Some("10.9.0.0/24"), Some("10.9.0.64/30"), Some("10.9.0.254")))
         .unwrap();
-    let on_n1 = |name: &str| CreateContainer { network: Some("n1".into()), ..namespace(name) };
+    let on_n1 = |name: &str| CreateContainer { networks: vec![Connect::to("n1")], ..namespace(name) };
     for (name, addr) in
         [("a", "10.9.0.64/24"), ("b", "10.9.0.65/24"), ("c", "10.9.0.66/24"), ("d", "10.9.0.67/24")]
     {
@@ -98,7 +99,7 @@ fn addresses_of_an_ip_range_are_used_up_in_order_and_again() {
     instance.create_container(&on_n1("e")).unwrap();
     assert_eq!(addr_of(&instance, "e"), "10.9.0.65/24");
     // A fixed address may lie outside the range.
-    let fixed = CreateContainer { ip: Some("10.9.0.7".parse().unwrap()), ..on_n1("f") };
+    let fixed = joining("f", Connect { ip: Some("10.9.0.7".parse().unwrap()), ..Connect::to("n1") });
     instance.create_container(&fixed).unwrap();
     assert_eq!(addr_of(&instance, "f"), "10.9.0.7/24");
 }
@@ -177,7 +178,7 @@ fn what_cannot_be_removed_is_not() {
     instance.create_network(&network("n1")).unwrap();
     for name in ["b", "a"] {
         instance
-            .create_container(&CreateContainer { network: Some("n1".into()), ..namespace(name) })
+            .create_container(&CreateContainer { networks: vec![Connect::to("n1")], ..namespace(name) })
             .unwrap();
     }
     let before = bench.snapshot();

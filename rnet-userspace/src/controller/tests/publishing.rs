@@ -138,7 +138,7 @@ fn what_cannot_be_published_is_refused_with_the_reason() {
         let told = message(instance.create_container(&publishing("web", &["7000:70", spec])));
         assert!(told.contains(expected), "{told:?} lacks {expected:?}");
     }
-    let closed = CreateContainer { network: Some("closed".into()), ..publishing("web", &["80"]) };
+    let closed = CreateContainer { networks: vec![Connect::to("closed")], ..publishing("web", &["80"]) };
     assert!(message(instance.create_container(&closed)).contains("network closed is internal"));
     assert_eq!(bench.snapshot(), before);
 }

@@ -75,7 +75,7 @@ fn a_restart_adopts_what_is_there_and_touches_nothing() {
     let mut instance = bench.start();
     instance.create_network(&network_in("n1", "10.1.0.0/24")).unwrap();
     instance.create_container(&full()).unwrap();
-    let on_n1 = CreateContainer { network: Some("n1".into()), ..publishing("db", &["7000-7002:70"]) };
+    let on_n1 = CreateContainer { networks: vec![Connect::to("n1")], ..publishing("db", &["7000-7002:70"]) };
     running(&mut instance, &bench.fake, on_n1, 100);
     let (views, networks, before) = (instance.containers(), instance.networks(), bench.snapshot());
     drop(instance);
@@ -221,7 +221,7 @@ fn down_leaves_nothing_and_what_it_could_not_remove_it_removes_next_time() {
         instance.create_network(&network("n1")).unwrap();
         instance.create_container(&full()).unwrap();
         instance
-            .create_container(&CreateContainer { network: Some("n1".into()), ..namespace("db") })
+            .create_container(&CreateContainer { networks: vec![Connect::to("n1")], ..namespace("db") })
             .unwrap();
         bench.fake.set(Fate::FailAt(n));
         let outcome = instance.down();

@@ -5,7 +5,7 @@ use crate::controller::fake::Fate;
 
 /// A container with everything that one can have.
 fn full() -> CreateContainer {
-    CreateContainer { network: Some("n1".into()), ..publishing("web", &["8080:80", "53/udp"]) }
+    CreateContainer { networks: vec![Connect::to("n1")], ..publishing("web", &["8080:80", "53/udp"]) }
 }
 
 fn with_network() -> (Bench, Instance) {
