@@ -96,6 +96,8 @@ impl<H: Host, D: Datapath> Machine<H, D> {
             Step::RemoveFiles(dir) => files::remove(dir),
             Step::CreateNetns(name) => self.host.create_netns(name).map(drop),
             Step::DeleteNetns(name) => self.host.delete_netns(name),
+            Step::HoldNamespaces { dir, hostname } => self.host.hold_namespaces(dir, hostname),
+            Step::ReleaseNamespaces(dir) => self.host.release_namespaces(dir),
             Step::CreateVeth(spec) => self.host.create_veth(spec).map(drop),
             Step::AddEndpoint(endpoint) => self.add_endpoint(endpoint),
             Step::RemoveEndpoint(endpoint) => self.remove_endpoint(endpoint),

@@ -104,7 +104,12 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     /// The steps that take from a container all that it has in the kernel.
     pub(super) fn release_steps(&self, container: &Container) -> Result<Vec<Step>> {
         let network = self.network_of(container);
-        plan::release_container(container, network.as_ref(), &self.netns_path(container))
+        plan::release_container(
+            container,
+            network.as_ref(),
+            &self.netns_path(container),
+            &self.dir(&container.id),
+        )
     }
 
     /// The network that a container is on, if it is on any.

@@ -74,8 +74,9 @@ pub(super) fn create_container(
     files: ContainerFiles,
 ) -> Result<Vec<Step>> {
     let creating = Container { phase: Phase::Creating, ..ready.clone() };
+    let dir = files.dir.clone();
     let mut steps = vec![Step::SaveContainer(Change::add(creating.clone())), Step::WriteFiles(files)];
-    steps.extend(container_objects(ready, network, netns)?);
+    steps.extend(container_objects(ready, network, netns, &dir)?);
     steps.push(Step::SaveContainer(Change::replace(creating, ready.clone())));
     Ok(steps)
 }
@@ -88,8 +89,9 @@ pub(super) fn release_container(
     container: &Container,
     network: Option<&Network>,
     netns: &Path,
+    dir: &Path,
 ) -> Result<Vec<Step>> {
-    Ok(undo(&container_objects(container, network, netns)?))
+    Ok(undo(&container_objects(container, network, netns, dir)?))
 }
 
 /// Makes one interface of a container: the veth, then what the datapath knows of it.
@@ -146,10 +148,16 @@ fn network_objects(network: &Network, addresses: &[IpAddr]) -> Result<Vec<Step>>
 
 /// What a container has in the kernel, in the order in which it is made: a packet never finds a program
 /// without the entries that it looks up, nor a port without the endpoint behind it.
-fn container_objects(container: &Container, network: Option<&Network>, netns: &Path) -> Result<Vec<Step>> {
+fn container_objects(
+    container: &Container,
+    network: Option<&Network>,
+    netns: &Path,
+    dir: &Path,
+) -> Result<Vec<Step>> {
     let mut steps = Vec::new();
     if let Some(name) = &container.netns {
         steps.push(Step::CreateNetns(name.clone()));
+        steps.push(Step::HoldNamespaces { dir: dir.to_owned(), hostname: container.hostname.clone() });
     }
     if let Some(network) = network {
         for endpoint in &container.endpoints {

@@ -87,6 +87,15 @@ pub(super) enum Step {
     CreateNetns(String),
     /// Removes a network namespace.
     DeleteNetns(String),
+    /// Makes and holds a container's UTS and IPC namespaces.
+    HoldNamespaces {
+        /// The container's directory.
+        dir: PathBuf,
+        /// Its host name.
+        hostname: String,
+    },
+    /// Lets go of those that this directory holds.
+    ReleaseNamespaces(PathBuf),
     /// Makes a veth pair.
     CreateVeth(VethSpec),
     /// Removes the veth pair whose host's end has this name.
@@ -114,12 +123,14 @@ impl Step {
             }
             Self::WriteFiles(files) => Some(Self::RemoveFiles(files.dir.clone())),
             Self::CreateNetns(name) => Some(Self::DeleteNetns(name.clone())),
+            Self::HoldNamespaces { dir, .. } => Some(Self::ReleaseNamespaces(dir.clone())),
             Self::CreateVeth(spec) => Some(Self::DeleteVeth(spec.host_name.clone())),
             Self::AddEndpoint(endpoint) => Some(Self::RemoveEndpoint(endpoint.clone())),
             Self::Publish(bindings) => Some(Self::Unpublish(bindings.clone())),
             Self::DeleteBridge(_)
             | Self::RemoveFiles(_)
             | Self::DeleteNetns(_)
+            | Self::ReleaseNamespaces(_)
             | Self::DeleteVeth(_)
             | Self::RemoveEndpoint(_)
             | Self::Unpublish(_) => None,
@@ -146,6 +157,8 @@ impl fmt::Display for Step {
             Self::RemoveFiles(_) => f.write_str("remove container files"),
             Self::CreateNetns(name) => write!(f, "create network namespace {name}"),
             Self::DeleteNetns(name) => write!(f, "remove network namespace {name}"),
+            Self::HoldNamespaces { .. } => f.write_str("make UTS and IPC namespaces"),
+            Self::ReleaseNamespaces(_) => f.write_str("release UTS and IPC namespaces"),
             Self::CreateVeth(spec) => write!(f, "create veth {}", spec.host_name),
             Self::DeleteVeth(name) => write!(f, "remove veth {name}"),
             Self::AddEndpoint(endpoint) => {
