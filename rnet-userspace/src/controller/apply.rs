@@ -1,6 +1,9 @@
 //! Runs steps. A change that fails is undone in reverse order; a removal goes on past errors.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use anyhow::{Context, Error, Result, anyhow};
 
@@ -8,12 +11,14 @@ use super::{
     backend::{Datapath, EndpointSpec, Host, Link},
     faults::Faults,
     files,
+    index::Index,
+    model::Binding,
     model::MacAddr,
     step::{Change, EndpointIntent, Step},
 };
 use crate::store::{
     Store,
-    schema::{Container, Network, Phase, State},
+    schema::{Container, Network, Phase, Record, State},
 };
 
 /// All that steps act on.
@@ -26,6 +31,8 @@ pub(super) struct Machine<H, D> {
     pub store: Store,
     /// What was asked for; the store has the same.
     pub state: State,
+    /// What is taken, drawn from `state`.
+    pub index: Index,
     /// Endpoints as the datapath knows them, by the name of the host's end.
     pub endpoints: BTreeMap<String, EndpointSpec>,
     /// The host's own addresses as the datapath knows them, sorted.
@@ -38,7 +45,8 @@ impl<H: Host, D: Datapath> Machine<H, D> {
     /// A machine with nothing in the datapath yet.
     pub(super) fn new(host: H, datapath: D, store: Store, state: State) -> Self {
         let (endpoints, addresses) = (BTreeMap::new(), Vec::new());
-        Self { host, datapath, store, state, endpoints, addresses, faults: Faults::default() }
+        let index = Index::new(state.containers.values());
+        Self { host, datapath, store, state, index, endpoints, addresses, faults: Faults::default() }
     }
 
     /// Runs all steps, or none: when one fails, those before it are undone, last first.
@@ -87,12 +95,22 @@ impl<H: Host, D: Datapath> Machine<H, D> {
 
     fn execute(&mut self, step: &Step) -> Result<()> {
         match step {
-            Step::SaveNetwork(change) => self.save(change, |n| &n.id, |state| &mut state.networks),
-            Step::SaveContainer(change) => self.save(change, |c| &c.id, |state| &mut state.containers),
+            Step::SaveNetwork(change) => {
+                keep(&self.store, change)?;
+                note(&mut self.state.networks, change);
+                Ok(())
+            }
+            Step::SaveContainer(change) => {
+                keep(&self.store, change)?;
+                self.index.update(change.before.as_deref(), change.after.as_deref());
+                note(&mut self.state.containers, change);
+                Ok(())
+            }
             Step::CreateBridge(spec) => self.host.create_bridge(spec).map(drop),
             Step::DeleteBridge(name) | Step::DeleteVeth(name) => self.host.delete_link(name),
             Step::SetAddresses { after, .. } => self.set_addresses(after.clone()),
             Step::WriteFiles(files) => files.write(),
+            Step::UpdateFiles { before, after } => after.update(before),
             Step::RemoveFiles(dir) => files::remove(dir),
             Step::CreateNetns(name) => self.host.create_netns(name).map(drop),
             Step::DeleteNetns(name) => self.host.delete_netns(name),
@@ -101,31 +119,26 @@ impl<H: Host, D: Datapath> Machine<H, D> {
             Step::CreateVeth(spec) => self.host.create_veth(spec).map(drop),
             Step::AddEndpoint(endpoint) => self.add_endpoint(endpoint),
             Step::RemoveEndpoint(endpoint) => self.remove_endpoint(endpoint),
+            Step::SetDefaultRoutes(change) => {
+                self.host.set_default_routes(&change.netns, &change.interfaces, &change.after)
+            }
+            Step::SetSources { number, after, .. } => self.datapath.set_sources(*number, after),
             Step::Publish(bindings) => self.datapath.publish(bindings),
             Step::Unpublish(bindings) => self.datapath.unpublish(bindings),
+            Step::Republish { before, after } => self.republish(before, after),
         }
     }
 
-    /// The state in memory never differs from the one on disk.
-    fn save<T: Clone>(
-        &mut self,
-        change: &Change<T>,
-        id: fn(&T) -> &String,
-        records: fn(&mut State) -> &mut BTreeMap<String, T>,
-    ) -> Result<()> {
-        let Some(key) = change.after.as_deref().or(change.before.as_deref()).map(id).cloned() else {
-            return Ok(());
-        };
-        let put = |state: &mut State, record: Option<T>| match record {
-            Some(record) => records(state).insert(key.clone(), record),
-            None => records(state).remove(&key),
-        };
-        let before = put(&mut self.state, change.after.as_deref().cloned());
-        if let Err(e) = self.store.save(&self.state) {
-            put(&mut self.state, before);
-            return Err(e);
+    /// What is to stay never stops, and a port that leads elsewhere does so from one packet to the next.
+    fn republish(&mut self, before: &[Binding], after: &[Binding]) -> Result<()> {
+        let known: BTreeSet<_> = before.iter().collect();
+        let new: Vec<_> = after.iter().filter(|binding| !known.contains(binding)).copied().collect();
+        if !new.is_empty() {
+            self.datapath.publish(&new)?;
         }
-        Ok(())
+        let hosts: BTreeSet<_> = after.iter().map(|binding| binding.host).collect();
+        let gone: Vec<_> = before.iter().filter(|binding| !hosts.contains(&binding.host)).copied().collect();
+        if gone.is_empty() { Ok(()) } else { self.datapath.unpublish(&gone) }
     }
 
     /// Tells the datapath the host's own addresses.
@@ -163,6 +176,23 @@ impl<H: Host, D: Datapath> Machine<H, D> {
         self.datapath.remove_endpoint(&spec)?;
         self.endpoints.remove(&intent.host_name);
         Ok(())
+    }
+}
+
+/// Brings a record to the disk, where it is before it is noted in memory.
+fn keep<T: Record>(store: &Store, change: &Change<T>) -> Result<()> {
+    match (&change.before, &change.after) {
+        (_, Some(record)) => store.save(&**record),
+        (Some(record), None) => store.delete::<T>(record.id()),
+        (None, None) => Ok(()),
+    }
+}
+
+fn note<T: Record + Clone>(records: &mut BTreeMap<String, T>, change: &Change<T>) {
+    match (&change.before, &change.after) {
+        (_, Some(record)) => drop(records.insert(record.id().to_owned(), (**record).clone())),
+        (Some(record), None) => drop(records.remove(record.id())),
+        (None, None) => {}
     }
 }
 

@@ -6,6 +6,7 @@
 //! before they are made, so that an interrupted operation can be cleaned up from the record alone.
 
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -130,8 +131,15 @@ pub trait Host: Send {
     fn release_namespaces(&self, dir: &Path) -> Result<()>;
     /// A number that stands for the network namespace at `path` as long as it lives.
     fn netns_id(&self, path: &Path) -> Result<u64>;
-    /// Makes `routes` the default routes of a namespace, at most one of each family, and takes away others.
-    fn set_default_routes(&self, netns: &Path, routes: &[DefaultRoute]) -> Result<()>;
+    /// Makes `routes`, at most one of each family, default routes of a namespace, and takes away others that lead
+    /// through one of `interfaces`.
+    fn set_default_routes(&self, netns: &Path, interfaces: &[String], routes: &[DefaultRoute]) -> Result<()>;
+    /// Names of the interfaces in a namespace.
+    fn interfaces(&self, netns: &Path) -> Result<BTreeSet<String>>;
+    /// Names of the host's links.
+    fn link_names(&self) -> Result<BTreeSet<String>>;
+    /// The host's name.
+    fn hostname(&self) -> Result<String>;
     /// Makes the veth pair, complete and up on both ends; a failure leaves nothing. Returns the host's end.
     fn create_veth(&self, spec: &VethSpec) -> Result<Link>;
     /// Destinations of the host's routes in all tables but `local`, the default routes left out.
@@ -139,7 +147,7 @@ pub trait Host: Send {
     /// The host's own addresses, loopback included.
     fn addresses(&self) -> Result<Vec<IpAddr>>;
     /// The interfaces that lead outside. `own` are names of interfaces to leave out.
-    fn uplinks(&self, own: &[String]) -> Result<Vec<Uplink>>;
+    fn uplinks(&self, own: &BTreeSet<String>) -> Result<Vec<Uplink>>;
     /// Takes host ports as a server would, all or none: bound, and listening where the protocol listens.
     fn hold_ports(&self, ports: &[HostPort]) -> Result<Box<dyn PortHold>, PortUnavailable>;
     /// The first and last port that the kernel gives to sockets that do not ask for one
@@ -273,7 +281,8 @@ pub trait Datapath: Send {
     /// that names a list takes what comes from outside only from these sources.
     fn set_sources(&mut self, number: u32, sources: &[IpNetwork]) -> Result<()>;
     /// Publishes ports, all or none, and keeps host programs from binding them. A binding that is there
-    /// already with the same container address and port stays as it is, its flows included.
+    /// already with the same container address and port stays as it is, its flows included; one with another is
+    /// replaced.
     fn publish(&mut self, bindings: &[Binding]) -> Result<()>;
     /// Withdraws ports; their flows are dead from the next packet on.
     fn unpublish(&mut self, bindings: &[Binding]) -> Result<()>;
@@ -281,7 +290,8 @@ pub trait Datapath: Send {
     fn set_uplinks(&mut self, uplinks: &[Uplink]) -> Result<()>;
     /// Says which addresses are the host's own, exactly.
     fn set_addresses(&mut self, addrs: &[IpAddr]) -> Result<()>;
-    /// Removes every endpoint and port that is not named here: what an interrupted run left behind.
+    /// Removes every endpoint and port that is not named here, and every list of sources that none of these ports
+    /// names: what an interrupted run left behind.
     fn retain(&mut self, endpoints: &[EndpointSpec], bindings: &[Binding]) -> Result<()>;
     /// Forgets flows that are dead or have been idle for too long. Returns how many.
     fn sweep(&mut self) -> Result<usize>;

@@ -31,7 +31,9 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             started: Some(now()),
             ..container.clone()
         };
-        self.save(container, started)
+        let view = self.save(container, started.clone())?;
+        self.tell_container("start", &started, &[]);
+        Ok(view)
     }
 
     /// Notes that a container's process has ended, with its exit status if it is known. As with Docker its
@@ -53,6 +55,9 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         };
         if exited != container {
             self.save(container, exited.clone())?;
+            let code = exited.exit_code.map(|code| code.to_string());
+            let code = code.as_deref().map(|code| ("exitCode", code));
+            self.tell_container("die", &exited, code.as_slice());
         }
         self.release(exited)
     }
@@ -71,7 +76,9 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         self.machine.apply_all(&steps)?;
         let released =
             Container { netns: None, endpoints: Vec::new(), ports: Vec::new(), ..container.clone() };
-        self.save(container, released)
+        let view = self.save(container.clone(), released)?;
+        self.tell_released(&container);
+        Ok(view)
     }
 
     fn save(&mut self, before: Container, after: Container) -> Result<view::Container> {

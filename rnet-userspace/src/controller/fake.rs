@@ -126,6 +126,17 @@ impl Fake {
     }
 }
 
+impl Tables {
+    fn set_routes(&mut self, netns: &Path, mut routes: Vec<DefaultRoute>) {
+        routes.sort_by_key(|route| route.gateway);
+        if routes.is_empty() {
+            self.default_routes.remove(netns);
+        } else {
+            self.default_routes.insert(netns.to_owned(), routes);
+        }
+    }
+}
+
 impl World {
     fn link(&mut self) -> Link {
         self.last_index += 1;
@@ -165,7 +176,11 @@ impl Host for Fake {
         let mut world = self.call("delete_link")?;
         assert!(!world.foreign.links.contains(name), "{name} is not rnet's");
         world.tables.bridges.remove(name);
-        world.tables.veths.remove(name);
+        if let Some((_, veth)) = world.tables.veths.remove(name) {
+            let mut routes = world.tables.default_routes.remove(&veth.netns).unwrap_or_default();
+            routes.retain(|route| route.interface != veth.name);
+            world.tables.set_routes(&veth.netns, routes);
+        }
         Ok(())
     }
 
@@ -188,6 +203,7 @@ impl Host for Fake {
         let mut world = self.call("delete_netns")?;
         let path = self.netns_path(name);
         world.tables.netns.remove(&path);
+        world.tables.default_routes.remove(&path);
         world.tables.veths.retain(|_, (_, veth)| veth.netns != path);
         Ok(())
     }
@@ -214,13 +230,29 @@ impl Host for Fake {
             .ok_or_else(|| anyhow::anyhow!("{} is not a network namespace", path.display()))
     }
 
-    fn set_default_routes(&self, netns: &Path, routes: &[DefaultRoute]) -> Result<()> {
+    fn interfaces(&self, netns: &Path) -> Result<BTreeSet<String>> {
+        let world = self.call("interfaces")?;
+        let inside = world.tables.veths.values().filter(|(_, veth)| veth.netns == netns);
+        Ok(inside.map(|(_, veth)| veth.name.clone()).chain(["lo".to_owned()]).collect())
+    }
+
+    fn link_names(&self) -> Result<BTreeSet<String>> {
+        let world = self.call("link_names")?;
+        let Tables { bridges, veths, .. } = &world.tables;
+        Ok(bridges.keys().chain(veths.keys()).chain(&world.foreign.links).cloned().collect())
+    }
+
+    fn hostname(&self) -> Result<String> {
+        Ok("host".to_owned())
+    }
+
+    fn set_default_routes(&self, netns: &Path, _: &[String], routes: &[DefaultRoute]) -> Result<()> {
         let mut world = self.call("set_default_routes")?;
         for route in routes {
             let leads = |(_, veth): &(Link, VethSpec)| veth.netns == netns && veth.name == route.interface;
             ensure!(world.tables.veths.values().any(leads), "no interface {}", route.interface);
         }
-        world.tables.default_routes.insert(netns.to_owned(), routes.to_vec());
+        world.tables.set_routes(netns, routes.to_vec());
         Ok(())
     }
 
@@ -228,7 +260,18 @@ impl Host for Fake {
         let mut world = self.call("create_veth")?;
         ensure!(!world.exists(&spec.host_name), "{} exists", spec.host_name);
         ensure!(world.tables.bridges.contains_key(&spec.bridge), "no bridge {}", spec.bridge);
-        ensure!(world.tables.netns.contains(&spec.netns), "no namespace {}", spec.netns.display());
+        let is_there =
+            world.tables.netns.contains(&spec.netns) || world.foreign.namespaces.contains_key(&spec.netns);
+        ensure!(is_there, "no namespace {}", spec.netns.display());
+        let inside = |(_, veth): &(Link, VethSpec)| veth.netns == spec.netns && veth.name == spec.name;
+        ensure!(!world.tables.veths.values().any(inside), "{} exists in the namespace", spec.name);
+        let mut routes = world.tables.default_routes.remove(&spec.netns).unwrap_or_default();
+        let own = spec
+            .gateways
+            .iter()
+            .map(|gateway| DefaultRoute { gateway: *gateway, interface: spec.name.clone() });
+        routes.extend(own);
+        world.tables.set_routes(&spec.netns, routes);
         let link = world.link();
         world.tables.veths.insert(spec.host_name.clone(), (link.clone(), spec.clone()));
         Ok(link)
@@ -247,7 +290,7 @@ impl Host for Fake {
         Ok(world.foreign.addresses.iter().copied().chain(own).collect())
     }
 
-    fn uplinks(&self, own: &[String]) -> Result<Vec<Uplink>> {
+    fn uplinks(&self, own: &BTreeSet<String>) -> Result<Vec<Uplink>> {
         let world = self.call("uplinks")?;
         let Tables { bridges, veths, .. } = &world.tables;
         for name in bridges.keys().chain(veths.keys()) {
@@ -331,8 +374,8 @@ impl Datapath for Fake {
         for binding in bindings {
             let mut addrs = world.tables.endpoints.values().flat_map(|e| &e.addrs);
             ensure!(addrs.any(|a| a.addr == binding.addr), "no endpoint for {binding:?}");
-            let there = world.tables.ports.get(&binding.host);
-            ensure!(there.is_none_or(|there| there == binding), "{binding:?} is taken");
+            let knows = binding.sources == 0 || world.tables.sources.contains_key(&binding.sources);
+            ensure!(knows, "no list of sources for {binding:?}");
         }
         world.tables.ports.extend(bindings.iter().map(|b| (b.host, *b)));
         Ok(())
@@ -364,6 +407,7 @@ impl Datapath for Fake {
         let mut world = self.call("retain")?;
         world.tables.endpoints.retain(|_, there| endpoints.contains(there));
         world.tables.ports.retain(|_, there| bindings.contains(there));
+        world.tables.sources.retain(|number, _| bindings.iter().any(|b| b.sources == *number));
         Ok(())
     }
 
@@ -404,6 +448,7 @@ impl Datapath for Fake {
         let mut world = self.call("destroy")?;
         world.tables.endpoints.clear();
         world.tables.ports.clear();
+        world.tables.sources.clear();
         world.tables.known_uplinks.clear();
         world.tables.known_addresses.clear();
         world.destroyed = true;

@@ -14,6 +14,7 @@ use super::{
     error::{Error, Result as ControllerResult},
     model::name::check_hostname,
 };
+use crate::store::schema::Resolver;
 
 /// Lines of every container's `hosts`.
 const LOCALHOST: &str = "127.0.0.1\tlocalhost\n\
@@ -28,13 +29,29 @@ const LOCALHOST: &str = "127.0.0.1\tlocalhost\n\
 pub(super) struct ContainerFiles {
     /// The directory that they lie in. It belongs to the container, with all that is put there.
     pub dir: PathBuf,
-    /// Content of `resolv.conf`.
-    pub resolv_conf: String,
-    /// Content of `hosts`.
-    pub hosts: String,
-    /// The host name, without a line's end.
-    pub hostname: String,
+    /// What they are.
+    pub content: Content,
 }
+
+/// What a container's files are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    /// Its own.
+    Own {
+        /// Content of `resolv.conf`.
+        resolv_conf: String,
+        /// Content of `hosts`.
+        hosts: String,
+        /// The host name, without a line's end.
+        hostname: String,
+    },
+    /// Those in this directory of another container, and whatever they become.
+    SharedWith(PathBuf),
+}
+
+const RESOLV_CONF: &str = "resolv.conf";
+const HOSTS: &str = "hosts";
+const HOSTNAME: &str = "hostname";
 
 impl ContainerFiles {
     /// Makes the directory and writes them. A failure may leave some of them.
@@ -43,12 +60,44 @@ impl ContainerFiles {
     /// When the disk refuses.
     pub(super) fn write(&self) -> Result<()> {
         fs::create_dir_all(&self.dir).with_context(|| format!("create directory {}", self.dir.display()))?;
-        let hostname = format!("{}\n", self.hostname);
-        for (name, content) in
-            [("resolv.conf", &self.resolv_conf), ("hosts", &self.hosts), ("hostname", &hostname)]
-        {
+        match &self.content {
+            Content::Own { resolv_conf, hosts, hostname } => {
+                let hostname = format!("{hostname}\n");
+                [(RESOLV_CONF, resolv_conf), (HOSTS, hosts), (HOSTNAME, &hostname)].into_iter().try_for_each(
+                    |(name, content)| {
+                        let path = self.dir.join(name);
+                        fs::write(&path, content).with_context(|| format!("write {}", path.display()))
+                    },
+                )
+            }
+            Content::SharedWith(other) => [RESOLV_CONF, HOSTS, HOSTNAME].into_iter().try_for_each(|name| {
+                let (from, to) = (other.join(name), self.dir.join(name));
+                fs::hard_link(&from, &to)
+                    .with_context(|| format!("link {} to {}", to.display(), from.display()))
+            }),
+        }
+    }
+
+    /// Writes them over those of `before`, in place, because a container has them mounted. A file that somebody has
+    /// changed since stays as it is.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(super) fn update(&self, before: &Self) -> Result<()> {
+        let (
+            Content::Own { resolv_conf, hosts, .. },
+            Content::Own { resolv_conf: old_resolv_conf, hosts: old_hosts, .. },
+        ) = (&self.content, &before.content)
+        else {
+            return Ok(());
+        };
+        for (name, old, new) in [(RESOLV_CONF, old_resolv_conf, resolv_conf), (HOSTS, old_hosts, hosts)] {
             let path = self.dir.join(name);
-            fs::write(&path, content).with_context(|| format!("write {}", path.display()))?;
+            // An empty one is what an interrupted write has left.
+            let is_ours = || fs::read_to_string(&path).is_ok_and(|text| text == *old || text.is_empty());
+            if old != new && is_ours() {
+                fs::write(&path, new).with_context(|| format!("write {}", path.display()))?;
+            }
         }
         Ok(())
     }
@@ -80,17 +129,53 @@ pub(super) fn host_resolv_conf() -> String {
     text
 }
 
-/// A container's `resolv.conf`: the host's, with `dns` in place of its name servers if there are any. Name
-/// servers on a loopback address are left out, because a container's loopback is its own.
-pub(super) fn resolv_conf(host: &str, dns: &[IpAddr]) -> String {
+/// Where a container finds the addresses of names.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Servers<'a> {
+    /// From rnet's own servers at these addresses.
+    Rnet(&'a [IpAddr]),
+    /// From those that it names, or else the host's.
+    Others,
+    /// As `Others`; the host's loopback is its own.
+    OnHost,
+}
+
+/// A container's `resolv.conf`: what `asked` does not say, the host's does. Name servers on a loopback address are
+/// left out where a container's loopback is its own.
+pub(super) fn resolv_conf(host: &str, asked: &Resolver, servers: Servers<'_>) -> String {
+    let words = |keyword: &'static str| {
+        let lines = host.lines().filter_map(move |line| {
+            let mut words = line.split_whitespace();
+            (words.next() == Some(keyword)).then_some(words)
+        });
+        lines.flatten().map(str::to_owned)
+    };
+    let or_host = |asked: &[String], keyword| {
+        if asked.is_empty() { words(keyword).collect() } else { asked.to_vec() }
+    };
+    let of_host =
+        |reachable: fn(&IpAddr) -> bool| host.lines().filter_map(nameserver).filter(reachable).collect();
+    let is_rnet = matches!(servers, Servers::Rnet(_));
+    let servers: Vec<IpAddr> = match servers {
+        Servers::Rnet(addrs) => addrs.to_vec(),
+        Servers::Others | Servers::OnHost if !asked.servers.is_empty() => asked.servers.clone(),
+        Servers::Others => of_host(|addr| !addr.is_loopback()),
+        Servers::OnHost => of_host(|_| true),
+    };
+    let mut options: Vec<String> = or_host(&asked.options, "options");
+    // Names without a dot are containers', and asked for as they are.
+    if is_rnet && !options.iter().any(|option| option.starts_with("ndots:")) {
+        options.push("ndots:0".to_owned());
+    }
+    let mut search: Vec<String> = or_host(&asked.search, "search");
+    search.retain(|domain| domain != ".");
     let mut text = String::new();
-    for addr in dns {
+    for addr in servers {
         line(&mut text, format_args!("nameserver {addr}"));
     }
-    for kept in host.lines().filter(|l| !l.trim_start().starts_with(['#', ';']) && !l.trim().is_empty()) {
-        let is_server = kept.split_whitespace().next() == Some("nameserver");
-        if !is_server || dns.is_empty() && nameserver(kept).is_some_and(|addr| !addr.is_loopback()) {
-            line(&mut text, format_args!("{kept}"));
+    for (keyword, words) in [("search", search), ("options", options)] {
+        if !words.is_empty() {
+            line(&mut text, format_args!("{keyword} {}", words.join(" ")));
         }
     }
     text
@@ -105,6 +190,18 @@ pub(super) fn hosts(addrs: &[IpAddr], hostname: &str, extra: &[(String, IpAddr)]
     let short = hostname.split_once('.').map(|(host, _)| format!(" {host}")).unwrap_or_default();
     for addr in addrs {
         line(&mut text, format_args!("{addr}\t{hostname}{short}"));
+    }
+    text
+}
+
+/// The `hosts` of a container in the host's network: the host's own, and the `extra` ones.
+pub(super) fn hosts_of_host(extra: &[(String, IpAddr)]) -> String {
+    let mut text = fs::read_to_string("/etc/hosts").unwrap_or_else(|_| LOCALHOST.to_owned());
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    for (name, addr) in extra {
+        line(&mut text, format_args!("{addr}\t{name}"));
     }
     text
 }
@@ -127,7 +224,7 @@ pub(super) fn extra_host(text: &str, gateway: Option<IpAddr>) -> ControllerResul
         ("host-gateway", Some(gateway)) => gateway,
         ("host-gateway", None) => {
             return Err(Error::Invalid(format!(
-                "no address for add-host {text:?}: the container has no gateway"
+                "no address for add-host {text:?}: no network of this instance has a gateway"
             )));
         }
         _ => addr
@@ -161,15 +258,53 @@ mod tests {
         text.parse().unwrap()
     }
 
-    #[test]
-    fn loopback_name_servers_are_left_out() {
-        assert_eq!(resolv_conf(HOST, &[]), "search example.org\nnameserver  192.0.2.1\noptions edns0\n");
+    fn asked(servers: &[&str], search: &[&str], options: &[&str]) -> Resolver {
+        let owned = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect();
+        Resolver {
+            servers: servers.iter().map(|s| ip(s)).collect(),
+            search: owned(search),
+            options: owned(options),
+        }
     }
 
     #[test]
-    fn own_name_servers_take_the_place_of_the_hosts() {
-        let text = resolv_conf(HOST, &[ip("198.51.100.1"), ip("fd00::53")]);
-        assert_eq!(text, "nameserver 198.51.100.1\nnameserver fd00::53\nsearch example.org\noptions edns0\n");
+    fn loopback_name_servers_are_left_out_where_the_loopback_is_another() {
+        let nothing = Resolver::default();
+        assert_eq!(
+            resolv_conf(HOST, &nothing, Servers::Others),
+            "nameserver 192.0.2.1\nsearch example.org\noptions edns0\n"
+        );
+        assert_eq!(
+            resolv_conf(HOST, &nothing, Servers::OnHost),
+            "nameserver 127.0.0.53\nnameserver 192.0.2.1\nnameserver ::1\nsearch example.org\noptions edns0\n"
+        );
+    }
+
+    #[test]
+    fn what_is_asked_for_takes_the_place_of_the_hosts() {
+        assert_eq!(
+            resolv_conf(HOST, &asked(&["198.51.100.1", "fd00::53"], &[], &[]), Servers::Others),
+            "nameserver 198.51.100.1\nnameserver fd00::53\nsearch example.org\noptions edns0\n"
+        );
+        assert_eq!(
+            resolv_conf(HOST, &asked(&[], &["a.test", "b.test"], &["timeout:1"]), Servers::Others),
+            "nameserver 192.0.2.1\nsearch a.test b.test\noptions timeout:1\n"
+        );
+        assert_eq!(
+            resolv_conf(HOST, &asked(&[], &["."], &[]), Servers::Others),
+            "nameserver 192.0.2.1\noptions edns0\n"
+        );
+    }
+
+    #[test]
+    fn names_of_containers_are_asked_of_rnet() {
+        let gateways = [ip("10.1.0.1")];
+        let conf = |asked| resolv_conf(HOST, &asked, Servers::Rnet(&gateways));
+        assert_eq!(
+            conf(asked(&["198.51.100.1"], &[], &[])),
+            "nameserver 10.1.0.1\nsearch example.org\noptions edns0 ndots:0\n"
+        );
+        assert_eq!(conf(asked(&[], &["."], &["ndots:2"])), "nameserver 10.1.0.1\noptions ndots:2\n");
     }
 
     #[test]
@@ -196,7 +331,7 @@ mod tests {
         let error = |text| extra_host(text, None).unwrap_err().to_string();
         assert_eq!(error("db"), r#"bad format for add-host: "db": name:address is allowed"#);
         assert_eq!(error("db:10.0.0"), r#"invalid IP address in add-host: "10.0.0""#);
-        assert!(error("host:host-gateway").contains("has no gateway"));
+        assert!(error("host:host-gateway").contains("has a gateway"));
         assert!(error("a b:10.0.0.1").contains("invalid host name"));
     }
 
@@ -205,13 +340,31 @@ mod tests {
         let run = tempfile::tempdir().unwrap();
         let files = ContainerFiles {
             dir: run.path().join("containers/1"),
-            resolv_conf: "options edns0\n".into(),
-            hosts: LOCALHOST.into(),
-            hostname: "web".into(),
+            content: Content::Own {
+                resolv_conf: "options edns0\n".into(),
+                hosts: LOCALHOST.into(),
+                hostname: "web".into(),
+            },
         };
         files.write().unwrap();
         let read = |name| fs::read_to_string(files.dir.join(name)).unwrap();
         assert_eq!((read("hostname").as_str(), read("resolv.conf").as_str()), ("web\n", "options edns0\n"));
+        let other = ContainerFiles {
+            dir: run.path().join("containers/2"),
+            content: Content::SharedWith(files.dir.clone()),
+        };
+        other.write().unwrap();
+        let content = |resolv_conf: &str, hosts: &str| Content::Own {
+            resolv_conf: resolv_conf.into(),
+            hosts: hosts.into(),
+            hostname: "web".into(),
+        };
+        fs::write(files.dir.join("hosts"), "mine\n").unwrap();
+        let after = ContainerFiles { content: content("options rotate\n", "all\n"), ..files.clone() };
+        after.update(&files).unwrap();
+        assert_eq!((read("resolv.conf").as_str(), read("hosts").as_str()), ("options rotate\n", "mine\n"));
+        let shared = fs::read_to_string(other.dir.join("resolv.conf")).unwrap();
+        assert_eq!(shared, "options rotate\n", "whoever shares them sees the change");
         fs::write(files.dir.join("log"), "said").unwrap();
         remove(&files.dir).unwrap();
         remove(&files.dir).unwrap();

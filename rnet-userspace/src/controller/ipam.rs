@@ -2,7 +2,6 @@
 //! again at once, as Docker does. Pure, and written over both address families.
 
 use std::{
-    collections::BTreeSet,
     hash::{DefaultHasher, Hash, Hasher},
     net::{IpAddr, Ipv6Addr},
 };
@@ -70,27 +69,28 @@ pub fn default_gateway(subnet: IpNetwork) -> IpAddr {
 pub fn lowest_free(
     subnet: IpNetwork,
     range: Option<IpNetwork>,
-    taken: &BTreeSet<IpAddr>,
+    taken: impl Fn(&IpAddr) -> bool,
 ) -> Result<IpAddr, AddressError> {
     let part = range.unwrap_or(subnet);
     let (mut first, mut last) = usable(subnet);
     first = first.max(number(part.network()));
     last = last.min(number(part.broadcast()));
-    (first..=last)
-        .map(|n| address(subnet, n))
-        .find(|addr| !taken.contains(addr))
-        .ok_or(AddressError::Full(part))
+    (first..=last).map(|n| address(subnet, n)).find(|addr| !taken(addr)).ok_or(AddressError::Full(part))
 }
 
 /// Checks a fixed address. One outside the subnet's range is fine, as with Docker.
 ///
 /// # Errors
 /// [`AddressError::OutOfRange`] or [`AddressError::InUse`].
-pub fn check_fixed(subnet: IpNetwork, addr: IpAddr, taken: &BTreeSet<IpAddr>) -> Result<(), AddressError> {
+pub fn check_fixed(
+    subnet: IpNetwork,
+    addr: IpAddr,
+    taken: impl Fn(&IpAddr) -> bool,
+) -> Result<(), AddressError> {
     if !is_usable(subnet, addr) {
         return Err(AddressError::OutOfRange(addr, subnet));
     }
-    if taken.contains(&addr) {
+    if taken(&addr) {
         return Err(AddressError::InUse(addr));
     }
     Ok(())
@@ -142,6 +142,8 @@ fn address(like: IpNetwork, number: u128) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -157,7 +159,7 @@ mod tests {
     fn all(subnet: &str, range: Option<&str>, gateway: &str) -> Vec<String> {
         let mut taken = BTreeSet::from([ip(gateway)]);
         let mut given = Vec::new();
-        while let Ok(addr) = lowest_free(net(subnet), range.map(net), &taken) {
+        while let Ok(addr) = lowest_free(net(subnet), range.map(net), |addr| taken.contains(addr)) {
             taken.insert(addr);
             given.push(addr.to_string());
         }
@@ -181,7 +183,7 @@ mod tests {
         assert_eq!(all("10.9.0.0/24", Some("10.9.0.64/30"), "10.9.0.254"), four);
         assert_eq!(all("10.9.0.0/24", Some("10.9.0.0/30"), "10.9.0.1"), ["10.9.0.2", "10.9.0.3"]);
         assert_eq!(
-            lowest_free(net("10.9.0.0/24"), Some(net("10.9.0.254/31")), &BTreeSet::from([ip("10.9.0.254")])),
+            lowest_free(net("10.9.0.0/24"), Some(net("10.9.0.254/31")), |addr| *addr == ip("10.9.0.254")),
             Err(AddressError::Full(net("10.9.0.254/31")))
         );
     }
@@ -190,13 +192,13 @@ mod tests {
     fn a_freed_address_is_given_again_at_once() {
         let mut taken: BTreeSet<_> = (1..=5).map(|n| ip(&format!("10.0.0.{n}"))).collect();
         taken.remove(&ip("10.0.0.3"));
-        assert_eq!(lowest_free(net("10.0.0.0/24"), None, &taken), Ok(ip("10.0.0.3")));
+        assert_eq!(lowest_free(net("10.0.0.0/24"), None, |addr| taken.contains(addr)), Ok(ip("10.0.0.3")));
     }
 
     #[test]
     fn fixed_addresses_are_checked_but_may_leave_the_range() {
-        let taken = BTreeSet::from([ip("10.9.0.1")]);
-        let check = |addr| check_fixed(net("10.9.0.0/24"), ip(addr), &taken);
+        let taken = [ip("10.9.0.1")];
+        let check = |addr| check_fixed(net("10.9.0.0/24"), ip(addr), |addr| taken.contains(addr));
         assert_eq!(check("10.9.0.200"), Ok(()));
         assert_eq!(check("10.9.0.1"), Err(AddressError::InUse(ip("10.9.0.1"))));
         for out in ["10.9.1.1", "10.9.0.0", "10.9.0.255", "fd00::1"] {

@@ -4,21 +4,19 @@ use std::collections::BTreeMap;
 
 use super::error::{Error, Result};
 
-/// The record that `wanted` means, if there is one.
+/// The record that `wanted` means, if there is one. `named` finds the one that is called so.
 ///
 /// # Errors
 /// [`Error::Invalid`] when it is the beginning of several ids.
 pub(super) fn find<'a, T>(
     records: &'a BTreeMap<String, T>,
     wanted: &str,
-    name: impl Fn(&T) -> &str,
+    named: impl FnOnce() -> Option<&'a T>,
 ) -> Result<Option<&'a T>> {
     if wanted.is_empty() {
         return Ok(None);
     }
-    if let Some(found) =
-        records.get(wanted).or_else(|| records.values().find(|record| name(record) == wanted))
-    {
+    if let Some(found) = records.get(wanted).or_else(named) {
         return Ok(Some(found));
     }
     let mut by_prefix = records.range(wanted.to_owned()..).take_while(|(id, _)| id.starts_with(wanted));
@@ -40,7 +38,10 @@ mod tests {
             [("aa11", "web"), ("aa22", "db"), ("bb33", "aa11"), ("cc44", "b")]
                 .map(|(k, v)| (k.to_owned(), v))
                 .into();
-        let find = |wanted| find(&records, wanted, |name| name).map(|found| found.copied());
+        let find = |wanted| {
+            let named = || records.values().find(|name| **name == wanted);
+            find(&records, wanted, named).map(|found| found.copied())
+        };
         assert_eq!(find("aa11").unwrap(), Some("web"));
         assert_eq!(find("db").unwrap(), Some("db"));
         assert_eq!(find("b").unwrap(), Some("b"));

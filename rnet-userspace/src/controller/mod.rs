@@ -14,22 +14,28 @@ mod apply;
 pub mod backend;
 mod connect;
 mod containers;
+mod endpoints;
 pub mod error;
 pub mod events;
 mod exits;
+mod exposed;
 #[cfg(test)]
 mod fake;
 pub mod faults;
 mod files;
+mod index;
 pub mod ipam;
 mod lookup;
 pub mod model;
 mod networks;
 mod plan;
 pub mod ports;
+mod published;
 mod publishing;
 mod reconcile;
 pub mod request;
+mod sandbox;
+mod show;
 mod step;
 mod subnets;
 #[cfg(test)]
@@ -165,7 +171,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             .containers
             .values()
             .filter(|c| c.phase == Phase::Ready)
-            .flat_map(|c| c.ports.iter().map(|binding| (c.name.clone(), *binding)))
+            .flat_map(|c| plan::bindings(c).into_iter().map(|binding| (c.name.clone(), binding)))
             .collect();
         ports.sort_unstable();
         let bindings: Vec<_> = ports.iter().map(|(_, binding)| *binding).collect();

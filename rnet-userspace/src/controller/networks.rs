@@ -7,6 +7,7 @@ use super::{
     apply::collected,
     backend::{Datapath, Host},
     error::{Error, Result},
+    events::Kind,
     lookup,
     model::{
         name::{check_name, new_id, short_id},
@@ -17,7 +18,7 @@ use super::{
     step::{Change, Step},
     view,
 };
-use crate::store::schema::{Driver, Network, Phase};
+use crate::store::schema::{Container, Driver, Network, Phase};
 
 /// The default network and its interface.
 const DEFAULT: &str = "bridge";
@@ -44,7 +45,9 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         if self.machine.state.networks.values().any(|n| n.name == *name) {
             return Err(Error::Conflict(format!("network with name {name} already exists")));
         }
-        self.build_network(request, false)
+        let network = self.build_network(request, false)?;
+        self.tell_network("create", &network);
+        Ok(network)
     }
 
     /// Removes a network that no container is on.
@@ -60,11 +63,8 @@ impl<H: Host, D: Datapath> Controller<H, D> {
                 network.name
             )));
         }
-        let containers = self.machine.state.containers.values();
-        let members: Vec<&str> = containers
-            .filter(|c| c.endpoints.iter().any(|e| e.network == network.id))
-            .map(|c| c.name.as_str())
-            .collect();
+        let mut members: Vec<&str> = self.members(&network.id).map(|c| c.name.as_str()).collect();
+        members.sort_unstable();
         if !members.is_empty() {
             return Err(Error::Forbidden(format!(
                 "network {} has active endpoints ({}): remove these containers first",
@@ -74,6 +74,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         }
         let view = self.network_view(&network);
         self.destroy_network(network)?;
+        self.tell_network("destroy", &view);
         Ok(view)
     }
 
@@ -132,8 +133,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         if is_as_asked {
             return Ok(());
         }
-        if self.machine.state.containers.values().any(|c| c.endpoints.iter().any(|e| e.network == network.id))
-        {
+        if self.members(&network.id).next().is_some() {
             tracing::warn!(
                 "network {DEFAULT} keeps its addresses while containers are on it: remove them and start again \
                  for --ipv6 and --fixed-cidr-v6 to take effect"
@@ -156,7 +156,9 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     }
 
     pub(super) fn find_network(&self, name_or_id: &str) -> Result<&Network> {
-        lookup::find(&self.machine.state.networks, name_or_id, |n| &n.name)?
+        let networks = &self.machine.state.networks;
+        let named = || networks.values().find(|network| network.name == name_or_id);
+        lookup::find(networks, name_or_id, named)?
             .ok_or_else(|| Error::NotFound(format!("network {name_or_id} not found")))
     }
 
@@ -192,19 +194,31 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         Ok(bridge)
     }
 
+    /// The containers on a network.
+    fn members(&self, id: &str) -> impl Iterator<Item = &Container> {
+        let ids = self.machine.index.members(id).into_iter().flat_map(|members| &members.containers);
+        ids.filter_map(|id| self.machine.state.containers.get(id))
+    }
+
+    fn tell_network(&self, action: &str, network: &view::Network) {
+        let attributes = [("name", network.name.as_str()), ("type", network.driver.as_str())];
+        self.events.emit(Kind::Network, action, &network.id, attributes);
+    }
+
     fn network_view(&self, network: &Network) -> view::Network {
-        let members =
-            self.machine.state.containers.values().filter(|c| c.phase == Phase::Ready).flat_map(|c| {
-                c.endpoints.iter().filter(|e| e.network == network.id).map(|e| {
-                    let member = view::NetworkMember {
-                        name: c.name.clone(),
-                        endpoint: e.id.clone(),
-                        mac: e.mac,
-                        addrs: e.addrs.clone(),
-                    };
-                    (c.id.clone(), member)
-                })
-            });
+        let on_it = self.members(&network.id).filter(|c| c.phase == Phase::Ready);
+        let members = on_it.flat_map(|c| {
+            let endpoints = c.endpoints.iter().filter(|e| e.network == network.id && e.phase == Phase::Ready);
+            endpoints.map(|e| {
+                let member = view::NetworkMember {
+                    name: c.name.clone(),
+                    endpoint: e.id.clone(),
+                    mac: e.mac,
+                    addrs: e.addrs.clone(),
+                };
+                (c.id.clone(), member)
+            })
+        });
         let driver = match network.driver {
             Driver::Bridge => "bridge",
             Driver::Host => "host",
@@ -290,9 +304,4 @@ fn check_options(options: &NetworkOptions, request: &CreateNetwork) -> Result<()
         return Err(Error::Invalid(format!("invalid MTU number: {mtu}: IPv6 needs at least 1280")));
     }
     Ok(())
-}
-
-/// Whether containers on this network may be given fixed addresses: as with Docker, not on the default one.
-pub(super) fn takes_fixed_addresses(network: &Network) -> bool {
-    !network.predefined
 }

@@ -2,6 +2,7 @@
 //! is how a removal, or the healing of an interrupted run, knows what there is to remove.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -10,12 +11,13 @@ use ipnetwork::IpNetwork;
 
 use super::{
     backend::{BridgeSpec, Direct, EndpointAddr, VethSpec},
+    endpoints::default_routes,
     error::{Error, Result},
     files::ContainerFiles,
-    model::options::NetworkOptions,
-    step::{Change, EndpointIntent, Step},
+    model::{Binding, options::NetworkOptions},
+    step::{Change, EndpointIntent, RouteChange, Step},
 };
-use crate::store::schema::{Container, Endpoint, Network, Phase};
+use crate::store::schema::{Container, Endpoint, Namespace, Network, Phase};
 
 /// What the kernel gives a veth (`ETH_DATA_LEN`), in bytes.
 const DEFAULT_MTU: u32 = 1500;
@@ -63,20 +65,29 @@ pub(super) fn bridge(network: &Network) -> Result<Option<BridgeSpec>> {
     Ok(Some(BridgeSpec { name, addrs, mtu: NetworkOptions::parse(&network.options)?.mtu }))
 }
 
-/// Makes a container as `ready` describes it. `network` is the one that it is on.
+/// Where a container's things are, and the networks that it may be on.
+#[derive(Clone, Debug)]
+pub(super) struct Place<'a> {
+    /// Networks by id.
+    pub networks: &'a BTreeMap<String, Network>,
+    /// Its network namespace.
+    pub netns: &'a Path,
+    /// Its directory.
+    pub dir: &'a Path,
+}
+
+/// Makes a container as `ready` describes it.
 ///
 /// # Errors
 /// As [`container_objects`].
 pub(super) fn create_container(
     ready: &Container,
-    network: Option<&Network>,
-    netns: &Path,
+    place: &Place<'_>,
     files: ContainerFiles,
 ) -> Result<Vec<Step>> {
     let creating = Container { phase: Phase::Creating, ..ready.clone() };
-    let dir = files.dir.clone();
     let mut steps = vec![Step::SaveContainer(Change::add(creating.clone())), Step::WriteFiles(files)];
-    steps.extend(container_objects(ready, network, netns, &dir)?);
+    steps.extend(container_objects(ready, place)?);
     steps.push(Step::SaveContainer(Change::replace(creating, ready.clone())));
     Ok(steps)
 }
@@ -85,22 +96,97 @@ pub(super) fn create_container(
 ///
 /// # Errors
 /// As [`container_objects`].
-pub(super) fn release_container(
-    container: &Container,
-    network: Option<&Network>,
-    netns: &Path,
-    dir: &Path,
-) -> Result<Vec<Step>> {
-    Ok(undo(&container_objects(container, network, netns, dir)?))
+pub(super) fn release_container(container: &Container, place: &Place<'_>) -> Result<Vec<Step>> {
+    Ok(undo(&container_objects(container, place)?))
 }
 
 /// Makes one interface of a container: the veth, then what the datapath knows of it.
 ///
 /// # Errors
-/// [`Error::Invalid`] when the network's options cannot be understood.
-pub(super) fn connect(endpoint: &Endpoint, network: &Network, netns: &Path) -> Result<[Step; 2]> {
-    let veth = veth(endpoint, network, netns.to_owned())?;
+/// [`Error::Invalid`] when the network is not there, or its options cannot be understood.
+pub(super) fn connect(endpoint: &Endpoint, container: &Container, place: &Place<'_>) -> Result<[Step; 2]> {
+    let network = network_of(endpoint, place.networks)?;
+    let routes = default_routes(&container.endpoints, place.networks);
+    let gateways = routes.into_iter().filter(|route| route.interface == endpoint.interface);
+    let gateways = gateways.map(|route| route.gateway).collect();
+    let veth = veth(endpoint, network, gateways, place.netns.to_owned())?;
     Ok([Step::CreateVeth(veth), Step::AddEndpoint(endpoint_intent(endpoint, network)?)])
+}
+
+/// Takes one interface from a container.
+///
+/// # Errors
+/// As [`connect`].
+pub(super) fn disconnect(endpoint: &Endpoint, networks: &BTreeMap<String, Network>) -> Result<[Step; 2]> {
+    let network = network_of(endpoint, networks)?;
+    let intent = endpoint_intent(endpoint, network)?;
+    Ok([Step::RemoveEndpoint(intent), Step::DeleteVeth(endpoint.host_interface.clone())])
+}
+
+/// What makes a container's ports and default routes of `before` those of `after`, all of whose interfaces are there.
+pub(super) fn redirect(before: &Container, after: &Container, place: &Place<'_>) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let routes = |container: &Container| default_routes(&container.endpoints, place.networks);
+    if routes(before) != routes(after) {
+        steps.push(default_routes_of(before, after, place.networks, place.netns.to_owned()));
+    }
+    let (old, new) = (sources(before), sources(after));
+    steps.extend(new.iter().filter(|(number, _)| !old.contains_key(number)).map(|(number, from)| {
+        Step::SetSources { number: *number, before: Vec::new(), after: (*from).clone() }
+    }));
+    let (old_bindings, new_bindings) = (bindings(before), bindings(after));
+    if old_bindings != new_bindings {
+        steps.push(Step::Republish { before: old_bindings, after: new_bindings });
+    }
+    steps.extend(old.iter().filter(|(number, _)| !new.contains_key(number)).map(|(number, from)| {
+        Step::SetSources { number: *number, before: (*from).clone(), after: Vec::new() }
+    }));
+    steps
+}
+
+/// Makes the default routes of a container of `before` those of `after`.
+pub(super) fn default_routes_of(
+    before: &Container,
+    after: &Container,
+    networks: &BTreeMap<String, Network>,
+    netns: PathBuf,
+) -> Step {
+    let interfaces = before.endpoints.iter().chain(&after.endpoints).map(|e| e.interface.clone());
+    let interfaces: BTreeSet<_> = interfaces.collect();
+    Step::SetDefaultRoutes(RouteChange {
+        netns,
+        interfaces: interfaces.into_iter().collect(),
+        before: default_routes(&before.endpoints, networks),
+        after: default_routes(&after.endpoints, networks),
+    })
+}
+
+/// Tells the datapath the lists of sources of a container's ports.
+pub(super) fn source_lists(container: &Container) -> impl Iterator<Item = Step> + use<> {
+    let lists = sources(container).into_iter();
+    let steps: Vec<_> = lists
+        .map(|(number, from)| Step::SetSources { number, before: Vec::new(), after: from.clone() })
+        .collect();
+    steps.into_iter()
+}
+
+/// All that a container's ports are in the datapath.
+pub(super) fn bindings(container: &Container) -> Vec<Binding> {
+    container.ports.iter().flat_map(|publication| publication.bindings.iter().copied()).collect()
+}
+
+/// The lists of sources of a container's ports, by number.
+pub(super) fn sources(container: &Container) -> BTreeMap<u32, &Vec<IpNetwork>> {
+    let numbers = container.ports.iter().flat_map(|p| p.bindings.iter().map(move |b| (b.sources, &p.from)));
+    numbers.filter(|(number, _)| *number != 0).collect()
+}
+
+/// The gateways of a network's containers; none where nothing leads outside.
+pub(super) fn gateways(network: &Network) -> Vec<IpAddr> {
+    if network.internal {
+        return Vec::new();
+    }
+    network.subnets.iter().filter_map(|subnet| subnet.gateway).collect()
 }
 
 /// An endpoint for the datapath.
@@ -148,29 +234,34 @@ fn network_objects(network: &Network, addresses: &[IpAddr]) -> Result<Vec<Step>>
 
 /// What a container has in the kernel, in the order in which it is made: a packet never finds a program
 /// without the entries that it looks up, nor a port without the endpoint behind it.
-fn container_objects(
-    container: &Container,
-    network: Option<&Network>,
-    netns: &Path,
-    dir: &Path,
-) -> Result<Vec<Step>> {
+fn container_objects(container: &Container, place: &Place<'_>) -> Result<Vec<Step>> {
     let mut steps = Vec::new();
-    if let Some(name) = &container.netns {
+    if let Some(Namespace::Own(name)) = &container.netns {
         steps.push(Step::CreateNetns(name.clone()));
-        steps.push(Step::HoldNamespaces { dir: dir.to_owned(), hostname: container.hostname.clone() });
     }
-    if let Some(network) = network {
-        for endpoint in &container.endpoints {
-            steps.extend(connect(endpoint, network, netns)?);
-        }
+    if let Some(Namespace::Own(_) | Namespace::Given { .. }) = &container.netns {
+        steps.push(Step::HoldNamespaces { dir: place.dir.to_owned(), hostname: container.hostname.clone() });
     }
-    if !container.ports.is_empty() {
-        steps.push(Step::Publish(container.ports.clone()));
+    for endpoint in &container.endpoints {
+        steps.extend(connect(endpoint, container, place)?);
+    }
+    steps.extend(source_lists(container));
+    let bindings = bindings(container);
+    if !bindings.is_empty() {
+        steps.push(Step::Publish(bindings));
     }
     Ok(steps)
 }
 
-fn veth(endpoint: &Endpoint, network: &Network, netns: PathBuf) -> Result<VethSpec> {
+pub(super) fn network_of<'a>(
+    endpoint: &Endpoint,
+    networks: &'a BTreeMap<String, Network>,
+) -> Result<&'a Network> {
+    let gone = || Error::Invalid(format!("the network of {} is not there", endpoint.host_interface));
+    networks.get(&endpoint.network).ok_or_else(gone)
+}
+
+fn veth(endpoint: &Endpoint, network: &Network, gateways: Vec<IpAddr>, netns: PathBuf) -> Result<VethSpec> {
     let options = NetworkOptions::parse(&network.options)?;
     Ok(VethSpec {
         host_name: endpoint.host_interface.clone(),
@@ -179,7 +270,7 @@ fn veth(endpoint: &Endpoint, network: &Network, netns: PathBuf) -> Result<VethSp
         name: endpoint.interface.clone(),
         mac: endpoint.mac,
         addrs: endpoint.addrs.clone(),
-        gateways: endpoint.gateways.clone(),
+        gateways,
         isolated: !options.icc,
         mtu: options.mtu,
     })

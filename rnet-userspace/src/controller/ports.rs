@@ -70,11 +70,25 @@ impl PortTable {
         self.0.entry((port.protocol, port.port)).or_default().push((port.addr, owner.to_owned()));
     }
 
+    /// Notes that the container called `owner` has `port` no more.
+    pub fn remove(&mut self, port: &HostPort, owner: &str) {
+        let key = (port.protocol, port.port);
+        let Some(holders) = self.0.get_mut(&key) else { return };
+        if let Some(at) = holders.iter().position(|(addr, name)| *addr == port.addr && name == owner) {
+            holders.swap_remove(at);
+        }
+        if holders.is_empty() {
+            self.0.remove(&key);
+        }
+    }
+
     /// What stands in the way of `wanted`, and whose it is.
-    pub fn conflict(&self, wanted: &HostPort) -> Option<(HostPort, &str)> {
-        let holders = self.0.get(&(wanted.protocol, wanted.port))?;
-        let (addr, owner) = holders.iter().find(|(addr, _)| clash(*addr, wanted.addr))?;
-        Some((HostPort { addr: *addr, ..*wanted }, owner))
+    fn conflicts<'a>(&'a self, wanted: &HostPort) -> impl Iterator<Item = (HostPort, &'a str)> + use<'a> {
+        let wanted = *wanted;
+        let holders = self.0.get(&(wanted.protocol, wanted.port)).into_iter().flatten();
+        holders
+            .filter(move |(addr, _)| clash(*addr, wanted.addr))
+            .map(move |(addr, owner)| (HostPort { addr: *addr, ..wanted }, owner.as_str()))
     }
 }
 
@@ -83,19 +97,22 @@ impl PortTable {
 #[derive(Clone, Debug, Default)]
 pub struct Cursors(BTreeMap<(IpAddr, Protocol, u16, u16), u16>);
 
-/// Gives every want a port, or none of them any. Numbered ports come first, so that no random one takes
-/// what is asked for by number in the same request; the answer is in the order of `wants` all the same.
+/// Gives every want a port, or none of them any: its picks, in the order of `wants`. `own` are ports of `held` that are
+/// the container's already and stand in nobody's way. Numbered
+/// ports come first, so that no random one takes what is asked for by number in the same request.
 ///
 /// # Errors
 /// See [`PortError`].
 pub fn allocate(
-    mut table: PortTable,
+    held: &PortTable,
     cursors: &mut Cursors,
     owner: &str,
     wants: &[Want],
     ephemeral: (u16, u16),
     unavailable: &BTreeSet<HostPort>,
-) -> Result<Vec<Pick>, PortError> {
+    own: &BTreeSet<HostPort>,
+) -> Result<Vec<Vec<Pick>>, PortError> {
+    let mut table = Tables { held, own, given: PortTable::default() };
     // Several wants may come to one port, as only the host's side differs.
     let mut routed = BTreeSet::new();
     let mut order: Vec<usize> = (0..wants.len()).collect();
@@ -123,7 +140,7 @@ pub fn allocate(
         };
         for &(host, container) in &want.addrs {
             let host = HostPort { addr: host, port, protocol: want.protocol };
-            table.insert(host, owner);
+            table.given.insert(host, owner);
             picks[i].push(Pick {
                 binding: Binding { host, addr: container, port: want.port, sources: 0 },
                 any_will_do: !matches!(want.host, PortChoice::Exactly(_)),
@@ -131,7 +148,21 @@ pub fn allocate(
         }
         picks[i].extend(own);
     }
-    Ok(picks.into_iter().flatten().collect())
+    Ok(picks)
+}
+
+/// What is held, and what this request has been given.
+struct Tables<'a> {
+    held: &'a PortTable,
+    own: &'a BTreeSet<HostPort>,
+    given: PortTable,
+}
+
+impl Tables<'_> {
+    fn conflict(&self, wanted: &HostPort) -> Option<(HostPort, &str)> {
+        let of_others = self.held.conflicts(wanted).find(|(port, _)| !self.own.contains(port));
+        of_others.or_else(|| self.given.conflicts(wanted).next())
+    }
 }
 
 /// Whether a port of one address keeps another from having it: the unspecified address is every address of
@@ -140,7 +171,7 @@ fn clash(a: IpAddr, b: IpAddr) -> bool {
     a.is_ipv4() == b.is_ipv4() && (a == b || a.is_unspecified() || b.is_unspecified())
 }
 
-fn exactly(table: &PortTable, want: &Want, port: u16) -> Result<u16, PortError> {
+fn exactly(table: &Tables<'_>, want: &Want, port: u16) -> Result<u16, PortError> {
     for &(addr, _) in &want.addrs {
         let wanted = HostPort { addr, port, protocol: want.protocol };
         if let Some((held, owner)) = table.conflict(&wanted) {
@@ -151,7 +182,7 @@ fn exactly(table: &PortTable, want: &Want, port: u16) -> Result<u16, PortError> 
 }
 
 fn one_of(
-    table: &PortTable,
+    table: &Tables<'_>,
     cursors: &mut Cursors,
     want: &Want,
     (first, last): (u16, u16),
@@ -214,11 +245,22 @@ mod tests {
         table
     }
 
-    fn ports(picks: Result<Vec<Pick>, PortError>) -> Vec<u16> {
-        picks.unwrap().iter().map(|p| p.binding.host.port).collect()
+    fn ports(picks: Result<Vec<Vec<Pick>>, PortError>) -> Vec<u16> {
+        picks.unwrap().iter().flatten().map(|p| p.binding.host.port).collect()
     }
 
-    fn try_one(held: HostPort, wanted: HostPort) -> Result<Vec<Pick>, PortError> {
+    fn allocate(
+        table: PortTable,
+        cursors: &mut Cursors,
+        owner: &str,
+        wants: &[Want],
+        ephemeral: (u16, u16),
+        unavailable: &BTreeSet<HostPort>,
+    ) -> Result<Vec<Vec<Pick>>, PortError> {
+        super::allocate(&table, cursors, owner, wants, ephemeral, unavailable, &BTreeSet::new())
+    }
+
+    fn try_one(held: HostPort, wanted: HostPort) -> Result<Vec<Vec<Pick>>, PortError> {
         let mut want = want(&wanted.addr.to_string(), PortChoice::Exactly(wanted.port));
         want.protocol = wanted.protocol;
         allocate(table(&[held]), &mut Cursors::default(), "db", &[want], (32768, 60999), &BTreeSet::new())
@@ -271,7 +313,10 @@ mod tests {
             (32768, 32770),
             &BTreeSet::new(),
         );
-        assert_eq!(picks.as_ref().unwrap().iter().map(|p| p.any_will_do).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(
+            picks.as_ref().unwrap().iter().flatten().map(|p| p.any_will_do).collect::<Vec<_>>(),
+            [true, false]
+        );
         assert_eq!(ports(picks), [32769, 32768]);
     }
 
@@ -300,6 +345,30 @@ mod tests {
         let table = table(&[host("0.0.0.0", 8000), host("::1", 8001)]);
         let picks = allocate(table, &mut Cursors::default(), "db", &[both], (1, 1), &BTreeSet::new());
         assert_eq!(ports(picks), [8002, 8002]);
+    }
+
+    #[test]
+    fn a_containers_own_ports_are_not_in_its_way_and_can_be_given_back() {
+        let own = BTreeSet::from([host("0.0.0.0", 8000)]);
+        let mut table = table(&[host("0.0.0.0", 8000), host("10.0.0.1", 8001)]);
+        let take = |table: &PortTable, port| {
+            let wants = [want("0.0.0.0", PortChoice::Exactly(port))];
+            let picks = super::allocate(
+                table,
+                &mut Cursors::default(),
+                "web",
+                &wants,
+                (1, 1),
+                &BTreeSet::new(),
+                &own,
+            );
+            picks.is_ok()
+        };
+        assert!(take(&table, 8000) && !take(&table, 8001));
+        table.remove(&host("10.0.0.1", 8001), "db");
+        assert!(!take(&table, 8001), "not its own");
+        table.remove(&host("10.0.0.1", 8001), "web");
+        assert!(take(&table, 8001));
     }
 
     #[test]

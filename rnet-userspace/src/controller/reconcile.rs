@@ -1,6 +1,8 @@
 //! Start and end of an instance, and what happens when the host changes under it: store, kernel and datapath
 //! are made to agree. What is right is left alone, so that traffic never notices.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Error as Cause};
 
 use super::{
@@ -78,13 +80,17 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     pub fn down(&mut self) -> Result<()> {
         self.down = true;
         let mut errors: Vec<Cause> = Vec::new();
-        let State { containers, networks, .. } = self.machine.state.clone();
+        let State { containers, networks } = self.machine.state.clone();
         for container in containers.into_values() {
             let name = container.name.clone();
             let done = self.destroy_container(container);
             errors.extend(done.err().map(|e| Cause::from(e).context(format!("remove container {name}"))));
         }
         for network in networks.into_values() {
+            // What is left of a container is removed by way of its network.
+            if self.machine.index.members(&network.id).is_some() {
+                continue;
+            }
             let name = network.name.clone();
             let done = self.destroy_network(network);
             errors.extend(done.err().map(|e| Cause::from(e).context(format!("remove network {name}"))));
@@ -133,7 +139,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
 
     /// Removes what was being made or removed when the last run ended.
     fn remove_unfinished(&mut self) {
-        let State { containers, networks, .. } = self.machine.state.clone();
+        let State { containers, networks } = self.machine.state.clone();
         for container in containers.into_values().filter(|c| c.phase != Phase::Ready) {
             let name = container.name.clone();
             match self.destroy_container(container) {
@@ -142,6 +148,9 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             }
         }
         for network in networks.into_values().filter(|n| n.phase != Phase::Ready) {
+            if self.machine.index.members(&network.id).is_some() {
+                continue;
+            }
             let name = network.name.clone();
             match self.destroy_network(network) {
                 Ok(()) => tracing::info!(network = name, "removed what an interrupted change left"),
@@ -154,16 +163,22 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     /// on a bridge that had to be made again (`rebuilt` are ids of such networks).
     fn heal_containers(&mut self, rebuilt: &[String]) -> Result<()> {
         let mut errors = Vec::new();
+        let links = self.machine.host.link_names()?;
         let containers: Vec<Container> = self.machine.state.containers.values().cloned().collect();
         for container in containers.into_iter().filter(|c| c.phase == Phase::Ready) {
             let name = container.name.clone();
-            let healed = self.heal_container(container, rebuilt);
+            let healed = self.heal_container(container, rebuilt, &links);
             errors.extend(healed.err().map(|e| Cause::from(e).context(format!("restore container {name}"))));
         }
         Ok(collected(errors)?)
     }
 
-    fn heal_container(&mut self, container: Container, rebuilt: &[String]) -> Result<()> {
+    fn heal_container(
+        &mut self,
+        container: Container,
+        rebuilt: &[String],
+        links: &BTreeSet<String>,
+    ) -> Result<()> {
         if container.state == ContainerState::Exited {
             return self.release(container).map(drop);
         }
@@ -171,13 +186,11 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             tracing::info!(container = container.name, "its process or its namespace is gone");
             return self.mark_exited(&container.id, None).map(drop);
         }
-        let Some(network) = self.network_of(&container) else {
-            return Ok(());
-        };
-        let netns = self.netns_path(&container);
+        let container = self.finish_changes(container)?;
+        let netns = self.netns_path(&container).unwrap_or_default();
+        let dir = self.dir(&container.id);
         for endpoint in &container.endpoints {
-            let is_there = self.machine.host.find_link(&endpoint.host_interface)?.is_some();
-            if is_there && !rebuilt.contains(&endpoint.network) {
+            if links.contains(&endpoint.host_interface) && !rebuilt.contains(&endpoint.network) {
                 continue;
             }
             tracing::warn!(
@@ -185,20 +198,51 @@ impl<H: Host, D: Datapath> Controller<H, D> {
                 veth = endpoint.host_interface,
                 "making its veth again"
             );
-            let [create, add] = plan::connect(endpoint, &network, &netns)?;
+            let place = plan::Place { networks: &self.machine.state.networks, netns: &netns, dir: &dir };
+            let [create, add] = plan::connect(endpoint, &container, &place)?;
             self.machine.apply(&[Step::DeleteVeth(endpoint.host_interface.clone()), create, add])?;
         }
         Ok(())
     }
 
+    /// Removes interfaces that were being connected or disconnected when the last run ended, and makes default routes
+    /// and files what they are without them.
+    fn finish_changes(&mut self, mut container: Container) -> Result<Container> {
+        let unfinished: Vec<_> =
+            container.endpoints.iter().filter(|e| e.phase != Phase::Ready).cloned().collect();
+        for endpoint in unfinished {
+            tracing::info!(
+                container = container.name,
+                veth = endpoint.host_interface,
+                "removing what an interrupted change left"
+            );
+            let mut with = container.clone();
+            for e in with.endpoints.iter_mut().filter(|e| e.id == endpoint.id) {
+                e.phase = Phase::Ready;
+            }
+            let mut without = container.clone();
+            without.endpoints.retain(|e| e.id != endpoint.id);
+            let files = Step::UpdateFiles { before: self.files(&with)?, after: self.files(&without)? };
+            let routes = plan::default_routes_of(
+                &with,
+                &without,
+                &self.machine.state.networks,
+                self.netns_path(&container).unwrap_or_default(),
+            );
+            self.drop_endpoint(&container, &endpoint)?;
+            self.machine.apply(&[files, routes])?;
+            container = without;
+        }
+        Ok(container)
+    }
+
     /// A container without a process lives as long as its namespace.
     fn is_alive(&self, container: &Container) -> bool {
-        let host = &self.machine.host;
         let process_is_there = container.pid.is_none_or(|pid| {
-            let start = host.process_start(pid);
+            let start = self.machine.host.process_start(pid);
             start.is_some() && start == container.process_start
         });
-        process_is_there && host.netns_exists(&self.netns_path(container))
+        process_is_there && self.netns_is_there(container)
     }
 
     /// Gives the datapath every endpoint and port of the store, most of which it has already, then removes
@@ -206,14 +250,9 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     fn adopt(&mut self) -> Result<()> {
         let mut bindings = Vec::new();
         let containers: Vec<Container> = self.machine.state.containers.values().cloned().collect();
-        for container in containers.iter().filter(|c| c.phase == Phase::Ready && c.netns.is_some()) {
-            let Some(network) = self.network_of(container) else {
-                continue;
-            };
-            let endpoints = container.endpoints.iter().map(|e| plan::endpoint_intent(e, &network));
-            let steps = endpoints.map(|e| e.map(Step::AddEndpoint)).collect::<Result<Vec<_>>>()?;
-            match self.machine.apply_all(&steps) {
-                Ok(()) => bindings.extend(&container.ports),
+        for container in containers.iter().filter(|c| c.phase == Phase::Ready) {
+            match self.adopt_container(container) {
+                Ok(()) => bindings.extend(plan::bindings(container)),
                 Err(e) => tracing::warn!(container = container.name, "take up container: {e:#}"),
             }
         }
@@ -222,6 +261,15 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         }
         let endpoints: Vec<_> = self.machine.endpoints.values().cloned().collect();
         Ok(self.machine.datapath.retain(&endpoints, &bindings)?)
+    }
+
+    fn adopt_container(&mut self, container: &Container) -> Result<()> {
+        let networks = &self.machine.state.networks;
+        let ready = container.endpoints.iter().filter(|e| e.phase == Phase::Ready);
+        let intents = ready.map(|e| plan::endpoint_intent(e, plan::network_of(e, networks)?));
+        let mut steps = intents.map(|intent| intent.map(Step::AddEndpoint)).collect::<Result<Vec<_>>>()?;
+        steps.extend(plan::source_lists(container));
+        Ok(self.machine.apply_all(&steps)?)
     }
 
     fn follow_host(&mut self) -> Result<()> {
@@ -251,10 +299,10 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     }
 
     fn wanted_uplinks(&self) -> Result<Vec<Uplink>> {
-        let State { networks, containers, .. } = &self.machine.state;
+        let State { networks, containers } = &self.machine.state;
         let bridges = networks.values().filter_map(|n| n.bridge.clone());
         let veths = containers.values().flat_map(|c| c.endpoints.iter().map(|e| e.host_interface.clone()));
-        let mut uplinks = self.machine.host.uplinks(&bridges.chain(veths).collect::<Vec<_>>())?;
+        let mut uplinks = self.machine.host.uplinks(&bridges.chain(veths).collect())?;
         if let Some(wanted) = &self.config.uplinks {
             uplinks.retain(|uplink| wanted.contains(&uplink.name));
         }

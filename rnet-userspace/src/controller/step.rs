@@ -2,8 +2,10 @@
 
 use std::{fmt, net::IpAddr, path::PathBuf};
 
+use ipnetwork::IpNetwork;
+
 use super::{
-    backend::{BridgeSpec, EndpointAddr, Policy, VethSpec},
+    backend::{BridgeSpec, DefaultRoute, EndpointAddr, Policy, VethSpec},
     files::ContainerFiles,
     model::{Binding, MacAddr},
 };
@@ -61,6 +63,25 @@ pub(super) struct EndpointIntent {
     pub policy: Policy,
 }
 
+/// Default routes of a namespace, before and after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RouteChange {
+    /// The namespace.
+    pub netns: PathBuf,
+    /// Interfaces whose routes are rnet's.
+    pub interfaces: Vec<String>,
+    /// What it has.
+    pub before: Vec<DefaultRoute>,
+    /// What it is to have.
+    pub after: Vec<DefaultRoute>,
+}
+
+impl RouteChange {
+    fn reversed(&self) -> Self {
+        Self { before: self.after.clone(), after: self.before.clone(), ..self.clone() }
+    }
+}
+
 /// One thing to do to the store, the disk, the kernel's network or the datapath.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -81,6 +102,13 @@ pub(super) enum Step {
     },
     /// Writes a container's files.
     WriteFiles(ContainerFiles),
+    /// Writes them anew, where they are as they were written.
+    UpdateFiles {
+        /// What was written.
+        before: ContainerFiles,
+        /// What is to be.
+        after: ContainerFiles,
+    },
     /// Removes a container's directory.
     RemoveFiles(PathBuf),
     /// Makes a network namespace.
@@ -100,12 +128,30 @@ pub(super) enum Step {
     CreateVeth(VethSpec),
     /// Removes the veth pair whose host's end has this name.
     DeleteVeth(String),
+    /// Changes the default routes of a namespace.
+    SetDefaultRoutes(RouteChange),
     /// Makes an endpoint known to the datapath.
     AddEndpoint(EndpointIntent),
     /// Makes the datapath forget an endpoint.
     RemoveEndpoint(EndpointIntent),
+    /// Says which sources a list has.
+    SetSources {
+        /// The list's number.
+        number: u32,
+        /// What it has; empty when there is none.
+        before: Vec<IpNetwork>,
+        /// What it is to have; empty for no list.
+        after: Vec<IpNetwork>,
+    },
     /// Publishes ports.
     Publish(Vec<Binding>),
+    /// Publishes ports in place of others.
+    Republish {
+        /// What is published.
+        before: Vec<Binding>,
+        /// What is to be.
+        after: Vec<Binding>,
+    },
     /// Withdraws ports.
     Unpublish(Vec<Binding>),
 }
@@ -122,6 +168,16 @@ impl Step {
                 Some(Self::SetAddresses { before: after.clone(), after: before.clone() })
             }
             Self::WriteFiles(files) => Some(Self::RemoveFiles(files.dir.clone())),
+            Self::UpdateFiles { before, after } => {
+                Some(Self::UpdateFiles { before: after.clone(), after: before.clone() })
+            }
+            Self::SetDefaultRoutes(change) => Some(Self::SetDefaultRoutes(change.reversed())),
+            Self::SetSources { number, before, after } => {
+                Some(Self::SetSources { number: *number, before: after.clone(), after: before.clone() })
+            }
+            Self::Republish { before, after } => {
+                Some(Self::Republish { before: after.clone(), after: before.clone() })
+            }
             Self::CreateNetns(name) => Some(Self::DeleteNetns(name.clone())),
             Self::HoldNamespaces { dir, .. } => Some(Self::ReleaseNamespaces(dir.clone())),
             Self::CreateVeth(spec) => Some(Self::DeleteVeth(spec.host_name.clone())),
@@ -141,7 +197,14 @@ impl Step {
     /// by the kernel whole or not at all, and undoing one that failed because something of that name is there
     /// already would remove what is not ours.
     pub(super) fn may_be_partial(&self) -> bool {
-        matches!(self, Self::WriteFiles(_) | Self::AddEndpoint(_))
+        matches!(
+            self,
+            Self::WriteFiles(_)
+                | Self::UpdateFiles { .. }
+                | Self::SetDefaultRoutes(_)
+                | Self::AddEndpoint(_)
+                | Self::Republish { .. }
+        )
     }
 }
 
@@ -154,6 +217,7 @@ impl fmt::Display for Step {
             Self::DeleteBridge(name) => write!(f, "remove bridge {name}"),
             Self::SetAddresses { .. } => f.write_str("tell the datapath the host's addresses"),
             Self::WriteFiles(_) => f.write_str("write container files"),
+            Self::UpdateFiles { .. } => f.write_str("update container files"),
             Self::RemoveFiles(_) => f.write_str("remove container files"),
             Self::CreateNetns(name) => write!(f, "create network namespace {name}"),
             Self::DeleteNetns(name) => write!(f, "remove network namespace {name}"),
@@ -161,13 +225,16 @@ impl fmt::Display for Step {
             Self::ReleaseNamespaces(_) => f.write_str("release UTS and IPC namespaces"),
             Self::CreateVeth(spec) => write!(f, "create veth {}", spec.host_name),
             Self::DeleteVeth(name) => write!(f, "remove veth {name}"),
+            Self::SetDefaultRoutes(_) => f.write_str("change the default routes"),
             Self::AddEndpoint(endpoint) => {
                 write!(f, "add endpoint of {} to the datapath", endpoint.host_name)
             }
             Self::RemoveEndpoint(endpoint) => {
                 write!(f, "remove endpoint of {} from the datapath", endpoint.host_name)
             }
+            Self::SetSources { .. } => f.write_str("tell the datapath who may use the ports"),
             Self::Publish(bindings) => write!(f, "publish {}", ports(bindings)),
+            Self::Republish { after, .. } => write!(f, "publish {}", ports(after)),
             Self::Unpublish(bindings) => write!(f, "withdraw {}", ports(bindings)),
         }
     }

@@ -1,5 +1,7 @@
 //! The subnets of a network: those that were asked for, or the next free ones.
 
+use std::net::IpAddr;
+
 use ipnetwork::IpNetwork;
 
 use super::{
@@ -16,7 +18,7 @@ use super::{
 };
 
 impl<H: Host, D: Datapath> Controller<H, D> {
-    /// The subnets of a network to be created: one of IPv4, and one of IPv6 if that is asked for.
+    /// The subnets of a network to be created: one of each address family that it is to have.
     ///
     /// # Errors
     /// [`Error::Invalid`] when they cannot be had as asked, [`Error::Conflict`] when they are in use or there are
@@ -28,17 +30,27 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     ) -> Result<Vec<SubnetView>> {
         let (v6, v4): (Vec<&Subnet>, Vec<&Subnet>) = request.subnets.iter().partition(|s| is_ipv6(s));
         if let Some(asked) = v6.first().filter(|_| !request.ipv6) {
-            let asked = match (asked.subnet, asked.gateway) {
-                (Some(subnet), _) => format!("subnet {subnet}"),
-                (None, Some(gateway)) => format!("gateway {gateway}"),
-                (None, None) => "ip-range".to_owned(),
-            };
             return Err(Error::Invalid(format!(
-                "{asked} is an IPv6 one, and network {} has no IPv6: add --ipv6, or leave it out",
+                "{} is an IPv6 one, and network {} has no IPv6: add --ipv6, or leave it out",
+                name(asked),
                 request.name
             )));
         }
-        let mut subnets = vec![self.subnet(&v4, options.gateway_mode_v4, false)?];
+        let ipv4 = request.ipv4.unwrap_or(true);
+        if !ipv4 && !request.ipv6 {
+            return Err(Error::Invalid("IPv4 or IPv6 must be enabled".to_owned()));
+        }
+        if let Some(asked) = v4.first().filter(|_| !ipv4) {
+            return Err(Error::Invalid(format!(
+                "{} is an IPv4 one, and network {} has no IPv4: leave it out",
+                name(asked),
+                request.name
+            )));
+        }
+        let mut subnets = Vec::new();
+        if ipv4 {
+            subnets.push(self.subnet(&v4, options.gateway_mode_v4, false)?);
+        }
         if request.ipv6 {
             subnets.push(self.subnet(&v6, options.gateway_mode_v6, true)?);
         }
@@ -57,9 +69,9 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         };
         let subnet = match asked.subnet {
             Some(subnet) => self.check_free(subnet)?,
-            None if asked.ip_range.is_some() || asked.gateway.is_some() => {
+            None if asked.ip_range.is_some() || asked.gateway.is_some() || !asked.aux.is_empty() => {
                 return Err(Error::Invalid(
-                    "every ip-range or gateway must have a corresponding subnet".to_owned(),
+                    "every ip-range, gateway or aux-address must have a corresponding subnet".to_owned(),
                 ));
             }
             None => self.next_subnet(ipv6)?,
@@ -78,6 +90,9 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         };
         if let Some(gateway) = gateway {
             check_gateway(subnet, gateway)?;
+        }
+        for (name, addr) in &asked.aux {
+            check_reserved(subnet, gateway, name, *addr)?;
         }
         Ok(SubnetView { subnet, ip_range: asked.ip_range, gateway, aux: asked.aux.clone() })
     }
@@ -124,6 +139,28 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         let addresses = self.machine.host.addresses()?;
         taken.extend(addresses.into_iter().map(|addr| (addr.into(), format!("address {addr} of this host"))));
         Ok(taken)
+    }
+}
+
+/// An address that no container is to be given.
+fn check_reserved(subnet: IpNetwork, gateway: Option<IpAddr>, name: &str, addr: IpAddr) -> Result<()> {
+    if !ipam::is_usable(subnet, addr) {
+        return Err(Error::Invalid(format!("no matching subnet for aux-address {name}={addr}")));
+    }
+    if gateway == Some(addr) {
+        return Err(Error::Conflict(format!(
+            "failed to allocate secondary ip address ({name}:{addr}): Address already in use: it is the gateway's"
+        )));
+    }
+    Ok(())
+}
+
+fn name(asked: &Subnet) -> String {
+    match (asked.subnet, asked.gateway, asked.ip_range) {
+        (Some(subnet), ..) => format!("subnet {subnet}"),
+        (None, Some(gateway), _) => format!("gateway {gateway}"),
+        (None, None, Some(range)) => format!("ip-range {range}"),
+        (None, None, None) => "an address".to_owned(),
     }
 }
 

@@ -17,6 +17,7 @@ mod veth;
 pub mod watch;
 
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -91,8 +92,21 @@ impl Host for Kernel {
         netns::id(path)
     }
 
-    fn set_default_routes(&self, netns: &Path, routes: &[DefaultRoute]) -> Result<()> {
-        routes::set_default(&Netlink::in_netns(netns)?, routes)
+    fn interfaces(&self, netns: &Path) -> Result<BTreeSet<String>> {
+        routes::link_names(&Netlink::in_netns(netns)?)
+    }
+
+    fn link_names(&self) -> Result<BTreeSet<String>> {
+        routes::link_names(&Netlink::open()?)
+    }
+
+    fn hostname(&self) -> Result<String> {
+        let name = nix::unistd::gethostname().context("ask for the host's name")?;
+        Ok(name.to_string_lossy().into_owned())
+    }
+
+    fn set_default_routes(&self, netns: &Path, interfaces: &[String], routes: &[DefaultRoute]) -> Result<()> {
+        routes::set_default(&Netlink::in_netns(netns)?, interfaces, routes)
             .with_context(|| format!("set the default routes of {}", netns.display()))
     }
 
@@ -110,7 +124,7 @@ impl Host for Kernel {
         routes::addresses(&Netlink::open()?)
     }
 
-    fn uplinks(&self, own: &[String]) -> Result<Vec<Uplink>> {
+    fn uplinks(&self, own: &BTreeSet<String>) -> Result<Vec<Uplink>> {
         routes::uplinks(&Netlink::open()?, own)
     }
 

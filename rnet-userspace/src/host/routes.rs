@@ -5,7 +5,6 @@ use std::{collections::BTreeSet, net::IpAddr};
 use anyhow::Result;
 use ipnetwork::IpNetwork;
 use netlink_packet_route::{
-    AddressFamily,
     address::{AddressAttribute, AddressMessage},
     link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
     route::{RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteType},
@@ -34,7 +33,7 @@ pub(super) fn addresses(netlink: &Netlink) -> Result<Vec<IpAddr>> {
 }
 
 /// The Ethernet interfaces that are up, part of no other interface, no bridges, and not among `own`.
-pub(super) fn uplinks(netlink: &Netlink, own: &[String]) -> Result<Vec<Uplink>> {
+pub(super) fn uplinks(netlink: &Netlink, own: &BTreeSet<String>) -> Result<Vec<Uplink>> {
     let links = netlink.links()?;
     let leading_out = links.iter().filter(|link| leads_out(link));
     let uplinks = leading_out
@@ -43,31 +42,30 @@ pub(super) fn uplinks(netlink: &Netlink, own: &[String]) -> Result<Vec<Uplink>> 
     Ok(uplinks.collect())
 }
 
-/// Makes `wanted` the default routes of the main table, at most one of each family, and takes away others.
-///
-/// # Errors
-/// An interface is not there, or the kernel refuses.
-pub(super) fn set_default(netlink: &Netlink, wanted: &[DefaultRoute]) -> Result<()> {
-    let before: Vec<_> = netlink.routes()?.into_iter().filter(is_default).collect();
-    for family in [false, true] {
-        let of_family = |addr: &IpAddr| addr.is_ipv6() == family;
-        let old =
-            before.iter().filter(|route| (route.header.address_family == AddressFamily::Inet6) == family);
-        let route = wanted.iter().find(|route| of_family(&route.gateway));
-        let index = |name: &str| Ok::<_, anyhow::Error>(netlink.existing_link(name)?.header.index);
-        let target = route
-            .map(|route| Ok::<_, anyhow::Error>((route.gateway, index(&route.interface)?)))
-            .transpose()?;
-        let (kept, old): (Vec<_>, Vec<_>) =
-            old.partition(|route| target.is_some() && next_hop(route) == target);
-        for route in old {
-            netlink.delete_route(route.clone())?;
-        }
-        if let Some((gateway, index)) = target.filter(|_| kept.is_empty()) {
-            netlink.add_default_route(index, gateway)?;
+/// Names of all links.
+pub(super) fn link_names(netlink: &Netlink) -> Result<BTreeSet<String>> {
+    Ok(netlink.links()?.iter().filter_map(name_of).map(str::to_owned).collect())
+}
+
+/// Makes `wanted`, at most one of each family, default routes of the main table, and takes away others that lead
+/// through one of `interfaces`.
+pub(super) fn set_default(netlink: &Netlink, interfaces: &[String], wanted: &[DefaultRoute]) -> Result<()> {
+    let index_of = |name: &String| Ok::<_, anyhow::Error>(netlink.link(name)?.map(|link| link.header.index));
+    let own: Vec<u32> =
+        interfaces.iter().map(index_of).filter_map(Result::transpose).collect::<Result<_>>()?;
+    let mut missing = Vec::new();
+    for route in wanted {
+        missing.push((route.gateway, netlink.existing_link(&route.interface)?.header.index));
+    }
+    for route in netlink.routes()?.into_iter().filter(is_default) {
+        let Some(hop) = next_hop(&route) else { continue };
+        if let Some(at) = missing.iter().position(|wanted| *wanted == hop) {
+            missing.swap_remove(at);
+        } else if own.contains(&hop.1) {
+            netlink.delete_route(route)?;
         }
     }
-    Ok(())
+    missing.into_iter().try_for_each(|(gateway, index)| netlink.add_default_route(index, gateway))
 }
 
 fn is_default(route: &RouteMessage) -> bool {
@@ -221,7 +219,7 @@ mod tests {
             ip("link set tun0 up");
             let index = netlink.existing_link("wan").unwrap().header.index;
             let wan = Uplink { index, name: "wan".into() };
-            assert_eq!(uplinks(&netlink, &["mine".into()]).unwrap(), [wan]);
+            assert_eq!(uplinks(&netlink, &["mine".to_owned()].into()).unwrap(), [wan]);
         });
     }
 }

@@ -1,10 +1,16 @@
-//! The state on disk: one JSON file of a versioned schema, replaced atomically, and the lock that keeps a
-//! second daemon of the same instance away.
+//! The state on disk, and the lock that keeps a second daemon of the same instance away.
+//!
+//! ```text
+//! DIR/version             the schema's version
+//! DIR/networks/ID.json    one file for each network and container, replaced atomically:
+//! DIR/containers/ID.json  what a change costs does not grow with what else there is
+//! ```
 
 mod lock;
 pub mod schema;
 
 use std::{
+    collections::BTreeMap,
     fs::{self, DirBuilder, File, OpenOptions},
     io::{ErrorKind, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
@@ -12,15 +18,16 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use serde::Deserialize;
 
 pub use lock::Lock;
-use schema::{State, VERSION};
+use schema::{Container, Network, Record, State, VERSION};
 
-const FILE: &str = "state.json";
-const TEMPORARY: &str = "state.json.new";
+const VERSION_FILE: &str = "version";
+/// What a file is called until it is whole.
+const UNFINISHED: &str = "new";
+const FINISHED: &str = "json";
 
-/// The state file of one instance.
+/// The state of one instance.
 #[derive(Debug)]
 pub struct Store {
     dir: PathBuf,
@@ -30,72 +37,120 @@ impl Store {
     /// The store in this directory, which is made, readable for root only, if it is not there.
     ///
     /// # Errors
-    /// When the directory cannot be made.
+    /// When the directory cannot be made, or its state is of a version that this program does not know.
     pub fn open(dir: &Path) -> Result<Self> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .with_context(|| format!("create state directory {}", dir.display()))?;
-        Ok(Self { dir: dir.to_owned() })
+        create_dir(dir).with_context(|| format!("create state directory {}", dir.display()))?;
+        let store = Self { dir: dir.to_owned() };
+        store.check_version()?;
+        Ok(store)
     }
 
-    /// What was saved last; the empty state when nothing ever was.
+    /// All that was saved and not removed.
     ///
     /// # Errors
-    /// When the file cannot be read, or is of a version that this program does not know.
+    /// When a file cannot be read or understood.
     pub fn load(&self) -> Result<State> {
-        let path = self.dir.join(FILE);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(State::default()),
-            Err(e) => return Err(e).with_context(|| format!("read state {}", path.display())),
-        };
-        let parse = || format!("understand state {}", path.display());
-        let Version { version } = serde_json::from_slice(&text).with_context(parse)?;
-        if version != VERSION {
-            bail!(
-                "state {} has version {version}, this rnet knows version {VERSION}: use the rnet that wrote it",
-                path.display()
-            );
-        }
-        serde_json::from_slice(&text).with_context(parse)
+        Ok(State { networks: self.load_all::<Network>()?, containers: self.load_all::<Container>()? })
     }
 
-    /// Replaces what is saved. After a crash at any moment either the old or the new state is there, whole.
+    /// Replaces a record. After a crash at any moment either the old or the new one is there, whole.
     ///
     /// # Errors
-    /// When the disk refuses; the old state is still there then.
-    pub fn save(&self, state: &State) -> Result<()> {
-        let path = self.dir.join(FILE);
-        self.replace(&path, state).with_context(|| format!("save state {}", path.display()))
+    /// When the disk refuses; the old one is still there then.
+    pub fn save<T: Record>(&self, record: &T) -> Result<()> {
+        let path = self.path::<T>(record.id());
+        let write = || {
+            self.prepare()?;
+            replace(&path, &serde_json::to_vec(record)?)
+        };
+        write().with_context(|| format!("save state {}", path.display()))
     }
 
-    /// Removes the file, and the directory if nothing else is in it.
+    /// Removes a record, if it is there.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn delete<T: Record>(&self, id: &str) -> Result<()> {
+        let path = self.path::<T>(id);
+        let delete = || match fs::remove_file(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            deleted => deleted.and_then(|()| sync_dir(&self.directory::<T>())),
+        };
+        delete().with_context(|| format!("remove state {}", path.display()))
+    }
+
+    /// Removes all of it, and the directory if nothing else is in it.
     ///
     /// # Errors
     /// When the disk refuses.
     pub fn remove(&self) -> Result<()> {
-        for file in [TEMPORARY, FILE] {
-            let path = self.dir.join(file);
+        for directory in [self.directory::<Network>(), self.directory::<Container>()] {
+            for path in files_in(&directory)? {
+                absent_is_fine(fs::remove_file(&path))
+                    .with_context(|| format!("remove state {}", path.display()))?;
+            }
+            remove_empty_dir(&directory)?;
+        }
+        let version = self.dir.join(VERSION_FILE);
+        for path in [version.with_extension(UNFINISHED), version] {
             absent_is_fine(fs::remove_file(&path))
                 .with_context(|| format!("remove state {}", path.display()))?;
         }
         remove_empty_dir(&self.dir)
     }
 
-    fn replace(&self, path: &Path, state: &State) -> Result<()> {
-        let mut text = serde_json::to_vec_pretty(state)?;
-        text.push(b'\n');
-        let temporary = self.dir.join(TEMPORARY);
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        // The rename itself is on disk only once the directory is.
-        File::open(&self.dir)?.sync_all()?;
+    fn directory<T: Record>(&self) -> PathBuf {
+        self.dir.join(T::DIRECTORY)
+    }
+
+    fn path<T: Record>(&self, id: &str) -> PathBuf {
+        self.directory::<T>().join(id).with_extension(FINISHED)
+    }
+
+    fn load_all<T: Record>(&self) -> Result<BTreeMap<String, T>> {
+        let mut records = BTreeMap::new();
+        for path in files_in(&self.directory::<T>())? {
+            if path.extension().is_none_or(|extension| extension != FINISHED) {
+                continue;
+            }
+            let text = fs::read(&path).with_context(|| format!("read state {}", path.display()))?;
+            let record: T = serde_json::from_slice(&text)
+                .with_context(|| format!("understand state {}", path.display()))?;
+            records.insert(record.id().to_owned(), record);
+        }
+        Ok(records)
+    }
+
+    fn check_version(&self) -> Result<()> {
+        let path = self.dir.join(VERSION_FILE);
+        let version = match fs::read_to_string(&path) {
+            Ok(text) => text.trim().to_owned(),
+            // The first schema was one file of that name.
+            Err(e) if e.kind() == ErrorKind::NotFound && self.dir.join("state.json").exists() => {
+                "1".to_owned()
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(e).with_context(|| format!("read {}", path.display())),
+        };
+        if version != VERSION.to_string() {
+            bail!(
+                "state {} has version {version}, and this rnet knows version {VERSION}: use the rnet that wrote it, or \
+                 take the instance down with that one (rnet down) before this one is started",
+                self.dir.display()
+            );
+        }
         Ok(())
+    }
+
+    /// A state that has a version is complete.
+    fn prepare(&self) -> Result<()> {
+        let path = self.dir.join(VERSION_FILE);
+        if path.exists() {
+            return Ok(());
+        }
+        create_dir(&self.directory::<Network>())?;
+        create_dir(&self.directory::<Container>())?;
+        replace(&path, VERSION.to_string().as_bytes())
     }
 }
 
@@ -110,10 +165,33 @@ pub fn remove_empty_dir(dir: &Path) -> Result<()> {
     }
 }
 
-/// All of the file that may be looked at before its version is known.
-#[derive(Deserialize)]
-struct Version {
-    version: u32,
+fn create_dir(dir: &Path) -> Result<()> {
+    Ok(DirBuilder::new().recursive(true).mode(0o700).create(dir)?)
+}
+
+fn files_in(dir: &Path) -> Result<Vec<PathBuf>> {
+    let list = || match fs::read_dir(dir) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(e),
+        Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect(),
+    };
+    list().with_context(|| format!("list state {}", dir.display()))
+}
+
+fn replace(path: &Path, content: &[u8]) -> Result<()> {
+    let unfinished = path.with_extension(UNFINISHED);
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    file.write_all(content)?;
+    file.write_all(b"\n")?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)?;
+    // The rename itself is on disk only once the directory is.
+    Ok(sync_dir(path.parent().unwrap_or(Path::new(".")))?)
+}
+
+fn sync_dir(dir: &Path) -> std::io::Result<()> {
+    File::open(dir)?.sync_all()
 }
 
 fn absent_is_fine(done: std::io::Result<()>) -> std::io::Result<()> {
@@ -126,18 +204,45 @@ fn absent_is_fine(done: std::io::Result<()>) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use schema::{Driver, Phase};
     use std::os::unix::fs::PermissionsExt;
+
+    fn network(id: &str, name: &str) -> Network {
+        Network {
+            id: id.into(),
+            name: name.into(),
+            phase: Phase::Ready,
+            driver: Driver::Null,
+            number: 0,
+            created: String::new(),
+            predefined: false,
+            bridge: None,
+            subnets: Vec::new(),
+            internal: false,
+            attachable: false,
+            options: BTreeMap::new(),
+            labels: BTreeMap::new(),
+        }
+    }
+
+    fn names(store: &Store) -> Vec<String> {
+        store.load().unwrap().networks.into_values().map(|n| n.name).collect()
+    }
 
     #[test]
     fn what_is_saved_is_loaded_and_only_root_can_read_it() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("a/b")).unwrap();
         assert_eq!(store.load().unwrap(), State::default());
-        store.save(&State::default()).unwrap();
-        assert_eq!(store.load().unwrap(), State::default());
-        let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode(store.dir.join(FILE)), 0o600);
-        assert_eq!(mode(store.dir.clone()), 0o700);
+        store.save(&network("1", "a")).unwrap();
+        store.save(&network("2", "b")).unwrap();
+        store.save(&network("1", "c")).unwrap();
+        assert_eq!(names(&Store::open(&store.dir).unwrap()), ["c", "b"]);
+        let mode = |path: &str| fs::metadata(store.dir.join(path)).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(""), mode("networks"), mode("networks/1.json")), (0o700, 0o700, 0o600));
+        store.delete::<Network>("1").unwrap();
+        store.delete::<Network>("1").unwrap();
+        assert_eq!(names(&store), ["b"]);
         store.remove().unwrap();
         assert!(!dir.path().join("a/b").exists());
         store.remove().unwrap();
@@ -147,25 +252,35 @@ mod tests {
     fn a_half_written_file_is_never_loaded() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
-        store.save(&State::default()).unwrap();
-        fs::write(dir.path().join(TEMPORARY), "{\"version\": 1, \"netw").unwrap();
-        assert_eq!(store.load().unwrap(), State::default());
-        store.save(&State::default()).unwrap();
-        assert!(!dir.path().join(TEMPORARY).exists());
+        store.save(&network("1", "a")).unwrap();
+        for name in ["1.new", "2.new"] {
+            fs::write(dir.path().join("networks").join(name), "{\"id\": \"1\", \"na").unwrap();
+        }
+        assert_eq!(names(&store), ["a"]);
+        store.save(&network("1", "b")).unwrap();
+        assert_eq!(names(&store), ["b"]);
+        store.remove().unwrap();
+        assert!(!dir.path().exists());
     }
 
     #[test]
-    fn a_strange_file_is_refused_and_left_alone() {
+    fn a_strange_state_is_refused_and_left_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        for (text, error) in [
-            ("{\"version\": 99, \"shape\": []}", "has version 99, this rnet knows version 1"),
-            ("not json", "understand state"),
-            ("{\"version\": 1, \"networks\": 5}", "understand state"),
+        let refused = || Store::open(dir.path()).and_then(|store| store.load()).unwrap_err();
+        fs::write(dir.path().join("state.json"), "{\"version\": 1}").unwrap();
+        assert!(refused().to_string().contains("has version 1, and this rnet knows version 2"));
+        for (version, record, error) in [
+            ("99", "{}", "has version 99, and this rnet knows version 2: use the rnet that wrote it"),
+            ("x", "{}", "has version x"),
+            ("2", "not json", "understand state"),
+            ("2", "{\"id\": 5}", "understand state"),
         ] {
-            fs::write(dir.path().join(FILE), text).unwrap();
-            assert!(format!("{:#}", store.load().unwrap_err()).contains(error), "{text}");
-            assert_eq!(fs::read_to_string(dir.path().join(FILE)).unwrap(), text);
+            fs::write(dir.path().join("version"), version).unwrap();
+            fs::create_dir_all(dir.path().join("networks")).unwrap();
+            let file = dir.path().join("networks/1.json");
+            fs::write(&file, record).unwrap();
+            assert!(format!("{:#}", refused()).contains(error), "{version} {record}");
+            assert_eq!(fs::read_to_string(&file).unwrap(), record);
         }
     }
 
@@ -174,8 +289,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("notes"), "mine").unwrap();
         let store = Store::open(dir.path()).unwrap();
-        store.save(&State::default()).unwrap();
+        store.save(&network("1", "a")).unwrap();
         store.remove().unwrap();
-        assert!(dir.path().join("notes").exists() && !dir.path().join(FILE).exists());
+        assert!(dir.path().join("notes").exists() && !dir.path().join("networks").exists());
     }
 }

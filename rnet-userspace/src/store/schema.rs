@@ -3,30 +3,48 @@
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
+use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::controller::{
-    model::{Binding, InterfaceAddr, MacAddr},
-    view::{ContainerState, SubnetView},
+    model::{Binding, HostPort, InterfaceAddr, MacAddr, port_spec::PortMapping},
+    view::{ContainerState, ExposedPort, SubnetView},
 };
 
-/// Version of this schema. Another version in the file is refused.
-pub const VERSION: u32 = 1;
+/// Version of this schema. A state of another version is refused.
+pub const VERSION: u32 = 2;
 
 /// Everything that an instance keeps.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
-    /// [`VERSION`].
-    pub version: u32,
     /// Networks by id.
     pub networks: BTreeMap<String, Network>,
     /// Containers by id.
     pub containers: BTreeMap<String, Container>,
 }
 
-impl Default for State {
-    fn default() -> Self {
-        Self { version: VERSION, networks: BTreeMap::new(), containers: BTreeMap::new() }
+/// What is kept in a file of its own.
+pub trait Record: Serialize + for<'de> Deserialize<'de> {
+    /// The directory of its kind.
+    const DIRECTORY: &'static str;
+
+    /// 64 hexadecimal digits: the file's name.
+    fn id(&self) -> &str;
+}
+
+impl Record for Network {
+    const DIRECTORY: &'static str = "networks";
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+impl Record for Container {
+    const DIRECTORY: &'static str = "containers";
+
+    fn id(&self) -> &str {
+        &self.id
     }
 }
 
@@ -116,12 +134,54 @@ pub struct Container {
     pub remove: bool,
     /// A directory that is the process's root.
     pub rootfs: Option<PathBuf>,
-    /// Name of its network namespace, as long as there is one.
-    pub netns: Option<String>,
+    /// Its process has a terminal.
+    pub terminal: bool,
+    /// What was asked for with `--network`, as Docker shows it.
+    pub network_mode: String,
+    /// Its network namespace, as long as it has one.
+    pub netns: Option<Namespace>,
     /// Its interfaces.
     pub endpoints: Vec<Endpoint>,
     /// Published ports.
-    pub ports: Vec<Binding>,
+    pub ports: Vec<Publication>,
+    /// Ports that it listens at, whether published or not.
+    pub exposed: Vec<ExposedPort>,
+    /// Where it finds the addresses of names.
+    pub resolver: Resolver,
+    /// Lines for hosts: `name:address`, as they were given.
+    pub extra_hosts: Vec<String>,
+    /// Settings of its own namespaces.
+    pub sysctls: BTreeMap<String, String>,
+}
+
+/// A container's network namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Namespace {
+    /// rnet's, which `ip netns` shows under this name.
+    Own(String),
+    /// That of the container with this id.
+    Shared(String),
+    /// Somebody else's.
+    Given {
+        /// A file that stands for it.
+        path: PathBuf,
+        /// Its number: whether `path` still stands for the same.
+        number: u64,
+    },
+    /// The host's.
+    Host,
+}
+
+/// What resolv.conf is made of, where it was asked for; empty for the host's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolver {
+    /// Name servers.
+    pub servers: Vec<IpAddr>,
+    /// Search domains.
+    pub search: Vec<String>,
+    /// Options.
+    pub options: Vec<String>,
 }
 
 /// A container's interface.
@@ -131,6 +191,9 @@ pub struct Endpoint {
     pub id: String,
     /// The network's id.
     pub network: String,
+    /// How far it has come. Once the container is there, an endpoint that is not ready is one that was being
+    /// connected or disconnected.
+    pub phase: Phase,
     /// Name inside the namespace.
     pub interface: String,
     /// Name of the host's end of the veth.
@@ -139,6 +202,25 @@ pub struct Endpoint {
     pub mac: MacAddr,
     /// Addresses.
     pub addrs: Vec<InterfaceAddr>,
-    /// The default routes' gateways.
+    /// Addresses that were asked for.
+    pub fixed: Vec<IpAddr>,
+    /// The network's gateways, at most one of each family; none on an internal network.
     pub gateways: Vec<IpAddr>,
+    /// The endpoint with the highest number has the default route; among equals, the first by network name.
+    pub gw_priority: i64,
+    /// Names, beside its container's, under which it is found.
+    pub aliases: Vec<String>,
+}
+
+/// A container port that is published.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publication {
+    /// What was asked for.
+    pub mapping: PortMapping,
+    /// Sources that may use it; empty for all.
+    pub from: Vec<IpNetwork>,
+    /// Host ports that it has, used or not: they stay its own while no network of the container leads outside.
+    pub held: Vec<HostPort>,
+    /// What the datapath is told.
+    pub bindings: Vec<Binding>,
 }

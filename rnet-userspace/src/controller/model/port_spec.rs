@@ -3,10 +3,12 @@
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
+use serde::{Deserialize, Serialize};
+
 use super::Protocol;
 
 /// A range of ports, both ends included, never reversed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PortRange {
     first: u16,
     last: u16,
@@ -53,7 +55,8 @@ pub struct PortSpec {
 }
 
 /// Which host port a container port is to be published on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum PortChoice {
     /// This one.
     Exactly(u16),
@@ -64,7 +67,7 @@ pub enum PortChoice {
 }
 
 /// One container port of a [`PortSpec`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortMapping {
     /// The host address; the instance's default when absent.
     pub host_ip: Option<IpAddr>,

@@ -104,7 +104,7 @@ fn network_none_has_a_namespace_and_nothing_else() {
     assert!(bench.fake.tables().veths.is_empty());
     let told =
         message(instance.create_container(&CreateContainer { publish: vec!["80".into()], ..none("b") }));
-    assert!(told.starts_with("cannot publish 80/tcp: a container on network none"), "{told}");
+    assert!(told.starts_with("cannot publish ports: a container on network none"), "{told}");
     let told = message(
         instance.create_container(&joining("b", Connect { mac: Some(made_mac()), ..Connect::to("none") })),
     );
@@ -136,8 +136,8 @@ fn a_container_that_cannot_be_is_refused_with_the_reason() {
         (namespace("web"), conflict.as_str()),
         (namespace("taken"), "create network namespace rnet-taken for container taken: one of that name"),
         (in_network("n2"), "network n2 not found"),
-        (in_network("host"), "--network host: the host's network is not supported yet"),
-        (in_network("container:web"), "sharing another container's network is not supported yet"),
+        (in_network("host"), "a container without a network namespace of its own needs a command"),
+        (in_network("container:db"), "No such container: db"),
         (CreateContainer { hostname: Some("a b".into()), ..namespace("b") }, "invalid host name \"a b\""),
         (
             joining("b", Connect { ip: "172.17.0.9".parse().ok(), ..Connect::to("bridge") }),

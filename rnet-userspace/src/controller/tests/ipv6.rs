@@ -95,7 +95,10 @@ fn an_ipv6_network_that_cannot_be_is_refused_with_the_reason() {
     for (request, expected) in [
         (CreateNetwork { ipv6: false, ..dual("n2", &["fd00:2::/64"]) }, "add --ipv6"),
         (gateway("fd00:2::1", false), "add --ipv6"),
-        (gateway("fd00:2::1", true), "every ip-range or gateway must have a corresponding subnet"),
+        (
+            gateway("fd00:2::1", true),
+            "every ip-range, gateway or aux-address must have a corresponding subnet",
+        ),
         (dual("n2", &["fd00:1::/80"]), "subnet fd00:1::/80 overlaps network n1 (fd00:1::/64)"),
         (dual("n2", &["fd00:2::/64", "fd00:3::/64"]), "multiple subnets of one address family"),
         (dual("n2", &["fe80::/64"]), "not for containers"),

@@ -1,21 +1,29 @@
 //! The controller's rules, over a host and a datapath in memory and a store on disk.
 
+mod connect;
 mod containers;
 mod flows;
 mod gateways;
 mod ipv6;
+mod modes;
 mod networks;
+mod published;
 mod publishing;
 mod restart;
 mod rollback;
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
 
 use tempfile::TempDir;
 
 use super::{
     Config, Controller, Error, Result,
-    fake::{Fake, Tables},
+    fake::{Fake, Fate, Tables},
     request::{Connect, CreateContainer, CreateNetwork, Subnet},
     view,
 };
@@ -60,6 +68,50 @@ impl Bench {
         read_all(self.dir.path(), self.dir.path(), &mut files);
         Snapshot { tables: self.fake.tables(), files }
     }
+}
+
+/// Runs `change` with the nth call failing, for every n, until it succeeds. Returns how often it failed.
+fn fail_everywhere<T: std::fmt::Debug>(
+    prepare: impl Fn() -> (Bench, Instance),
+    change: impl Fn(&mut Instance) -> Result<T>,
+    after_failure: impl Fn(&Bench, &mut Instance, &Snapshot),
+) -> usize {
+    for n in 1.. {
+        let (bench, mut instance) = prepare();
+        let before = bench.snapshot();
+        bench.fake.set(Fate::FailAt(n));
+        let outcome = change(&mut instance);
+        bench.fake.set(Fate::Well);
+        if outcome.is_ok() {
+            return n - 1;
+        }
+        assert!(message(outcome).contains(&format!("call {n}, ")));
+        after_failure(&bench, &mut instance, &before);
+    }
+    unreachable!("every change makes a bounded number of calls")
+}
+
+/// Runs `change` with the program ending at the nth call, for every n, and starts anew each time. Returns how often it
+/// ended.
+fn die_everywhere(
+    prepare: impl Fn(&mut Instance),
+    change: impl Fn(&mut Instance),
+    check: impl Fn(&Bench, Instance, &Snapshot),
+) -> usize {
+    for n in 1.. {
+        let bench = Bench::new();
+        let mut instance = bench.start();
+        prepare(&mut instance);
+        let before = bench.snapshot();
+        bench.fake.set(Fate::DieAt(n));
+        let outcome = catch_unwind(AssertUnwindSafe(|| change(&mut instance)));
+        bench.fake.set(Fate::Well);
+        if outcome.is_ok() {
+            return n - 1;
+        }
+        check(&bench, bench.start(), &before);
+    }
+    unreachable!("every change makes a bounded number of calls")
 }
 
 /// Directories count as well as files.

@@ -142,7 +142,7 @@ fn a_network_that_cannot_be_is_refused_with_the_reason() {
         (with("n2", Some("10.2.0.0/24"), Some("10.3.0.0/28"), None), "doesn't contain ip-range"),
         (
             with("n2", None, None, Some("10.3.0.1")),
-            "every ip-range or gateway must have a corresponding subnet",
+            "every ip-range, gateway or aux-address must have a corresponding subnet",
         ),
         (two, "bridge driver doesn't support multiple subnets"),
         (option("com.docker.network.bridge.name", "rnet0"), "networks have same bridge name"),

@@ -1,7 +1,6 @@
 //! A change that fails anywhere leaves nothing; a removal that fails anywhere can be finished.
 
 use super::*;
-use crate::controller::fake::Fate;
 
 /// A container with everything that one can have.
 fn full() -> CreateContainer {
@@ -13,27 +12,6 @@ fn with_network() -> (Bench, Instance) {
     let mut instance = bench.start();
     instance.create_network(&network_in("n1", "10.1.0.0/24")).unwrap();
     (bench, instance)
-}
-
-/// Runs `change` with the nth call failing, for every n, until it succeeds. Returns how often it failed.
-fn fail_everywhere<T: std::fmt::Debug>(
-    prepare: impl Fn() -> (Bench, Instance),
-    change: impl Fn(&mut Instance) -> Result<T>,
-    after_failure: impl Fn(&Bench, &mut Instance, &Snapshot),
-) -> usize {
-    for n in 1.. {
-        let (bench, mut instance) = prepare();
-        let before = bench.snapshot();
-        bench.fake.set(Fate::FailAt(n));
-        let outcome = change(&mut instance);
-        bench.fake.set(Fate::Well);
-        if outcome.is_ok() {
-            return n - 1;
-        }
-        assert!(message(outcome).contains(&format!("call {n}, ")));
-        after_failure(&bench, &mut instance, &before);
-    }
-    unreachable!("every change makes a bounded number of calls")
 }
 
 #[test]
@@ -62,8 +40,9 @@ fn a_container_that_fails_anywhere_leaves_nothing() {
         assert_eq!(bench.snapshot(), *before);
         create(instance).unwrap();
     });
-    // ephemeral_ports, hold_ports, create_netns, create_veth, find_link, find_bridge, add_endpoint, publish.
-    assert_eq!(failures, 8);
+    // ephemeral_ports, hold_ports, create_netns, hold_namespaces, create_veth, find_link, find_bridge, add_endpoint,
+    // publish.
+    assert_eq!(failures, 9);
 }
 
 #[test]
@@ -75,8 +54,8 @@ fn every_step_can_be_made_to_fail_from_outside() {
         let before = bench.snapshot();
         match instance.create_container(&publishing("web", &["8080:80"])) {
             Ok(_) => {
-                // Two saves, files, namespace, veth, endpoint, ports.
-                assert_eq!(n, 8);
+                // Two saves, files, namespaces, veth, endpoint, ports.
+                assert_eq!(n, 9);
                 break;
             }
             refused => {
@@ -92,12 +71,18 @@ fn every_step_can_be_made_to_fail_from_outside() {
 fn a_disk_that_refuses_leaves_nothing() {
     let (bench, mut instance) = with_network();
     let before = bench.snapshot();
-    let in_the_way = bench.config().state_dir.join("state.json.new");
-    fs::create_dir(&in_the_way).unwrap();
+    let state = bench.config().state_dir;
+    let moved: Vec<_> =
+        ["networks", "containers"].map(|name| (state.join(name), state.join(name.to_uppercase()))).into();
+    for (directory, away) in &moved {
+        fs::rename(directory, away).unwrap();
+    }
     assert!(message(instance.create_container(&full())).starts_with("save container: save state "));
     assert!(message(instance.create_network(&network("n2"))).starts_with("save network: save state "));
     assert!(message(instance.remove_network("n1")).starts_with("save network: save state "));
-    fs::remove_dir(&in_the_way).unwrap();
+    for (directory, away) in &moved {
+        fs::rename(away, directory).unwrap();
+    }
     assert_eq!(bench.snapshot(), before);
     instance.create_container(&full()).unwrap();
 }
@@ -132,10 +117,10 @@ fn when_undoing_fails_too_both_are_told_and_removing_finishes_it() {
     ] {
         let (bench, mut instance) = with_network();
         let before = bench.snapshot();
-        bench.fake.set(Fate::FailFrom(4));
+        bench.fake.set(Fate::FailFrom(5));
         let told = message(instance.create_container(&full()));
         bench.fake.set(Fate::Well);
-        assert!(told.starts_with("create veth ") && told.contains("call 4, create_veth, fails"), "{told}");
+        assert!(told.starts_with("create veth ") && told.contains("call 5, create_veth, fails"), "{told}");
         assert!(told.contains("undoing it failed too") && told.contains("delete_netns"), "{told}");
         assert_ne!(bench.snapshot(), before);
         finish(&bench, &mut instance);
@@ -161,10 +146,12 @@ fn a_removal_that_fails_anywhere_goes_on_and_can_be_finished() {
                 && empty.tables.ports.is_empty()
                 && empty.tables.endpoints.is_empty()
         );
-        assert!(!empty.files["state/state.json"].contains("web"));
+        assert!(
+            !empty.files.keys().any(|file| file.starts_with("state/containers/") && file.ends_with(".json"))
+        );
     });
-    // unpublish, remove_endpoint, delete_link, delete_netns.
-    assert_eq!(failures, 4);
+    // unpublish, remove_endpoint, delete_link, release_namespaces, delete_netns.
+    assert_eq!(failures, 5);
 
     let failures = fail_everywhere(
         with_network,
@@ -198,5 +185,5 @@ fn an_exit_whose_clean_up_fails_is_cleaned_up_later() {
             assert!(tables.netns.is_empty() && tables.ports.is_empty() && tables.endpoints.is_empty());
         },
     );
-    assert_eq!(failures, 4);
+    assert_eq!(failures, 5);
 }
