@@ -28,6 +28,7 @@ mod control6;
 mod egress;
 mod fragments;
 mod hairpin;
+mod healing;
 mod icmp;
 mod instances;
 mod ipv6;

@@ -128,6 +128,15 @@ impl<'h> Rnet<'h> {
         self.take_daemon().kill();
     }
 
+    /// Waits until the daemon has ended by itself.
+    ///
+    /// # Panics
+    /// When it does not run or does not end.
+    pub fn wait_ended(&self) {
+        let ended = self.take_daemon().wait(END_LIMIT);
+        assert!(ended.is_some(), "rnet daemon still runs:\n{}", self.log());
+    }
+
     /// Ends the daemon in good order (SIGTERM), as a service manager would.
     ///
     /// # Panics
@@ -167,7 +176,7 @@ impl<'h> Rnet<'h> {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = self.host.ns.command(binary());
         // Nothing of the caller's own configuration.
-        command.env_remove("RNET_FAIL_AT").env_remove("RNET_INSTANCE");
+        command.env_remove("RNET_FAIL_AT").env_remove("RNET_KILL_AT").env_remove("RNET_INSTANCE");
         command.arg("--instance").arg(&self.instance).args(args);
         command
     }

@@ -7,6 +7,7 @@
 
 pub mod bpf;
 pub mod capture;
+pub mod consistency;
 pub mod daemon;
 pub mod docker;
 mod ethtool;

@@ -58,6 +58,7 @@ pub use events::Events;
 use self::{
     apply::Machine,
     backend::{Datapath, FlowInfo, Host, ReasonCount, Uplink},
+    faults::Fault,
     model::{
         flow_filter::FlowFilter,
         name::check_name,
@@ -93,8 +94,8 @@ pub struct Config {
     pub snat_ports: (u16, u16),
     /// How long flows may be idle.
     pub timeouts: Timeouts,
-    /// The step that is to fail, for tests: see [`faults`].
-    pub fail_at: Option<usize>,
+    /// What is to go wrong, for tests: see [`faults`].
+    pub fault: Option<Fault>,
 }
 
 impl Config {
@@ -124,7 +125,7 @@ impl Config {
             timeouts: Timeouts::default(),
             // Up to where `net.ipv4.ip_local_port_range` begins unless somebody has changed it.
             snat_ports: (1024, 32767),
-            fail_at: faults::from_env().map_err(|e| Error::Invalid(format!("{e:#}")))?,
+            fault: faults::from_env().map_err(|e| Error::Invalid(format!("{e:#}")))?,
         })
     }
 

@@ -49,7 +49,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             }
             return Err(error);
         }
-        controller.machine.faults = Faults::new(controller.config.fail_at);
+        controller.machine.faults = Faults::new(controller.config.fault);
         Ok(controller)
     }
 

@@ -110,7 +110,8 @@ impl Store {
     fn load_all<T: Record>(&self) -> Result<BTreeMap<String, T>> {
         let mut records = BTreeMap::new();
         for path in files_in(&self.directory::<T>())? {
-            if path.extension().is_none_or(|extension| extension != FINISHED) {
+            if path.extension().is_some_and(|extension| extension == UNFINISHED) {
+                fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
                 continue;
             }
             let text = fs::read(&path).with_context(|| format!("read state {}", path.display()))?;

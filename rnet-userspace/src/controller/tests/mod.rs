@@ -51,7 +51,7 @@ impl Bench {
 
     fn config(&self) -> Config {
         let (state_dir, run_dir) = (self.dir.path().join("state"), self.dir.path().join("run"));
-        Config { state_dir, run_dir, fail_at: None, ..Config::new("rnet").unwrap() }
+        Config { state_dir, run_dir, fault: None, ..Config::new("rnet").unwrap() }
     }
 
     fn start(&self) -> Instance {

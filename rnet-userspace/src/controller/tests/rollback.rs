@@ -1,6 +1,9 @@
 //! A change that fails anywhere leaves nothing; a removal that fails anywhere can be finished.
 
+use std::num::NonZero;
+
 use super::*;
+use crate::controller::faults::Fault;
 
 /// A container with everything that one can have.
 fn full() -> CreateContainer {
@@ -49,7 +52,7 @@ fn a_container_that_fails_anywhere_leaves_nothing() {
 fn every_step_can_be_made_to_fail_from_outside() {
     for n in 1.. {
         let bench = Bench::new();
-        let config = Config { fail_at: Some(n), ..bench.config() };
+        let config = Config { fault: NonZero::new(n).map(Fault::Fail), ..bench.config() };
         let mut instance = bench.start_with(config).unwrap();
         let before = bench.snapshot();
         match instance.create_container(&publishing("web", &["8080:80"])) {
