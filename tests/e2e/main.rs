@@ -23,6 +23,8 @@ macro_rules! with_and_without_offload {
     };
 }
 
+mod adopted;
+mod concurrency;
 mod control;
 mod control6;
 mod egress;

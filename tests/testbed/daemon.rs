@@ -21,7 +21,7 @@ use crate::{
 /// How long the daemon may take to be ready: loading its programs on two busy cores included.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long a command may take.
-const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+pub const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 /// How long the daemon may take to end when told to.
 const END_LIMIT: Duration = Duration::from_secs(20);
 

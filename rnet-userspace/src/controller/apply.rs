@@ -106,6 +106,8 @@ impl<H: Host, D: Datapath> Machine<H, D> {
                 note(&mut self.state.containers, change);
                 Ok(())
             }
+            Step::AdoptBridge { spec, .. } => self.host.adopt_bridge(spec).map(drop),
+            Step::RestoreBridge { name, state } => self.host.restore_bridge(name, state),
             Step::CreateBridge(spec) => self.host.create_bridge(spec).map(drop),
             Step::DeleteBridge(name) | Step::DeleteVeth(name) => self.host.delete_link(name),
             Step::SetAddresses { after, .. } => self.set_addresses(after.clone()),

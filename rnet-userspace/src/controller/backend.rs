@@ -6,13 +6,14 @@
 //! before they are made, so that an interrupted operation can be cleaned up from the record alone.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::{Path, PathBuf},
 };
 
 use anyhow::Result;
 use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
 
 use rnet_common::settings::Timeouts;
 
@@ -36,6 +37,15 @@ pub struct BridgeSpec {
     pub addrs: Vec<InterfaceAddr>,
     /// MTU; the kernel's default when absent.
     pub mtu: Option<u32>,
+}
+
+/// What a bridge that somebody else made is like.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BridgeState {
+    /// Its addresses, IPv6's link-local ones left out.
+    pub addrs: Vec<InterfaceAddr>,
+    /// Its settings that rnet changes, by their paths below `/proc/sys/net`.
+    pub settings: BTreeMap<String, String>,
 }
 
 /// A veth pair to be made: one end on the bridge, one inside a namespace.
@@ -109,6 +119,13 @@ pub trait Host: Send {
     /// Makes a bridge, with forwarding on for this interface alone, and brings it up; a failure leaves nothing.
     /// A link of that name that is there already is an error.
     fn create_bridge(&self, spec: &BridgeSpec) -> Result<Link>;
+    /// What a bridge is like. A link of another kind is an error, and so is none.
+    fn bridge_state(&self, name: &str) -> Result<BridgeState>;
+    /// Makes a bridge that somebody else made one that containers can be on: brings it up, with forwarding on and with
+    /// the addresses of `spec` beside its own. A failure may leave some of it.
+    fn adopt_bridge(&self, spec: &BridgeSpec) -> Result<Link>;
+    /// Gives such a bridge the settings that it had and takes from it the addresses that it had not.
+    fn restore_bridge(&self, name: &str, state: &BridgeState) -> Result<()>;
     /// The bridge of this name, if there is one. A link of another kind is an error.
     fn find_bridge(&self, name: &str) -> Result<Option<Link>>;
     /// The link of this name, if there is one.

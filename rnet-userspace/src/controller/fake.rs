@@ -14,8 +14,8 @@ use rnet_common::settings::Timeouts;
 
 use super::{
     backend::{
-        BridgeSpec, Datapath, DefaultRoute, EndpointSpec, FlowInfo, Host, Link, PortCount, PortHold,
-        PortUnavailable, ReasonCount, Uplink, VethSpec,
+        BridgeSpec, BridgeState, Datapath, DefaultRoute, EndpointSpec, FlowInfo, Host, Link, PortCount,
+        PortHold, PortUnavailable, ReasonCount, Uplink, VethSpec,
     },
     model::{Binding, HostPort, MacAddr, flow_filter::FlowFilter},
 };
@@ -53,6 +53,8 @@ pub(super) struct Tables {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Foreign {
     pub(super) links: BTreeSet<String>,
+    /// Those of `links` that are bridges.
+    pub(super) bridges: BTreeMap<String, BridgeState>,
     /// Network namespaces with their numbers.
     pub(super) namespaces: BTreeMap<PathBuf, u64>,
     pub(super) routes: Vec<IpNetwork>,
@@ -157,6 +159,27 @@ impl Host for Fake {
         let link = world.link();
         world.tables.bridges.insert(spec.name.clone(), (link.clone(), spec.clone()));
         Ok(link)
+    }
+
+    fn bridge_state(&self, name: &str) -> Result<BridgeState> {
+        let world = self.call("bridge_state")?;
+        let state = world.foreign.bridges.get(name).cloned();
+        state.ok_or_else(|| anyhow::anyhow!("{name} is not a bridge"))
+    }
+
+    fn adopt_bridge(&self, spec: &BridgeSpec) -> Result<Link> {
+        let mut world = self.call("adopt_bridge")?;
+        ensure!(world.foreign.bridges.contains_key(&spec.name), "no bridge {}", spec.name);
+        let link = world.link();
+        world.tables.bridges.insert(spec.name.clone(), (link.clone(), spec.clone()));
+        Ok(link)
+    }
+
+    fn restore_bridge(&self, name: &str, state: &BridgeState) -> Result<()> {
+        let mut world = self.call("restore_bridge")?;
+        assert_eq!(world.foreign.bridges.get(name), Some(state));
+        world.tables.bridges.remove(name);
+        Ok(())
     }
 
     fn find_bridge(&self, name: &str) -> Result<Option<Link>> {

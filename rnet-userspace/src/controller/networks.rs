@@ -5,7 +5,7 @@ use ipnetwork::IpNetwork;
 use super::{
     Controller,
     apply::collected,
-    backend::{Datapath, Host},
+    backend::{BridgeState, Datapath, Host},
     error::{Error, Result},
     events::Kind,
     lookup,
@@ -166,8 +166,9 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         let options = NetworkOptions::parse(&request.options)?;
         check_options(&options, request)?;
         let mut network = record(request, Driver::Bridge, predefined);
-        network.bridge = Some(self.bridge_name(&network, options.bridge.clone())?);
-        network.subnets = self.subnets(request, &options)?;
+        let (bridge, adopted) = self.bridge(&network, options.bridge.clone())?;
+        network.subnets = self.subnets(request, &options, adopted.as_ref())?;
+        (network.bridge, network.adopted) = (Some(bridge), adopted);
         // A number that was given is never given again while a higher one is in use.
         network.number = self.machine.state.networks.values().map(|n| n.number).max().unwrap_or(0) + 1;
         let steps = plan::create_network(&network, &self.machine.addresses)?;
@@ -175,7 +176,9 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         Ok(self.network_view(&network))
     }
 
-    fn bridge_name(&self, network: &Network, asked: Option<String>) -> Result<String> {
+    /// The interface of a network, and what it is like if it is there already.
+    fn bridge(&self, network: &Network, asked: Option<String>) -> Result<(String, Option<BridgeState>)> {
+        let is_asked = asked.is_some() && !network.predefined;
         let bridge = asked.unwrap_or_else(|| format!("br-{}", short_id(&network.id)));
         if let Some(other) = self.machine.state.networks.values().find(|n| n.bridge.as_ref() == Some(&bridge))
         {
@@ -184,14 +187,24 @@ impl<H: Host, D: Datapath> Controller<H, D> {
                 network.name, other.name
             )));
         }
-        if self.machine.host.find_link(&bridge)?.is_some() {
+        let host = &self.machine.host;
+        if host.find_link(&bridge)?.is_none() {
+            return Ok((bridge, None));
+        }
+        if !is_asked {
             return Err(Error::Conflict(format!(
                 "create bridge {bridge} for network {}: an interface of that name is there already and is not \
-                 this instance's: remove it, or choose another name with -o com.docker.network.bridge.name=NAME",
+                 this instance's: remove it",
                 network.name
             )));
         }
-        Ok(bridge)
+        let state = host.bridge_state(&bridge).map_err(|e| {
+            Error::Conflict(format!(
+                "existing interface {bridge} is not a bridge that network {} could use: {e:#}",
+                network.name
+            ))
+        })?;
+        Ok((bridge, Some(state)))
     }
 
     /// The containers on a network.
@@ -269,7 +282,9 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             return Ok(false);
         }
         tracing::warn!(network = network.name, bridge = spec.name, "bridge is gone, making it again");
-        self.machine.apply(&[Step::CreateBridge(spec)])?;
+        let own = Network { adopted: None, ..network.clone() };
+        self.machine
+            .apply(&[Step::SaveNetwork(Change::replace(network.clone(), own)), Step::CreateBridge(spec)])?;
         Ok(true)
     }
 }
@@ -284,6 +299,7 @@ fn record(request: &CreateNetwork, driver: Driver, predefined: bool) -> Network 
         created: now(),
         predefined,
         bridge: None,
+        adopted: None,
         subnets: Vec::new(),
         internal: request.internal,
         attachable: request.attachable,

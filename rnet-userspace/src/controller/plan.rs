@@ -44,11 +44,10 @@ pub(super) fn create_network(network: &Network, addresses: &[IpAddr]) -> Result<
 /// # Errors
 /// [`Error::Invalid`] when the network's options cannot be understood.
 pub(super) fn remove_network(network: &Network, addresses: &[IpAddr]) -> Result<Vec<Step>> {
-    let without: Vec<IpAddr> = addresses
-        .iter()
-        .filter(|addr| !network.subnets.iter().any(|s| s.gateway == Some(**addr)))
-        .copied()
-        .collect();
+    // What a bridge had before it was this network's it keeps.
+    let kept = |addr: &IpAddr| network.adopted.iter().any(|a| a.addrs.iter().any(|own| own.ip() == *addr));
+    let given = |addr: &IpAddr| network.subnets.iter().any(|s| s.gateway == Some(*addr)) && !kept(addr);
+    let without: Vec<IpAddr> = addresses.iter().filter(|addr| !given(addr)).copied().collect();
     Ok(undo(&network_objects(network, &without)?))
 }
 
@@ -229,7 +228,11 @@ fn network_objects(network: &Network, addresses: &[IpAddr]) -> Result<Vec<Step>>
     after.extend(bridge.addrs.iter().map(IpNetwork::ip));
     after.sort_unstable();
     after.dedup();
-    Ok(vec![Step::CreateBridge(bridge), Step::SetAddresses { before: addresses.to_vec(), after }])
+    let bridge = match network.adopted.clone() {
+        Some(before) => Step::AdoptBridge { spec: bridge, before },
+        None => Step::CreateBridge(bridge),
+    };
+    Ok(vec![bridge, Step::SetAddresses { before: addresses.to_vec(), after }])
 }
 
 /// What a container has in the kernel, in the order in which it is made: a packet never finds a program

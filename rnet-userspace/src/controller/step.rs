@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr, path::PathBuf};
 use ipnetwork::IpNetwork;
 
 use super::{
-    backend::{BridgeSpec, DefaultRoute, EndpointAddr, Policy, VethSpec},
+    backend::{BridgeSpec, BridgeState, DefaultRoute, EndpointAddr, Policy, VethSpec},
     files::ContainerFiles,
     model::{Binding, MacAddr},
 };
@@ -93,6 +93,20 @@ pub(super) enum Step {
     CreateBridge(BridgeSpec),
     /// Removes a bridge.
     DeleteBridge(String),
+    /// Uses a bridge that somebody else made.
+    AdoptBridge {
+        /// What it is to be.
+        spec: BridgeSpec,
+        /// What it was.
+        before: BridgeState,
+    },
+    /// Gives it back.
+    RestoreBridge {
+        /// Its name.
+        name: String,
+        /// What it was.
+        state: BridgeState,
+    },
     /// Tells the datapath the host's own addresses.
     SetAddresses {
         /// What it knows.
@@ -164,6 +178,9 @@ impl Step {
             Self::SaveNetwork(change) => Some(Self::SaveNetwork(change.reversed())),
             Self::SaveContainer(change) => Some(Self::SaveContainer(change.reversed())),
             Self::CreateBridge(spec) => Some(Self::DeleteBridge(spec.name.clone())),
+            Self::AdoptBridge { spec, before } => {
+                Some(Self::RestoreBridge { name: spec.name.clone(), state: before.clone() })
+            }
             Self::SetAddresses { before, after } => {
                 Some(Self::SetAddresses { before: after.clone(), after: before.clone() })
             }
@@ -184,6 +201,7 @@ impl Step {
             Self::AddEndpoint(endpoint) => Some(Self::RemoveEndpoint(endpoint.clone())),
             Self::Publish(bindings) => Some(Self::Unpublish(bindings.clone())),
             Self::DeleteBridge(_)
+            | Self::RestoreBridge { .. }
             | Self::RemoveFiles(_)
             | Self::DeleteNetns(_)
             | Self::ReleaseNamespaces(_)
@@ -200,6 +218,7 @@ impl Step {
         matches!(
             self,
             Self::WriteFiles(_)
+                | Self::AdoptBridge { .. }
                 | Self::UpdateFiles { .. }
                 | Self::SetDefaultRoutes(_)
                 | Self::AddEndpoint(_)
@@ -215,6 +234,8 @@ impl fmt::Display for Step {
             Self::SaveContainer(_) => f.write_str("save container"),
             Self::CreateBridge(spec) => write!(f, "create bridge {}", spec.name),
             Self::DeleteBridge(name) => write!(f, "remove bridge {name}"),
+            Self::AdoptBridge { spec, .. } => write!(f, "use bridge {}", spec.name),
+            Self::RestoreBridge { name, .. } => write!(f, "give back bridge {name}"),
             Self::SetAddresses { .. } => f.write_str("tell the datapath the host's addresses"),
             Self::WriteFiles(_) => f.write_str("write container files"),
             Self::UpdateFiles { .. } => f.write_str("update container files"),

@@ -6,7 +6,7 @@ use ipnetwork::IpNetwork;
 
 use super::{
     Controller,
-    backend::{Datapath, Host},
+    backend::{BridgeState, Datapath, Host},
     error::{Error, Result},
     ipam,
     model::{
@@ -27,6 +27,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         &self,
         request: &CreateNetwork,
         options: &NetworkOptions,
+        bridge: Option<&BridgeState>,
     ) -> Result<Vec<SubnetView>> {
         let (v6, v4): (Vec<&Subnet>, Vec<&Subnet>) = request.subnets.iter().partition(|s| is_ipv6(s));
         if let Some(asked) = v6.first().filter(|_| !request.ipv6) {
@@ -49,15 +50,21 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         }
         let mut subnets = Vec::new();
         if ipv4 {
-            subnets.push(self.subnet(&v4, options.gateway_mode_v4, false)?);
+            subnets.push(self.subnet(&v4, options.gateway_mode_v4, false, bridge)?);
         }
         if request.ipv6 {
-            subnets.push(self.subnet(&v6, options.gateway_mode_v6, true)?);
+            subnets.push(self.subnet(&v6, options.gateway_mode_v6, true, bridge)?);
         }
         Ok(subnets)
     }
 
-    fn subnet(&self, asked: &[&Subnet], mode: GatewayMode, ipv6: bool) -> Result<SubnetView> {
+    fn subnet(
+        &self,
+        asked: &[&Subnet],
+        mode: GatewayMode,
+        ipv6: bool,
+        bridge: Option<&BridgeState>,
+    ) -> Result<SubnetView> {
         let asked = match asked {
             [] => &Subnet::default(),
             [one] => one,
@@ -67,14 +74,20 @@ impl<H: Host, D: Datapath> Controller<H, D> {
                 ));
             }
         };
+        // An address that the bridge has already is the gateway.
+        let mut known = bridge.into_iter().flat_map(|bridge| &bridge.addrs).filter(|a| a.is_ipv6() == ipv6);
+        let known = known.find(|addr| asked.subnet.is_none_or(|subnet| subnet.contains(addr.ip())));
         let subnet = match asked.subnet {
-            Some(subnet) => self.check_free(subnet)?,
+            Some(subnet) => self.check_free(subnet, bridge)?,
             None if asked.ip_range.is_some() || asked.gateway.is_some() || !asked.aux.is_empty() => {
                 return Err(Error::Invalid(
                     "every ip-range, gateway or aux-address must have a corresponding subnet".to_owned(),
                 ));
             }
-            None => self.next_subnet(ipv6)?,
+            None => match known {
+                Some(addr) => self.check_free(subnet_of(*addr)?, bridge)?,
+                None => self.next_subnet(ipv6)?,
+            },
         };
         if let Some(range) = asked.ip_range {
             check_ip_range(subnet, range)?;
@@ -86,7 +99,10 @@ impl<H: Host, D: Datapath> Controller<H, D> {
                     "invalid gateway {gateway}: in gateway mode 'isolated' the bridge has no address: leave it out"
                 )));
             }
-            (_, gateway) => Some(gateway.unwrap_or_else(|| ipam::default_gateway(subnet))),
+            (_, gateway) => {
+                let known = || known.map(|addr| addr.ip());
+                Some(gateway.or_else(known).unwrap_or_else(|| ipam::default_gateway(subnet)))
+            }
         };
         if let Some(gateway) = gateway {
             check_gateway(subnet, gateway)?;
@@ -97,9 +113,9 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         Ok(SubnetView { subnet, ip_range: asked.ip_range, gateway, aux: asked.aux.clone() })
     }
 
-    fn check_free(&self, subnet: IpNetwork) -> Result<IpNetwork> {
+    fn check_free(&self, subnet: IpNetwork, bridge: Option<&BridgeState>) -> Result<IpNetwork> {
         check_subnet(subnet)?;
-        match self.in_use()?.iter().find(|(taken, _)| overlap(*taken, subnet)) {
+        match self.in_use(bridge)?.iter().find(|(taken, _)| overlap(*taken, subnet)) {
             Some((_, what)) => Err(Error::Conflict(format!(
                 "invalid pool request: Pool overlaps with other one on this address space: \
                  subnet {subnet} overlaps {what}: choose another subnet"
@@ -109,7 +125,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     }
 
     fn next_subnet(&self, ipv6: bool) -> Result<IpNetwork> {
-        let taken: Vec<IpNetwork> = self.in_use()?.into_iter().map(|(net, _)| net).collect();
+        let taken: Vec<IpNetwork> = self.in_use(None)?.into_iter().map(|(net, _)| net).collect();
         let pools = self.config.pools.iter().filter(|(pool, _)| pool.is_ipv6() == ipv6);
         ipam::next_subnet(&pools.copied().collect::<Vec<_>>(), &taken).ok_or_else(|| {
             Error::Conflict(
@@ -119,8 +135,9 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         })
     }
 
-    /// What no subnet may overlap, each with its name.
-    fn in_use(&self) -> Result<Vec<(IpNetwork, String)>> {
+    /// What no subnet may overlap, each with its name. What leads to `bridge` is no obstacle.
+    fn in_use(&self, bridge: Option<&BridgeState>) -> Result<Vec<(IpNetwork, String)>> {
+        let own = bridge.map(|bridge| bridge.addrs.as_slice()).unwrap_or_default();
         let mut taken = Vec::new();
         for network in self.machine.state.networks.values() {
             taken.extend(
@@ -132,14 +149,21 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         }
         for route in self.machine.host.routes()? {
             // 0.0.0.0/1 and 128.0.0.0/1 are how VPNs write a default route; no subnet could avoid both.
-            if route.prefix() > 1 {
+            let leads_to_it = own.iter().any(|a| a.network() == route.ip() && a.prefix() == route.prefix());
+            if route.prefix() > 1 && !leads_to_it {
                 taken.push((route, format!("route {route} of this host")));
             }
         }
-        let addresses = self.machine.host.addresses()?;
+        let mut addresses = self.machine.host.addresses()?;
+        addresses.retain(|addr| !own.iter().any(|own| own.ip() == *addr));
         taken.extend(addresses.into_iter().map(|addr| (addr.into(), format!("address {addr} of this host"))));
         Ok(taken)
     }
+}
+
+fn subnet_of(addr: IpNetwork) -> Result<IpNetwork> {
+    IpNetwork::new(addr.network(), addr.prefix())
+        .map_err(|e| Error::Invalid(format!("address {addr} of the bridge is in no subnet: {e}")))
 }
 
 /// An address that no container is to be given.

@@ -43,25 +43,9 @@ pub(super) fn is_bridge(link: &LinkMessage) -> bool {
 
 fn configure(netlink: &Netlink, spec: &BridgeSpec) -> Result<Link> {
     let link = link_of(&netlink.existing_link(&spec.name)?);
-    // The kernel lets the ports decide unless the MTU is changed after the bridge was made.
-    if let Some(mtu) = spec.mtu {
-        netlink
-            .change_link(LinkUnspec::new_with_index(link.index).mtu(mtu).build())
-            .with_context(|| format!("set MTU {mtu}"))?;
-    }
-    // For packets that containers send through the host's stack; the switch for all interfaces stays untouched.
-    sysctl::set(Family::V4, &spec.name, "forwarding", "1")?;
-    // What is to be fragmented on its way out comes back from the datapath with the host's address as its source.
-    // Containers cannot send such a packet themselves.
-    sysctl::set(Family::V4, &spec.name, "accept_local", "1")?;
-    sysctl::set(Family::V4, &spec.name, "rp_filter", "2")?;
-    if spec.addrs.iter().any(|addr| addr.is_ipv6()) {
-        sysctl::set(Family::V6, &spec.name, "disable_ipv6", "0")?;
-        // A router on the containers' side has nothing to tell the host.
-        sysctl::set(Family::V6, &spec.name, "accept_ra", "0")?;
-        sysctl::set(Family::V6, &spec.name, "forwarding", "1")?;
-        sysctl::force_ipv6_forwarding(&spec.name)?;
-    } else {
+    set_mtu(netlink, link.index, spec)?;
+    set_forwarding(spec)?;
+    if !has_ipv6(spec) {
         sysctl::disable_ipv6(&spec.name)?;
     }
     for addr in &spec.addrs {
@@ -70,6 +54,41 @@ fn configure(netlink: &Netlink, spec: &BridgeSpec) -> Result<Link> {
     netlink.set_up(link.index)?;
     Ok(link)
 }
+
+/// The kernel lets the ports decide unless the MTU is changed after the bridge was made.
+pub(super) fn set_mtu(netlink: &Netlink, index: u32, spec: &BridgeSpec) -> Result<()> {
+    let Some(mtu) = spec.mtu else { return Ok(()) };
+    netlink
+        .change_link(LinkUnspec::new_with_index(index).mtu(mtu).build())
+        .with_context(|| format!("set MTU {mtu}"))
+}
+
+/// Lets the host's stack forward what containers send through it; the switches for all interfaces stay untouched.
+pub(super) fn set_forwarding(spec: &BridgeSpec) -> Result<()> {
+    for (family, key, value) in SETTINGS {
+        if matches!(family, Family::V4) || has_ipv6(spec) {
+            sysctl::set(family, &spec.name, key, value)?;
+        }
+    }
+    if has_ipv6(spec) { sysctl::force_ipv6_forwarding(&spec.name) } else { Ok(()) }
+}
+
+fn has_ipv6(spec: &BridgeSpec) -> bool {
+    spec.addrs.iter().any(|addr| addr.is_ipv6())
+}
+
+/// What a bridge with containers needs, those of IPv6 where it has that.
+pub(super) const SETTINGS: [(Family, &str, &str); 6] = [
+    (Family::V4, "forwarding", "1"),
+    // What is to be fragmented on its way out comes back from the datapath with the host's address as its source.
+    // Containers cannot send such a packet themselves.
+    (Family::V4, "accept_local", "1"),
+    (Family::V4, "rp_filter", "2"),
+    (Family::V6, "disable_ipv6", "0"),
+    // A router on the containers' side has nothing to tell the host.
+    (Family::V6, "accept_ra", "0"),
+    (Family::V6, "forwarding", "1"),
+];
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,7 @@
 //!
 //! Everything acts on the network namespace of the calling thread, and no call changes which one that is.
 
+mod adopted;
 mod bridge;
 mod namespaces;
 mod netlink;
@@ -26,7 +27,9 @@ use anyhow::{Context, Result};
 use ipnetwork::IpNetwork;
 
 use crate::controller::{
-    backend::{BridgeSpec, DefaultRoute, Host, Link, PortHold, PortUnavailable, Uplink, VethSpec},
+    backend::{
+        BridgeSpec, BridgeState, DefaultRoute, Host, Link, PortHold, PortUnavailable, Uplink, VethSpec,
+    },
     model::HostPort,
 };
 use netlink::Netlink;
@@ -50,6 +53,18 @@ impl Kernel {
 impl Host for Kernel {
     fn create_bridge(&self, spec: &BridgeSpec) -> Result<Link> {
         bridge::create(spec).with_context(|| format!("create bridge {}", spec.name))
+    }
+
+    fn bridge_state(&self, name: &str) -> Result<BridgeState> {
+        adopted::state(name)
+    }
+
+    fn adopt_bridge(&self, spec: &BridgeSpec) -> Result<Link> {
+        adopted::adopt(spec).with_context(|| format!("use bridge {}", spec.name))
+    }
+
+    fn restore_bridge(&self, name: &str, state: &BridgeState) -> Result<()> {
+        adopted::restore(name, state).with_context(|| format!("give back bridge {name}"))
     }
 
     fn find_bridge(&self, name: &str) -> Result<Option<Link>> {

@@ -104,6 +104,14 @@ impl Netlink {
         self.wait(request.execute()).with_context(|| format!("add address {addr}"))
     }
 
+    /// Takes an address from a link; one that is gone already is fine.
+    pub(super) fn delete_address(&self, addr: AddressMessage) -> Result<()> {
+        match self.wait(self.handle.address().del(addr).execute()) {
+            Err(e) if !is(&e, Errno::ADDRNOTAVAIL) => Err(e).context("remove an address"),
+            _ => Ok(()),
+        }
+    }
+
     /// Every address.
     pub(super) fn addresses(&self) -> Result<Vec<AddressMessage>> {
         self.wait(self.handle.address().get().execute().try_collect()).context("list addresses")

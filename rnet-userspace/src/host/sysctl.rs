@@ -1,6 +1,6 @@
 //! Settings below `/proc/sys/net`, which are those of the calling thread's network namespace.
 
-use std::{fs, path::Path};
+use std::{fs, io::ErrorKind, path::Path};
 
 use anyhow::{Context, Result};
 
@@ -11,15 +11,39 @@ pub(super) enum Family {
     V6,
 }
 
-/// Sets `net.FAMILY.conf.INTERFACE.KEY`.
-pub(super) fn set(family: Family, interface: &str, key: &str, value: &str) -> Result<()> {
+const ROOT: &str = "/proc/sys/net";
+/// Forwarding of IPv6 on one interface (Linux 6.17).
+pub(super) const FORCE_FORWARDING: &str = "force_forwarding";
+
+/// Where `net.FAMILY.conf.INTERFACE.KEY` is below `/proc/sys/net`.
+pub(super) fn path(family: Family, interface: &str, key: &str) -> String {
     let family = match family {
         Family::V4 => "ipv4",
         Family::V6 => "ipv6",
     };
     // Not spelled with dots: the interface's name may have some.
-    let file = Path::new("/proc/sys/net").join(family).join("conf").join(interface).join(key);
+    format!("{family}/conf/{interface}/{key}")
+}
+
+/// Sets `net.FAMILY.conf.INTERFACE.KEY`.
+pub(super) fn set(family: Family, interface: &str, key: &str, value: &str) -> Result<()> {
+    write(&path(family, interface, key), value)
+}
+
+/// Sets what is at `path` below `/proc/sys/net`.
+pub(super) fn write(path: &str, value: &str) -> Result<()> {
+    let file = Path::new(ROOT).join(path);
     fs::write(&file, value).with_context(|| format!("write {value} to {}", file.display()))
+}
+
+/// The setting at `path` below `/proc/sys/net`; nothing where the kernel has no such setting.
+pub(super) fn read(path: &str) -> Result<Option<String>> {
+    let file = Path::new(ROOT).join(path);
+    match fs::read_to_string(&file) {
+        Ok(value) => Ok(Some(value.trim_end().to_owned())),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).with_context(|| format!("read {}", file.display())),
+    }
 }
 
 /// Turns IPv6 off on an interface, which has no link-local address then either. A kernel without IPv6 has
@@ -31,8 +55,8 @@ pub(super) fn disable_ipv6(interface: &str) -> Result<()> {
 /// Lets the host's stack forward IPv6 of this interface while the switch for all interfaces is off, on kernels that
 /// can (Linux 6.17). Others forward none of it in the stack then, which only what the datapath passes on needs.
 pub(super) fn force_ipv6_forwarding(interface: &str) -> Result<()> {
-    let is_there = Path::new("/proc/sys/net/ipv6/conf").join(interface).join("force_forwarding").exists();
-    if is_there { set(Family::V6, interface, "force_forwarding", "1") } else { Ok(()) }
+    let path = path(Family::V6, interface, FORCE_FORWARDING);
+    if read(&path)?.is_some() { write(&path, "1") } else { Ok(()) }
 }
 
 /// `net.ipv4.ip_local_port_range`, which holds for IPv6 as well.

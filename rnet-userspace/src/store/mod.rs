@@ -218,6 +218,7 @@ mod tests {
             created: String::new(),
             predefined: false,
             bridge: None,
+            adopted: None,
             subnets: Vec::new(),
             internal: false,
             attachable: false,

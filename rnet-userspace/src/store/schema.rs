@@ -7,6 +7,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::controller::{
+    backend::BridgeState,
     model::{Binding, HostPort, InterfaceAddr, MacAddr, port_spec::PortMapping},
     view::{ContainerState, ExposedPort, SubnetView},
 };
@@ -91,6 +92,8 @@ pub struct Network {
     pub predefined: bool,
     /// The interface, for driver `bridge`.
     pub bridge: Option<String>,
+    /// What the interface was like, where somebody else made it: it is not removed with the network.
+    pub adopted: Option<BridgeState>,
     /// Its subnets.
     pub subnets: Vec<SubnetView>,
     /// No way out.

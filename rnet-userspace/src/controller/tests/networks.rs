@@ -146,7 +146,7 @@ fn a_network_that_cannot_be_is_refused_with_the_reason() {
         ),
         (two, "bridge driver doesn't support multiple subnets"),
         (option("com.docker.network.bridge.name", "rnet0"), "networks have same bridge name"),
-        (option("com.docker.network.bridge.name", "eth7"), "an interface of that name is there already"),
+        (option("com.docker.network.bridge.name", "eth7"), "existing interface eth7 is not a bridge"),
         (option("com.docker.network.bridge.name", "sixteen-letters-"), "1 to 15 characters"),
         (option("com.docker.network.driver.mtu", "-1"), "invalid MTU number: -1"),
         (option("no.such.option", "1"), "unknown network option \"no.such.option\": known are com.docker"),
@@ -227,4 +227,44 @@ fn source_ports_that_the_kernel_uses_itself_are_refused() {
     message(bench.start_with(Config { snat_ports: (9, 8), ..bench.config() }).map(drop));
     assert_eq!(bench.snapshot(), before, "what runs already is left as it is");
     assert!(!bench.fake.world().destroyed);
+}
+
+#[test]
+fn a_bridge_that_is_there_is_used_and_given_back() {
+    let bench = Bench::new();
+    let state = crate::controller::backend::BridgeState {
+        addrs: vec!["10.5.0.9/24".parse().unwrap()],
+        ..Default::default()
+    };
+    {
+        let mut world = bench.fake.world();
+        world.foreign.links.insert("br-lan".into());
+        world.foreign.bridges.insert("br-lan".into(), state);
+        world.foreign.routes.push("10.5.0.0/24".parse().unwrap());
+        world.foreign.addresses.push("10.5.0.9".parse().unwrap());
+    }
+    let mut instance = bench.start();
+    let before = bench.snapshot();
+    let on_it = |request: CreateNetwork| CreateNetwork {
+        options: BTreeMap::from([("com.docker.network.bridge.name".to_owned(), "br-lan".to_owned())]),
+        ..request
+    };
+    let made = instance.create_network(&on_it(network("n1"))).unwrap();
+    let subnet = &made.subnets[0];
+    assert_eq!(
+        (subnet.subnet.to_string().as_str(), subnet.gateway),
+        ("10.5.0.0/24", "10.5.0.9".parse().ok())
+    );
+    instance.create_container(&joining("web", Connect::to("n1"))).unwrap();
+    assert_eq!(addr_of(&instance, "web"), "10.5.0.1/24");
+    drop(instance);
+    let mut instance = bench.start();
+    instance.remove_container("web", true).unwrap();
+    instance.remove_network("n1").unwrap();
+    assert_eq!(bench.snapshot(), before);
+    // Its own address is in another subnet than the one that is asked for.
+    let made = instance.create_network(&on_it(network_in("n2", "10.6.0.0/24"))).unwrap();
+    assert_eq!(made.subnets[0].gateway, "10.6.0.1".parse().ok());
+    instance.remove_network("n2").unwrap();
+    assert_eq!(bench.snapshot(), before);
 }
