@@ -24,6 +24,7 @@ macro_rules! with_and_without_offload {
 }
 
 mod adopted;
+mod attach;
 mod concurrency;
 mod control;
 mod control6;
@@ -43,5 +44,6 @@ mod policy;
 mod ports;
 mod publish;
 mod rollback;
+mod running;
 mod spoof;
 mod switching;

@@ -20,8 +20,8 @@ use tokio::net::UnixStream;
 use super::{DEFAULT_INSTANCE, docker, error::Message, native};
 use crate::controller::{
     backend::{FlowInfo, ReasonCount},
-    model::{flow_filter::FlowFilter, timeouts::Seconds},
-    request::{CreateContainer, CreateNetwork},
+    model::{Binding, flow_filter::FlowFilter, timeouts::Seconds},
+    request::{CreateContainer, CreateNetwork, Publish},
     view,
 };
 
@@ -135,6 +135,17 @@ impl Client {
         let path = format!("/rnet/containers/{}?force={force}", escape(container));
         let answer = self.call(Method::DELETE, &path, None).await?;
         self.understand(&answer)
+    }
+
+    /// Publishes ports of a container, and returns what was given.
+    pub async fn publish(&self, container: &str, request: &Publish) -> Result<Vec<Binding>> {
+        self.post(&format!("/rnet/containers/{}/publish", escape(container)), request).await
+    }
+
+    /// Withdraws published ports of a container, and returns what was taken.
+    pub async fn unpublish(&self, container: &str, ports: Vec<String>) -> Result<Vec<Binding>> {
+        let path = format!("/rnet/containers/{}/unpublish", escape(container));
+        self.post(&path, &native::Unpublish { ports }).await
     }
 
     /// Published ports with their counts.

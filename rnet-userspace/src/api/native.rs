@@ -17,8 +17,8 @@ use super::{
 };
 use crate::controller::{
     backend::{FlowInfo, ReasonCount},
-    model::{flow_filter::FlowFilter, timeouts::Seconds},
-    request::{CreateContainer, CreateNetwork},
+    model::{Binding, flow_filter::FlowFilter, timeouts::Seconds},
+    request::{CreateContainer, CreateNetwork, Publish},
     view,
 };
 
@@ -36,6 +36,13 @@ pub(super) struct Started {
 pub(super) struct Exited {
     /// Its exit status; 128 plus the number of the signal that ended it.
     pub(super) code: Option<i32>,
+}
+
+/// Published ports that are to be withdrawn, in Docker's grammar.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Unpublish {
+    pub(super) ports: Vec<String>,
 }
 
 /// How many flows were forgotten.
@@ -61,6 +68,8 @@ pub(super) fn routes() -> Router<Arc<Supervisor>> {
         .route("/rnet/containers/{id}/started", post(started))
         .route("/rnet/containers/{id}/exited", post(exited))
         .route("/rnet/containers/{id}/stop", post(stop))
+        .route("/rnet/containers/{id}/publish", post(publish))
+        .route("/rnet/containers/{id}/unpublish", post(unpublish))
         .route("/rnet/networks", get(networks).post(create_network))
         .route("/rnet/networks/{id}", get(network))
         .route("/rnet/ports", get(ports))
@@ -116,6 +125,22 @@ async fn remove_container(
     Query(Removal { force }): Query<Removal>,
 ) -> ApiResult<Json<view::Container>> {
     Ok(Json(uninterrupted(async move { daemon.remove(id, force.0).await }).await?))
+}
+
+async fn publish(
+    State(daemon): Shared,
+    Path(id): Path<String>,
+    Body(request): Body<Publish>,
+) -> ApiResult<Json<Vec<Binding>>> {
+    Ok(Json(daemon.ask(move |c| c.publish(&id, &request)).await?))
+}
+
+async fn unpublish(
+    State(daemon): Shared,
+    Path(id): Path<String>,
+    Body(Unpublish { ports }): Body<Unpublish>,
+) -> ApiResult<Json<Vec<Binding>>> {
+    Ok(Json(daemon.ask(move |c| c.unpublish(&id, &ports)).await?))
 }
 
 async fn networks(State(daemon): Shared) -> ApiResult<Json<Vec<view::Network>>> {

@@ -1,13 +1,16 @@
 //! Arguments and printing. No logic: every command but `daemon` is a client of the daemon.
 
+mod attach;
 mod conntrack;
 mod container;
 mod daemon;
 mod foreground;
+mod joining;
 mod network;
 mod observe;
 mod ports;
 pub mod print;
+mod publish;
 mod run;
 mod system;
 mod table;
@@ -67,7 +70,13 @@ enum ClientCommand {
     #[command(subcommand)]
     Network(network::NetworkCommand),
     /// Create a container and run a command in it
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
+    /// Connect a network namespace that somebody else made
+    Attach(Box<attach::AttachArgs>),
+    /// Publish ports of a running container
+    Publish(publish::PublishArgs),
+    /// Withdraw published ports of a running container
+    Unpublish(publish::UnpublishArgs),
     /// Run a command in a running container
     Exec(container::ExecArgs),
     /// List containers
@@ -161,6 +170,9 @@ impl ClientCommand {
             Self::Down => client.down().await?,
             Self::Network(command) => return command.run(client).await,
             Self::Run(args) => return args.run(client, system).await,
+            Self::Attach(args) => args.run(client).await?,
+            Self::Publish(args) => args.run(client).await?,
+            Self::Unpublish(args) => args.run(client).await?,
             Self::Exec(args) => return args.run(client, system).await,
             Self::Ps(args) => args.run(client).await?,
             Self::Inspect(names) => return names.inspect(client).await,

@@ -1,21 +1,12 @@
 //! `rnet run`.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::{self, PathBuf},
-};
+use std::path::{self, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::{ArgAction, Args};
 
-use super::{DONE, System, foreground, print};
-use crate::{
-    api::client::Client,
-    controller::{
-        model::MacAddr,
-        request::{Connect, CreateContainer},
-    },
-};
+use super::{DONE, System, foreground, joining::NetworkArgs, print};
+use crate::{api::client::Client, controller::request::CreateContainer};
 
 /// Arguments of `rnet run`.
 #[derive(Debug, Args)]
@@ -31,24 +22,8 @@ pub(super) struct RunArgs {
     /// The container's name; one is made up when not given
     #[arg(long)]
     name: Option<String>,
-    /// The network: bridge, none, or a network's name or id
-    #[arg(long, visible_alias = "net", value_name = "NETWORK")]
-    network: Option<String>,
-    /// A fixed IPv4 address
-    #[arg(long, value_name = "IP")]
-    ip: Option<Ipv4Addr>,
-    /// A fixed IPv6 address
-    #[arg(long, value_name = "IP")]
-    ip6: Option<Ipv6Addr>,
-    /// A fixed Ethernet address
-    #[arg(long, value_name = "MAC")]
-    mac_address: Option<MacAddr>,
-    /// Publish a port: [[HOSTIP:][HOSTPORT[-HOSTPORT]]:]PORT[-PORT][/tcp|udp|sctp]
-    #[arg(short, long, value_name = "SPEC")]
-    publish: Vec<String>,
-    /// A name server, in place of the host's
-    #[arg(long, value_name = "IP")]
-    dns: Vec<IpAddr>,
+    #[command(flatten)]
+    networks: NetworkArgs,
     /// Host name; the first 12 digits of the id when not given
     #[arg(short = 'h', long, value_name = "HOST")]
     hostname: Option<String>,
@@ -82,22 +57,13 @@ impl RunArgs {
         let absolute = |dir: PathBuf| path::absolute(&dir).with_context(|| format!("find {}", dir.display()));
         Ok(CreateContainer {
             name: self.name,
-            networks: vec![Connect {
-                network: self.network.unwrap_or_else(|| "bridge".to_owned()),
-                ip: self.ip,
-                ip6: self.ip6,
-                mac: self.mac_address,
-                ..Connect::default()
-            }],
             hostname: self.hostname,
-            publish: self.publish,
-            dns: self.dns,
             extra_hosts: self.add_hosts,
             command: self.command,
             detach: self.detach,
             remove: self.remove,
             rootfs: self.rootfs.map(absolute).transpose()?,
-            ..CreateContainer::default()
+            ..self.networks.into_request()?
         })
     }
 }
