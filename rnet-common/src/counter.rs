@@ -159,6 +159,8 @@ reasons! {
     Undeliverable = 48, Dropped, "undeliverable";
     /// A container sent what only a router sends.
     RogueRouter = 49, Dropped, "rogue-router";
+    /// To a published port, from a source that is not among those that it is open to.
+    Source = 50, Dropped, "source";
 }
 
 /// Reasons for which a program has a counter: numbers below this.

@@ -20,6 +20,7 @@ mod pod;
 pub mod port;
 pub mod port_choice;
 pub mod settings;
+pub mod source;
 pub mod timeout;
 
 pub use addr::{Be16, Family, Ip4, Ip6, Mac};
@@ -30,7 +31,8 @@ pub use fragment::{FragmentHead, FragmentKey};
 pub use local::{PeerKey, SockAddr};
 pub use port::{Backend, HeldKey, Mapping, PortKey};
 pub use settings::Settings;
+pub use source::SourceKey;
 
 /// Version of the layout of every shared map. It is part of the path under which maps are pinned
 /// (`/sys/fs/bpf/INSTANCE/v<layout>`), so that a controller never reads maps of another shape.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;

@@ -4,6 +4,8 @@
 pub const FLOWS: usize = 262_144;
 /// Published ports, one for each (address, port, protocol).
 pub const PORTS: usize = 131_072;
+/// Prefixes of all lists of sources together, of each address family.
+pub const SOURCES: usize = 65_536;
 /// Endpoints.
 pub const ENDPOINTS: usize = 16_384;
 /// Published ports and endpoints together.

@@ -11,6 +11,7 @@ use crate::{
     local::{PeerKey, SockAddr},
     port::{Backend, HeldKey, Mapping, PortKey},
     settings::Settings,
+    source::SourceKey,
 };
 
 macro_rules! pod {
@@ -23,4 +24,4 @@ macro_rules! pod {
 }
 
 pod!(Ip4, Ip6, Counter, HeldKey, Mapping, Settings, Veth);
-pod!(Endpoint<A>, Flow<A>, FlowKey<A>, Backend<A>, PeerKey<A>, PortKey<A>, SockAddr<A>);
+pod!(Endpoint<A>, Flow<A>, FlowKey<A>, Backend<A>, PeerKey<A>, PortKey<A>, SockAddr<A>, SourceKey<A>);

@@ -33,15 +33,17 @@ pub struct Backend<A> {
     pub mapping: u32,
     /// The mapping's generation.
     pub generation: u32,
+    /// Number of the list of sources that may use it; 0 for anyone.
+    pub sources: u32,
     /// The container's port.
     pub port: Be16,
     _pad: [u8; 2],
 }
 
 impl<A: Family> Backend<A> {
-    /// A backend that is alive as long as `mapping` has this `generation`.
-    pub fn new(addr: A, port: Be16, mapping: u32, generation: u32) -> Self {
-        Self { addr, mapping, generation, port, _pad: [0; 2] }
+    /// A backend that is alive as long as `mapping` has this `generation`, for the list `sources`.
+    pub fn new(addr: A, port: Be16, mapping: u32, generation: u32, sources: u32) -> Self {
+        Self { addr, mapping, generation, sources, port, _pad: [0; 2] }
     }
 }
 
@@ -87,8 +89,8 @@ const _: () = {
     use crate::addr::{Ip4, Ip6};
     assert!(size_of::<PortKey<Ip4>>() == 8);
     assert!(size_of::<PortKey<Ip6>>() == 20);
-    assert!(size_of::<Backend<Ip4>>() == 16);
-    assert!(size_of::<Backend<Ip6>>() == 28);
+    assert!(size_of::<Backend<Ip4>>() == 20);
+    assert!(size_of::<Backend<Ip6>>() == 32);
     assert!(size_of::<HeldKey>() == 4);
     assert!(size_of::<Mapping>() == 32);
 };

@@ -89,6 +89,9 @@ fn hairpin<A: Net>(packet: &Packet<A>, source: &Endpoint<A>, new: &mut NewFlow<A
     let Some(backend) = maps::published(&tuple.dst, tuple.dport, packet.proto) else {
         return Err(Reason::ToHost);
     };
+    if !maps::is_open_to(backend, &tuple.src) {
+        return Err(Reason::Source);
+    }
     let target = maps::endpoint(&backend.addr).ok_or(Reason::NoEndpoint)?;
     let same_network = source.network == target.network;
     if !same_network && source.is(EndpointFlags::INTERNAL) {

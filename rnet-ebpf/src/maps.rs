@@ -10,13 +10,13 @@ use aya_ebpf::{
         BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST, bpf_fib_lookup, bpf_redir_neigh, bpf_sock,
         bpf_sock_tuple,
     },
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, SockMap},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SockMap, lpm_trie::Key},
     helpers::generated::{bpf_map_lookup_elem, bpf_sk_release},
     macros::btf_map,
 };
 use rnet_common::{
     Backend, Be16, Counter, Endpoint, Family, Flow, FlowKey, FragmentHead, FragmentKey, HeldKey, Ip4, Ip6,
-    Mapping, PeerKey, PortKey, Program, Settings, SockAddr, Veth,
+    Mapping, PeerKey, PortKey, Program, Settings, SockAddr, SourceKey, Veth,
     counter::{COUNTERS, REASONS},
     limits,
     local::relay_index,
@@ -29,6 +29,7 @@ const SPARSE: usize = BPF_F_NO_PREALLOC as usize;
 
 type Flows<A> = HashMap<FlowKey<A>, Flow<A>, { limits::FLOWS }, SPARSE>;
 type Ports<A> = HashMap<PortKey<A>, Backend<A>, { limits::PORTS }, SPARSE>;
+type Sources<A> = LpmTrie<SourceKey<A>, u32, { limits::SOURCES }>;
 type Endpoints<A> = HashMap<A, Endpoint<A>, { limits::ENDPOINTS }, SPARSE>;
 type Locals<A> = HashMap<A, u32, { limits::LOCALS }, SPARSE>;
 type Peers<A> = LruHashMap<PeerKey<A>, SockAddr<A>, { limits::PEERS }>;
@@ -74,6 +75,11 @@ static FLOWS6: Flows<Ip6> = HashMap::new();
 static PORTS4: Ports<Ip4> = HashMap::new();
 #[btf_map]
 static PORTS6: Ports<Ip6> = HashMap::new();
+/// Who may use ports that are not open to everyone; the value is not used.
+#[btf_map]
+static SOURCES4: Sources<Ip4> = LpmTrie::new();
+#[btf_map]
+static SOURCES6: Sources<Ip6> = LpmTrie::new();
 #[btf_map]
 static ENDPOINTS4: Endpoints<Ip4> = HashMap::new();
 #[btf_map]
@@ -128,6 +134,7 @@ static COUNTS: PerCpuArray<Counter, COUNTERS> = PerCpuArray::new();
 pub(crate) trait Tables: Family {
     fn flows() -> &'static Flows<Self>;
     fn ports() -> &'static Ports<Self>;
+    fn sources() -> &'static Sources<Self>;
     fn endpoints() -> &'static Endpoints<Self>;
     fn locals() -> &'static Locals<Self>;
     fn fragments() -> &'static Fragments<Self>;
@@ -137,7 +144,7 @@ pub(crate) trait Tables: Family {
 }
 
 macro_rules! tables {
-    ($family:ty, $flows:ident, $ports:ident, $endpoints:ident, $locals:ident, $fragments:ident, $work:ident,
+    ($family:ty, $flows:ident, $ports:ident, $sources:ident, $endpoints:ident, $locals:ident, $fragments:ident, $work:ident,
      $peers:ident, $diverted:ident) => {
         impl Tables for $family {
             #[inline(always)]
@@ -148,6 +155,11 @@ macro_rules! tables {
             #[inline(always)]
             fn ports() -> &'static Ports<Self> {
                 &$ports
+            }
+
+            #[inline(always)]
+            fn sources() -> &'static Sources<Self> {
+                &$sources
             }
 
             #[inline(always)]
@@ -183,8 +195,8 @@ macro_rules! tables {
     };
 }
 
-tables!(Ip4, FLOWS4, PORTS4, ENDPOINTS4, LOCALS4, FRAGMENTS4, WORK4, PEERS4, DIVERTED4);
-tables!(Ip6, FLOWS6, PORTS6, ENDPOINTS6, LOCALS6, FRAGMENTS6, WORK6, PEERS6, DIVERTED6);
+tables!(Ip4, FLOWS4, PORTS4, SOURCES4, ENDPOINTS4, LOCALS4, FRAGMENTS4, WORK4, PEERS4, DIVERTED4);
+tables!(Ip6, FLOWS6, PORTS6, SOURCES6, ENDPOINTS6, LOCALS6, FRAGMENTS6, WORK6, PEERS6, DIVERTED6);
 
 /// What came of inserting an entry that must be new.
 pub(crate) enum Inserted {
@@ -280,6 +292,16 @@ pub(crate) fn published<A: Tables>(addr: &A, port: Be16, proto: u8) -> Option<&'
 pub(crate) fn published_on<A: Tables>(addr: &A, port: Be16, proto: u8) -> Option<&'static Backend<A>> {
     // SAFETY: as for `endpoint`.
     unsafe { A::ports().get(PortKey::new(*addr, port, proto)) }
+}
+
+/// Whether a published port is open to this source.
+#[inline(always)]
+pub(crate) fn is_open_to<A: Tables>(backend: &Backend<A>, source: &A) -> bool {
+    if backend.sources == 0 {
+        return true;
+    }
+    let key = Key::new(SourceKey::<A>::BITS, SourceKey::new(backend.sources, *source));
+    A::sources().get(&key).is_some()
 }
 
 /// Whether the port is published on any address of the family.

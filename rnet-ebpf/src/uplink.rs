@@ -81,6 +81,9 @@ fn choose<A: Net>(
         if is_local && nat::is_connected(skb, packet) {
             return Err(Reason::HostSocket);
         }
+        if !maps::is_open_to(backend, &packet.tuple.src) {
+            return Err(Reason::Source);
+        }
         let target = maps::endpoint(&backend.addr).ok_or(Reason::NoEndpoint)?;
         plan(packet, target, new);
         new.forward.to.dst = backend.addr;

@@ -5,19 +5,19 @@
 
 use std::{
     fs::File,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
 };
 
 use aya::{
     Ebpf, EbpfLoader, Pod,
-    maps::{Array, HashMap, MapData, PerCpuArray},
+    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, lpm_trie},
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
 use nix::sched::{CloneFlags, setns};
 use rnet_common::{
-    Backend, Be16, Counter, Endpoint, EndpointFlags, Flow, FlowKey, Ip4, Ip6, Mac, Mapping, PortKey, Program,
-    Reason, Settings, Side, Tuple, Veth, counter::counter_index,
+    Backend, Be16, Counter, Endpoint, EndpointFlags, Family, Flow, FlowKey, Ip4, Ip6, Mac, Mapping, PortKey,
+    Program, Reason, Settings, Side, SourceKey, Tuple, Veth, counter::counter_index,
 };
 use testbed::{netns::Netns, packet::Ethernet};
 
@@ -210,7 +210,7 @@ impl Lab {
         let generation = self.mapping(mapping).generation + 1;
         self.set_mapping(mapping, generation);
         let key = PortKey::new(Ip4::from(addr), Be16::new(port), proto);
-        let backend = Backend::<Ip4>::new(to.into(), Be16::new(to_port), mapping, generation);
+        let backend = Backend::<Ip4>::new(to.into(), Be16::new(to_port), mapping, generation, 0);
         self.table("PORTS4").insert(key, backend, 0).unwrap();
         mapping
     }
@@ -220,9 +220,44 @@ impl Lab {
         let mapping = 100 + u32::from(proto);
         self.set_mapping(mapping, 1);
         let key = PortKey::new(Ip6::default(), Be16::new(port), proto);
-        let backend = Backend::<Ip6>::new(to.into(), Be16::new(to_port), mapping, 1);
+        let backend = Backend::<Ip6>::new(to.into(), Be16::new(to_port), mapping, 1, 0);
         self.table("PORTS6").insert(key, backend, 0).unwrap();
         mapping
+    }
+
+    /// Opens a port published on every address of the host to one list of sources alone.
+    pub(crate) fn restrict(&mut self, port: u16, proto: u8, list: u32) {
+        let key = PortKey::new(Ip4::default(), Be16::new(port), proto);
+        let mut ports = self.table::<_, Backend<Ip4>>("PORTS4");
+        let mut backend = ports.get(&key, 0).unwrap();
+        backend.sources = list;
+        ports.insert(key, backend, 0).unwrap();
+    }
+
+    /// The same for IPv6.
+    pub(crate) fn restrict6(&mut self, port: u16, proto: u8, list: u32) {
+        let key = PortKey::new(Ip6::default(), Be16::new(port), proto);
+        let mut ports = self.table::<_, Backend<Ip6>>("PORTS6");
+        let mut backend = ports.get(&key, 0).unwrap();
+        backend.sources = list;
+        ports.insert(key, backend, 0).unwrap();
+    }
+
+    /// Adds a prefix to a list of sources.
+    pub(crate) fn allow(&mut self, list: u32, addr: IpAddr, prefix: u32) {
+        match addr {
+            IpAddr::V4(addr) => self.add_source(list, Ip4::from(addr), prefix, "SOURCES4"),
+            IpAddr::V6(addr) => self.add_source(list, Ip6::from(addr), prefix, "SOURCES6"),
+        }
+    }
+
+    fn add_source<A: Family>(&mut self, list: u32, addr: A, prefix: u32, map: &str)
+    where
+        SourceKey<A>: Pod,
+    {
+        let map = self.ebpf.map_mut(map).unwrap();
+        let mut trie = LpmTrie::<_, SourceKey<A>, u32>::try_from(map).unwrap();
+        trie.insert(&lpm_trie::Key::new(u32::BITS + prefix, SourceKey::new(list, addr)), 0, 0).unwrap();
     }
 
     /// Ethernet addresses of what arrives from the client.

@@ -17,4 +17,5 @@ mod publish;
 mod random;
 mod refusals;
 mod size;
+mod sources;
 mod switching;

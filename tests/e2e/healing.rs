@@ -51,7 +51,7 @@ const WEB: &[&str] = &["run", "-d", "--name", "web", "-p", "8080:80", "-p", "10.
 const RM_WEB: &[&str] = &["rm", "-f", "web"];
 const NETWORK: &[&str] = &["network", "create", "--subnet", "10.88.0.0/24", "a"];
 const RM_NETWORK: &[&str] = &["network", "rm", "a"];
-const PUBLISH: &[&str] = &["publish", "web", "9000-9009:9000-9009"];
+const PUBLISH: &[&str] = &["publish", "web", "--from", "10.0.0.0/8", "9000-9009:9000-9009"];
 const UNPUBLISH: &[&str] = &["unpublish", "web", "9000-9009:9000-9009"];
 
 #[test]
@@ -73,6 +73,6 @@ fn killed_while_a_network_is_made_or_removed() {
 #[test]
 fn killed_while_ports_are_published_or_withdrawn() {
     testbed::require_root!();
-    assert!(kill_at_every_step(&[WEB], PUBLISH, UNPUBLISH, &[RM_WEB]) >= 2);
-    assert!(kill_at_every_step(&[WEB, PUBLISH], UNPUBLISH, PUBLISH, &[RM_WEB]) >= 2);
+    assert!(kill_at_every_step(&[WEB], PUBLISH, UNPUBLISH, &[RM_WEB]) >= 3);
+    assert!(kill_at_every_step(&[WEB, PUBLISH], UNPUBLISH, PUBLISH, &[RM_WEB]) >= 3);
 }

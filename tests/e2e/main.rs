@@ -45,5 +45,6 @@ mod ports;
 mod publish;
 mod rollback;
 mod running;
+mod sources;
 mod spoof;
 mod switching;

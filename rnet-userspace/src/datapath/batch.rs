@@ -1,4 +1,4 @@
-//! Reading a whole hash map in few system calls.
+//! Many entries of a hash map in few system calls.
 //!
 //! Walking a map key by key takes two calls an entry, and begins anew whenever the key that it stands on is
 //! removed. A batch is taken bucket by bucket, and sees each entry that stays exactly once.
@@ -42,6 +42,56 @@ pub(super) fn entries<K: Pod, V: Pod>(map: &MapData) -> Result<Vec<(K, V)>> {
             Next::End => return Ok(entries),
         }
     }
+}
+
+/// Adds entries, or replaces them whole; those before one that is refused are there all the same.
+pub(super) fn insert<K: Pod, V: Pod>(map: &MapData, entries: &[(K, V)]) -> io::Result<()> {
+    let (keys, values): (Vec<K>, Vec<V>) = entries.iter().copied().unzip();
+    for (keys, values) in keys.chunks(BATCH).zip(values.chunks(BATCH)) {
+        change(map, bpf_cmd::BPF_MAP_UPDATE_BATCH, keys, Some(values)).1?;
+    }
+    Ok(())
+}
+
+/// Removes entries, those that are there.
+pub(super) fn remove<K: Pod>(map: &MapData, keys: &[K]) -> io::Result<()> {
+    let mut left = keys;
+    while !left.is_empty() {
+        let some = left.get(..BATCH).unwrap_or(left);
+        let (done, result) = change::<K, ()>(map, bpf_cmd::BPF_MAP_DELETE_BATCH, some, None);
+        let done = match result {
+            Ok(()) => some.len(),
+            // It stops at the first that is not there.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => done + 1,
+            Err(error) => return Err(error),
+        };
+        left = left.get(done..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// Changes entries until one is refused, and says how many were changed.
+fn change<K: Pod, V>(
+    map: &MapData,
+    command: bpf_cmd,
+    keys: &[K],
+    values: Option<&[V]>,
+) -> (usize, io::Result<()>) {
+    // SAFETY: a union of integers.
+    let mut attr: bpf_attr = unsafe { MaybeUninit::zeroed().assume_init() };
+    attr.batch.keys = keys.as_ptr() as u64;
+    attr.batch.values = values.map_or(0, |values| values.as_ptr() as u64);
+    attr.batch.count = u32::try_from(keys.len()).unwrap_or(u32::MAX);
+    attr.batch.map_fd = map.fd().as_fd().as_raw_fd().cast_unsigned();
+    // SAFETY: the pointers are to `count` keys and, where the command takes them, as many values, of the sizes that
+    // the map was made with, as `Table` sees to; all of it outlives the call, which only reads it.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut attr, size_of::<bpf_attr>()) };
+    let result = if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+    // SAFETY: an integer, which the kernel has set to the number of entries unless it failed altogether.
+    let done = unsafe { attr.batch.count } as usize;
+    // Where it failed before the first one, the number is as it was.
+    let done = if result.is_err() && done == keys.len() { 0 } else { done };
+    (done, result)
 }
 
 enum Next {

@@ -32,11 +32,13 @@ const FLOWS: [&str; 2] = ["FLOWS4", "FLOWS6"];
 const PORTS: [&str; 2] = ["PORTS4", "PORTS6"];
 
 /// Maps that outlive the daemon. The others are of use only while a program or the daemon runs.
-const MAPS: [&str; 18] = [
+const MAPS: [&str; 20] = [
     "FLOWS4",
     "FLOWS6",
     "PORTS4",
     "PORTS6",
+    "SOURCES4",
+    "SOURCES6",
     "ENDPOINTS4",
     "ENDPOINTS6",
     "LOCALS4",

@@ -3,9 +3,9 @@
 //! Under the instance's directory of bpffs, by the layout of the maps:
 //!
 //! ```text
-//! v1/FLOWS4 …                 maps
-//! v1/links/from_container-12  the link of a program, with the interface that it is on
-//! v1/links/sock_bind4 …       the links of programs on the root cgroup
+//! v3/FLOWS4 …                 maps
+//! v3/links/from_container-12  the link of a program, with the interface that it is on
+//! v3/links/sock_bind4 …       the links of programs on the root cgroup
 //! ```
 
 mod batch;
@@ -16,6 +16,7 @@ mod load;
 mod mappings;
 mod ports;
 mod relay;
+mod sources;
 mod tables;
 
 use std::{
@@ -128,8 +129,9 @@ impl Datapath for Ebpf {
         self.forget(endpoint)
     }
 
-    fn set_sources(&mut self, _number: u32, _sources: &[IpNetwork]) -> Result<()> {
-        anyhow::bail!("lists of sources are not there yet")
+    fn set_sources(&mut self, number: u32, sources: &[IpNetwork]) -> Result<()> {
+        self.tables.v4.sources.set(number, sources)?;
+        self.tables.v6.sources.set(number, sources)
     }
 
     fn publish(&mut self, bindings: &[Binding]) -> Result<()> {
@@ -162,6 +164,9 @@ impl Datapath for Ebpf {
 
     fn retain(&mut self, endpoints: &[EndpointSpec], bindings: &[Binding]) -> Result<()> {
         self.retain_ports(bindings)?;
+        let used = bindings.iter().map(|binding| binding.sources).collect();
+        self.tables.v4.sources.retain(&used)?;
+        self.tables.v6.sources.retain(&used)?;
         self.retain_endpoints(endpoints)?;
         remove_other_layouts(&self.pin_dir)
     }

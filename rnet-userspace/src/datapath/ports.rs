@@ -25,6 +25,16 @@ struct Lead {
     addr: IpAddr,
     port: u16,
     id: MappingId,
+    /// Number of the list of sources; 0 for anyone.
+    sources: u32,
+}
+
+/// A port of the host, and where it is to lead instead.
+#[derive(Clone, Copy, Debug)]
+struct Change {
+    host: HostPort,
+    before: Option<Lead>,
+    after: Lead,
 }
 
 impl Lead {
@@ -38,83 +48,124 @@ impl Lead {
     }
 }
 
+impl Change {
+    /// A port of the host's that nobody had.
+    fn holds_anew(&self) -> bool {
+        self.before.is_none() && !self.after.is_routed(&self.host)
+    }
+
+    /// The mapping that it is for: taken for it, or kept.
+    fn has_new_mapping(&self) -> bool {
+        self.before.is_none_or(|before| before.id != self.after.id)
+    }
+}
+
 impl Ebpf {
-    /// Publishes all or none.
+    /// Publishes all or none. However many there are, each table is written once.
     pub(super) fn publish_all(&mut self, bindings: &[Binding]) -> Result<()> {
-        let mut done = Vec::new();
-        for binding in bindings {
-            if let Err(error) = self.publish_one(binding, &mut done) {
-                let error = error.context(format!("publish port {}", show(&binding.host)));
-                return Err(match self.withdraw(done) {
-                    Ok(()) => error,
-                    Err(undo) => error.context(format!("undoing what was done failed too: {undo:#}")),
-                });
-            }
+        let changes = self.changes(bindings)?;
+        let what = || match bindings {
+            [one] => format!("publish port {}", show(&one.host)),
+            many => format!("publish {} ports", many.len()),
+        };
+        if let Err(error) = self.write_ports(&changes).with_context(what) {
+            return Err(match self.take_back(&changes) {
+                Ok(()) => error,
+                Err(undo) => error.context(format!("undoing what was done failed too: {undo:#}")),
+            });
         }
-        for (_, before) in done {
-            if let Some(before) = before {
+        for change in changes.iter().filter(|change| change.has_new_mapping()) {
+            if let Some(before) = change.before {
                 self.tables.mappings.release(before.id);
             }
         }
         Ok(())
     }
 
-    /// Notes in `done` where the port led before.
-    fn publish_one(&mut self, binding: &Binding, done: &mut Vec<(HostPort, Option<Lead>)>) -> Result<()> {
-        let there = self.tables.port(&binding.host)?;
-        if there.is_some_and(|there| there.is_to(binding) && self.tables.mappings.is_current(there.id)) {
-            return Ok(());
-        }
-        let id = self.tables.mappings.take()?;
-        let lead = Lead { addr: binding.addr, port: binding.port, id };
-        let held = match lead.is_routed(&binding.host) {
-            true => Ok(()),
-            false => self.held.add(&mut self.tables.held, &binding.host),
-        };
-        if let Err(error) = held.and_then(|()| self.tables.set_port(&binding.host, &lead)) {
-            self.tables.mappings.release(id);
-            if there.is_none() {
-                self.held.remove(&mut self.tables.held, &binding.host)?;
+    /// What is not as it should be, each with a mapping. A port that leads where it should keeps its own, and so its
+    /// flows.
+    fn changes(&mut self, bindings: &[Binding]) -> Result<Vec<Change>> {
+        let mut changes: Vec<Change> = Vec::new();
+        for binding in bindings {
+            match self.change(binding) {
+                Ok(change) => changes.extend(change),
+                Err(error) => {
+                    self.release_new(&changes);
+                    return Err(error.context(format!("publish port {}", show(&binding.host))));
+                }
             }
-            return Err(error);
         }
-        done.push((binding.host, there));
-        Ok(())
+        Ok(changes)
     }
 
-    fn withdraw(&mut self, done: Vec<(HostPort, Option<Lead>)>) -> Result<()> {
-        for (host, before) in done.into_iter().rev() {
-            let mistaken = self.tables.port(&host)?;
-            match before {
-                Some(before) => self.tables.set_port(&host, &before)?,
-                None => self.remove_port(&host)?,
-            }
-            if let Some(mistaken) = mistaken {
-                self.tables.mappings.release(mistaken.id);
-            }
+    fn change(&mut self, binding: &Binding) -> Result<Option<Change>> {
+        if binding.addr.is_ipv4() != binding.host.addr.is_ipv4() {
+            bail!("it cannot lead to {}, which is of the other address family", binding.addr);
         }
-        Ok(())
+        let before = self.tables.port(&binding.host)?;
+        let kept = before.filter(|there| there.is_to(binding) && self.tables.mappings.is_current(there.id));
+        if kept.is_some_and(|there| there.sources == binding.sources) {
+            return Ok(None);
+        }
+        let id = match kept {
+            Some(there) => there.id,
+            None => self.tables.mappings.take()?,
+        };
+        let after = Lead { addr: binding.addr, port: binding.port, id, sources: binding.sources };
+        Ok(Some(Change { host: binding.host, before, after }))
+    }
+
+    fn write_ports(&mut self, changes: &[Change]) -> Result<()> {
+        let held: Vec<_> = changes.iter().filter(|c| !c.after.is_routed(&c.host)).map(|c| c.host).collect();
+        self.held.add(&mut self.tables.held, &held)?;
+        self.tables.set_ports(&changes.iter().map(|c| (c.host, c.after)).collect::<Vec<_>>())
+    }
+
+    /// Undoes [`Ebpf::write_ports`], however far that has come.
+    fn take_back(&mut self, changes: &[Change]) -> Result<()> {
+        let before: Vec<_> = changes.iter().filter_map(|c| Some((c.host, c.before?))).collect();
+        let new: Vec<_> = changes.iter().filter(|c| c.before.is_none()).map(|c| c.host).collect();
+        let held: Vec<_> = changes.iter().filter(|c| c.holds_anew()).map(|c| c.host).collect();
+        self.release_new(changes);
+        let ports = self.tables.set_ports(&before).and_then(|()| self.tables.clear_ports(&new));
+        ports.and(self.held.remove(&mut self.tables.held, &held))
+    }
+
+    fn release_new(&self, changes: &[Change]) {
+        for change in changes.iter().filter(|change| change.has_new_mapping()) {
+            self.tables.mappings.release(change.after.id);
+        }
     }
 
     pub(super) fn unpublish_all(&mut self, bindings: &[Binding]) -> Result<()> {
+        let mut gone = Vec::new();
         for binding in bindings {
-            if self.tables.port(&binding.host)?.is_some_and(|there| there.is_to(binding)) {
-                self.remove_port(&binding.host)
-                    .with_context(|| format!("withdraw port {}", show(&binding.host)))?;
-            }
+            let there = self.tables.port(&binding.host)?;
+            gone.extend(there.filter(|there| there.is_to(binding)).map(|there| (binding.host, there)));
         }
-        Ok(())
+        self.withdraw(&gone)
     }
 
     /// Withdraws every port that is not named.
     pub(super) fn retain_ports(&mut self, bindings: &[Binding]) -> Result<()> {
         let wanted: HashMap<HostPort, &Binding> = bindings.iter().map(|b| (b.host, b)).collect();
-        for (host, lead) in self.tables.ports()? {
-            if !wanted.get(&host).is_some_and(|binding| lead.is_to(binding)) {
-                self.remove_port(&host)?;
-            }
+        let is_wanted = |(host, lead): &(HostPort, Lead)| wanted.get(host).is_some_and(|b| lead.is_to(b));
+        let mut stale = self.tables.ports()?;
+        stale.retain(|port| !is_wanted(port));
+        self.withdraw(&stale)
+    }
+
+    fn withdraw(&mut self, ports: &[(HostPort, Lead)]) -> Result<()> {
+        for (_, lead) in ports {
+            self.tables.mappings.release(lead.id);
         }
-        Ok(())
+        let hosts: Vec<HostPort> = ports.iter().map(|(host, _)| *host).collect();
+        let what = || match hosts.as_slice() {
+            [one] => format!("withdraw port {}", show(one)),
+            many => format!("withdraw {} ports", many.len()),
+        };
+        self.tables.clear_ports(&hosts).with_context(what)?;
+        self.held.remove(&mut self.tables.held, &hosts).with_context(what)
     }
 
     /// The counts of ports, in their order.
@@ -135,13 +186,6 @@ impl Ebpf {
         }
         Ok(counts)
     }
-
-    fn remove_port(&mut self, host: &HostPort) -> Result<()> {
-        let Some(there) = self.tables.port(host)? else { return Ok(()) };
-        self.tables.mappings.release(there.id);
-        self.tables.clear_port(host)?;
-        self.held.remove(&mut self.tables.held, host)
-    }
 }
 
 impl Tables {
@@ -152,18 +196,14 @@ impl Tables {
         }
     }
 
-    fn set_port(&mut self, host: &HostPort, lead: &Lead) -> Result<()> {
-        match host.addr {
-            IpAddr::V4(_) => self.v4.set_port(host, lead),
-            IpAddr::V6(_) => self.v6.set_port(host, lead),
-        }
+    fn set_ports(&mut self, ports: &[(HostPort, Lead)]) -> Result<()> {
+        self.v4.set_ports(ports)?;
+        self.v6.set_ports(ports)
     }
 
-    fn clear_port(&mut self, host: &HostPort) -> Result<()> {
-        match host.addr {
-            IpAddr::V4(_) => self.v4.clear_port(host),
-            IpAddr::V6(_) => self.v6.clear_port(host),
-        }
+    fn clear_ports(&mut self, hosts: &[HostPort]) -> Result<()> {
+        self.v4.clear_ports(hosts)?;
+        self.v6.clear_ports(hosts)
     }
 
     fn ports(&self) -> Result<Vec<(HostPort, Lead)>> {
@@ -183,14 +223,21 @@ impl<A: Address> FamilyTables<A> {
         Ok(self.ports.get(&key::<A>(host)?)?.as_ref().map(lead))
     }
 
-    fn set_port(&mut self, host: &HostPort, lead: &Lead) -> Result<()> {
-        let addr = A::of(lead.addr).context("a port leads to an address of its own family")?;
-        let backend = Backend::new(addr, Be16::new(lead.port), lead.id.slot, lead.id.generation);
-        self.ports.insert(&key(host)?, &backend)
+    /// Those of this family.
+    fn set_ports(&mut self, ports: &[(HostPort, Lead)]) -> Result<()> {
+        let of_family = ports.iter().filter(|(host, _)| A::of(host.addr).is_some());
+        let entries = of_family.map(|(host, lead)| {
+            let addr = A::of(lead.addr).context("a port leads to an address of its own family")?;
+            let MappingId { slot, generation } = lead.id;
+            Ok((key(host)?, Backend::new(addr, Be16::new(lead.port), slot, generation, lead.sources)))
+        });
+        self.ports.insert_all(&entries.collect::<Result<Vec<_>>>()?)
     }
 
-    fn clear_port(&mut self, host: &HostPort) -> Result<()> {
-        self.ports.remove(&key(host)?)
+    /// Those of this family.
+    fn clear_ports(&mut self, hosts: &[HostPort]) -> Result<()> {
+        let of_family = hosts.iter().filter(|host| A::of(host.addr).is_some());
+        self.ports.remove_all(&of_family.map(key).collect::<Result<Vec<_>>>()?)
     }
 
     fn ports(&self) -> Result<Vec<(HostPort, Lead)>> {
@@ -204,7 +251,7 @@ impl<A: Address> FamilyTables<A> {
 
 fn lead<A: Address>(backend: &Backend<A>) -> Lead {
     let id = MappingId { slot: backend.mapping, generation: backend.generation };
-    Lead { addr: backend.addr.ip(), port: backend.port.get(), id }
+    Lead { addr: backend.addr.ip(), port: backend.port.get(), id, sources: backend.sources }
 }
 
 fn key<A: Address>(host: &HostPort) -> Result<PortKey<A>> {
@@ -220,34 +267,45 @@ impl HeldPorts {
     /// What the pinned tables say is published, and the table of held ports made to agree.
     pub(super) fn adopt(tables: &mut Tables) -> Result<Self> {
         let mut held = Self::default();
-        for (host, lead) in tables.ports()? {
-            if !lead.is_routed(&host) {
-                held.add(&mut tables.held, &host)?;
-            }
-        }
-        for (key, _) in tables.held.entries()? {
-            if !held.0.contains_key(&(key.port.get(), key.proto, key.v6 != 0)) {
-                tables.held.remove(&key)?;
-            }
-        }
+        let mut hosts = tables.ports()?;
+        hosts.retain(|(host, lead)| !lead.is_routed(host));
+        held.add(&mut tables.held, &hosts.iter().map(|(host, _)| *host).collect::<Vec<_>>())?;
+        let is_stale = |key: &HeldKey| !held.0.contains_key(&(key.port.get(), key.proto, key.v6 != 0));
+        let mut stale: Vec<_> = tables.held.entries()?.into_iter().map(|(key, _)| key).collect();
+        stale.retain(is_stale);
+        tables.held.remove_all(&stale)?;
         Ok(held)
     }
 
-    fn add(&mut self, table: &mut Table<HeldKey, u32>, host: &HostPort) -> Result<()> {
-        let addrs = self.0.entry(Self::index(host)).or_default();
-        addrs.insert(host.addr);
-        table.insert(&held_key(host), &count(addrs))
+    fn add(&mut self, table: &mut Table<HeldKey, u32>, hosts: &[HostPort]) -> Result<()> {
+        for host in hosts {
+            self.0.entry(Self::index(host)).or_default().insert(host.addr);
+        }
+        self.write(table, hosts)
     }
 
-    fn remove(&mut self, table: &mut Table<HeldKey, u32>, host: &HostPort) -> Result<()> {
-        let index = Self::index(host);
-        let Some(addrs) = self.0.get_mut(&index) else { return Ok(()) };
-        addrs.remove(&host.addr);
-        if addrs.is_empty() {
-            self.0.remove(&index);
-            return table.remove(&held_key(host));
+    fn remove(&mut self, table: &mut Table<HeldKey, u32>, hosts: &[HostPort]) -> Result<()> {
+        for host in hosts {
+            let Some(addrs) = self.0.get_mut(&Self::index(host)) else { continue };
+            addrs.remove(&host.addr);
+            if addrs.is_empty() {
+                self.0.remove(&Self::index(host));
+            }
         }
-        table.insert(&held_key(host), &count(addrs))
+        self.write(table, hosts)
+    }
+
+    /// Brings what is known of these ports to the table.
+    fn write(&self, table: &mut Table<HeldKey, u32>, hosts: &[HostPort]) -> Result<()> {
+        let (mut held, mut free) = (Vec::new(), Vec::new());
+        for host in hosts {
+            match self.0.get(&Self::index(host)) {
+                Some(addrs) => held.push((held_key(host), count(addrs))),
+                None => free.push(held_key(host)),
+            }
+        }
+        table.insert_all(&held)?;
+        table.remove_all(&free)
     }
 
     fn index(host: &HostPort) -> (u16, u8, bool) {

@@ -12,7 +12,7 @@ use rnet_common::{
     Veth, counter::counter_index,
 };
 
-use super::{batch, mappings::Mappings};
+use super::{batch, mappings::Mappings, sources::Sources};
 use crate::controller::backend::ReasonCount;
 
 /// All maps.
@@ -39,6 +39,8 @@ pub(super) struct FamilyTables<A: Address> {
     pub(super) flows: Table<FlowKey<A>, Flow<A>>,
     /// Published ports.
     pub(super) ports: Table<PortKey<A>, Backend<A>>,
+    /// Who may use ports that are not open to everyone.
+    pub(super) sources: Sources<A>,
     /// Endpoints by address.
     pub(super) endpoints: Table<A, Endpoint<A>>,
     /// The host's own addresses.
@@ -143,6 +145,7 @@ impl<A: Address> FamilyTables<A> {
         Ok(Self {
             flows: Table::take(ebpf, &name("FLOWS"))?,
             ports: Table::take(ebpf, &name("PORTS"))?,
+            sources: Sources::take(ebpf)?,
             endpoints: Table::take(ebpf, &name("ENDPOINTS"))?,
             locals: Table::take(ebpf, &name("LOCALS"))?,
         })
@@ -199,6 +202,16 @@ impl<K: Pod, V: Pod> Table<K, V> {
     /// Every entry.
     pub(super) fn entries(&self) -> Result<Vec<(K, V)>> {
         batch::entries(&self.data).with_context(|| format!("map {}", self.name))
+    }
+
+    /// Adds entries, or replaces them whole. A failure may leave some of them.
+    pub(super) fn insert_all(&mut self, entries: &[(K, V)]) -> Result<()> {
+        batch::insert(&self.data, entries).with_context(|| format!("write to map {}", self.name))
+    }
+
+    /// Removes entries, those that are there. A failure may leave some of them.
+    pub(super) fn remove_all(&mut self, keys: &[K]) -> Result<()> {
+        batch::remove(&self.data, keys).with_context(|| format!("remove from map {}", self.name))
     }
 
     /// Adds an entry, or replaces one whole.

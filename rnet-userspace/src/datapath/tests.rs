@@ -292,3 +292,57 @@ fn a_routed_port_is_no_port_of_the_host() {
         assert!(datapath.tables.v4.ports.entries().unwrap().is_empty());
     });
 }
+
+#[test]
+fn lists_of_sources_are_exactly_what_was_said() {
+    in_place(|place| {
+        let nets = |nets: &[&str]| nets.iter().map(|n| n.parse().unwrap()).collect::<Vec<IpNetwork>>();
+        let count = |datapath: &Ebpf| {
+            let Tables { v4, v6, .. } = &datapath.tables;
+            (v4.sources.count(), v6.sources.count())
+        };
+        let mut datapath = place.open();
+        datapath.set_sources(1, &nets(&["10.0.0.0/8", "192.0.2.7/32", "fd00::/64"])).unwrap();
+        datapath.set_sources(2, &nets(&["10.0.0.0/8", "0.0.0.0/0"])).unwrap();
+        assert_eq!(count(&datapath), (4, 1));
+        // A prefix is the network's, whichever address of it was named.
+        datapath.set_sources(1, &nets(&["10.9.9.9/8", "192.0.2.8/32"])).unwrap();
+        assert_eq!(count(&datapath), (4, 0));
+        drop(datapath);
+        let mut datapath = place.open();
+        assert_eq!(count(&datapath), (4, 0));
+        datapath.set_sources(2, &[]).unwrap();
+        assert_eq!(count(&datapath), (2, 0));
+        datapath.retain(&[], &[Binding { sources: 3, ..binding(1, 1) }]).unwrap();
+        assert_eq!(count(&datapath), (0, 0));
+    });
+}
+
+#[test]
+fn a_port_that_is_opened_to_others_keeps_its_flows() {
+    in_place(|place| {
+        let mut datapath = place.open();
+        datapath.publish(&[binding(8080, 80)]).unwrap();
+        let [(_, first)] = datapath.tables.v4.ports.entries().unwrap()[..] else { panic!("one port") };
+        datapath.publish(&[Binding { sources: 5, ..binding(8080, 80) }]).unwrap();
+        let [(_, second)] = datapath.tables.v4.ports.entries().unwrap()[..] else { panic!("one port") };
+        assert_eq!((second.mapping, second.generation, second.sources), (first.mapping, first.generation, 5));
+        assert!(datapath.port_counts(&[binding(8080, 80)]).is_ok(), "its mapping is alive");
+    });
+}
+
+#[test]
+fn ten_thousand_ports_come_and_go() {
+    in_place(|place| {
+        let mut datapath = place.open();
+        let all: Vec<_> = (10_000..20_000).map(|port| binding(port, port)).collect();
+        datapath.publish(&all).unwrap();
+        assert_eq!(datapath.tables.v4.ports.entries().unwrap().len(), all.len());
+        assert_eq!(datapath.tables.held.entries().unwrap().len(), all.len());
+        // Some of them are gone already.
+        datapath.unpublish(&all[5000..5010]).unwrap();
+        datapath.unpublish(&all).unwrap();
+        assert!(datapath.tables.v4.ports.entries().unwrap().is_empty());
+        assert!(datapath.tables.held.entries().unwrap().is_empty());
+    });
+}
