@@ -1,11 +1,13 @@
 //! Ports that are published, and withdrawn, while a container runs.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::{
     Controller,
     backend::{Datapath, Host},
     error::{Error, Result},
     model::{
-        Binding,
+        Binding, Protocol,
         port_spec::{PortChoice, PortMapping, PortSpec},
     },
     plan, publishing,
@@ -48,21 +50,35 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     pub fn unpublish(&mut self, container: &str, ports: &[String]) -> Result<Vec<Binding>> {
         self.ensure_up()?;
         let before = self.publishable(container)?.clone();
-        let mut after = before.clone();
-        let mut gone = Vec::new();
+        let mut of_port: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+        for (at, publication) in before.ports.iter().enumerate() {
+            of_port.entry(key(&publication.mapping)).or_default().push(at);
+        }
+        let mut meant = BTreeSet::new();
         for spec in ports {
             let parsed: PortSpec = spec.parse().map_err(Error::Invalid)?;
             for mapping in parsed.mappings() {
-                let (matching, rest): (Vec<_>, Vec<_>) =
-                    after.ports.into_iter().partition(|publication| is_meant(&mapping, publication));
+                let published = of_port.get(&key(&mapping)).into_iter().flatten().copied();
+                let matching =
+                    published.filter(|at| is_meant(&mapping, &before.ports[*at]) && !meant.contains(at));
+                let matching: Vec<_> = matching.collect();
                 if matching.is_empty() {
                     return Err(Error::NotFound(format!(
                         "container {} does not publish {spec}: see what it does with `rnet port {}`",
                         before.name, before.name
                     )));
                 }
-                after.ports = rest;
-                gone.extend(matching.into_iter().flat_map(|publication| publication.bindings));
+                meant.extend(matching);
+            }
+        }
+        let mut after = before.clone();
+        after.ports = Vec::new();
+        let mut gone = Vec::new();
+        for (at, publication) in before.ports.iter().enumerate() {
+            if meant.contains(&at) {
+                gone.extend(publication.bindings.iter().copied());
+            } else {
+                after.ports.push(publication.clone());
             }
         }
         self.replace_ports(before, after)?;
@@ -88,11 +104,14 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     }
 }
 
+fn key(mapping: &PortMapping) -> (u16, Protocol) {
+    (mapping.container, mapping.protocol)
+}
+
+/// Whether the publication, of the same container port, is one of those that were asked for.
 fn is_meant(asked: &PortMapping, publication: &Publication) -> bool {
     let has = |test: &dyn Fn(u16) -> bool| publication.held.iter().any(|port| test(port.port));
-    publication.mapping.container == asked.container
-        && publication.mapping.protocol == asked.protocol
-        && (asked.host_ip.is_none() || asked.host_ip == publication.mapping.host_ip)
+    (asked.host_ip.is_none() || asked.host_ip == publication.mapping.host_ip)
         && match asked.host {
             PortChoice::Ephemeral => true,
             PortChoice::Exactly(wanted) => has(&|port| port == wanted),
