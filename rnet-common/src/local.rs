@@ -22,6 +22,13 @@ impl<A: Family> SockAddr<A> {
     }
 }
 
+/// The value of an address of the host.
+pub const PLAIN: u32 = 0;
+/// That of one at which names are asked for: its [`NAMES`] is none that is published on every address.
+pub const NAME_SERVER: u32 = 1;
+/// The port that names are asked for at (RFC 1035 4.2).
+pub const NAMES: u16 = 53;
+
 /// The key of the table of peers: a socket, and where it was led. A socket without a fixed peer may be led to many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]

@@ -19,7 +19,7 @@ use rnet_common::{
     Mapping, PeerKey, PortKey, Program, Settings, SockAddr, SourceKey, Veth,
     counter::{COUNTERS, REASONS},
     limits,
-    local::relay_index,
+    local::{self, relay_index},
 };
 
 use crate::packet::Packet;
@@ -84,7 +84,7 @@ static SOURCES6: Sources<Ip6> = LpmTrie::new();
 static ENDPOINTS4: Endpoints<Ip4> = HashMap::new();
 #[btf_map]
 static ENDPOINTS6: Endpoints<Ip6> = HashMap::new();
-/// The host's own addresses; the value is not used.
+/// The host's own addresses, each [`local::PLAIN`] or a [`local::NAME_SERVER`].
 #[btf_map]
 static LOCALS4: Locals<Ip4> = HashMap::new();
 #[btf_map]
@@ -283,7 +283,17 @@ pub(crate) fn is_local<A: Tables>(addr: &A) -> bool {
 /// Where a port leads that is published on this address of the host, or on all of them.
 #[inline(always)]
 pub(crate) fn published<A: Tables>(addr: &A, port: Be16, proto: u8) -> Option<&'static Backend<A>> {
-    published_on(addr, port, proto).or_else(|| published_on(&A::any(), port, proto))
+    published_on(addr, port, proto).or_else(|| match is_for_names(addr, port) {
+        true => None,
+        false => published_on(&A::any(), port, proto),
+    })
+}
+
+/// Whether it is where containers ask for names.
+#[inline(always)]
+pub(crate) fn is_for_names<A: Tables>(addr: &A, port: Be16) -> bool {
+    // SAFETY: read at once; the controller replaces an entry whole.
+    port == Be16::new(local::NAMES) && unsafe { A::locals().get(addr) } == Some(&local::NAME_SERVER)
 }
 
 /// Where a port leads that is published on this very address: one of the host, or on a routed network the

@@ -6,7 +6,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_get_netns_cookie, bpf_set_retval},
     programs::SockAddrContext,
 };
-use rnet_common::{Be16, Ip4, Ip6, PortKey, flow::proto};
+use rnet_common::{Be16, Ip4, Ip6, flow::proto};
 
 use crate::maps::{self, Tables};
 
@@ -95,8 +95,7 @@ fn is_published<A: Tables>(addr: A, port: Be16, proto: u8) -> bool {
     if addr == A::any() {
         return maps::is_held(port, proto, A::V6);
     }
-    A::ports().get_ptr(PortKey::new(addr, port, proto)).is_some()
-        || A::ports().get_ptr(PortKey::new(A::any(), port, proto)).is_some()
+    maps::published(&addr, port, proto).is_some()
 }
 
 #[inline(always)]

@@ -3,7 +3,8 @@
 //! ```text
 //!  argv ─ cli ┐                                          ┌─ host      ── rtnetlink ─▶ netns, bridge, veth, routes
 //!             ├▶ api ─▶ controller ─ plan ─ apply ───────┼─ datapath  ── typed maps ─▶ pinned maps ◀─▶ rnet-ebpf
-//!  HTTP ──────┘                                          └─ store     ── one file on disk
+//!  HTTP ──────┘                              │            └─ store     ── a file for each object
+//!                                   directory ┴─ dns ── the networks' gateways, port 53
 //! ```
 //!
 //! One direction only: `cli → api → controller → {host, datapath, store}`. The controller is given what touches
@@ -14,6 +15,7 @@ pub mod api;
 pub mod cli;
 pub mod controller;
 pub mod datapath;
+pub mod dns;
 pub mod host;
 pub mod store;
 pub mod system;

@@ -28,6 +28,7 @@ mod attach;
 mod concurrency;
 mod control;
 mod control6;
+mod dns;
 mod egress;
 mod fragments;
 mod hairpin;

@@ -3,12 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use anyhow::{Context, Error, Result, anyhow};
 
 use super::{
     backend::{Datapath, EndpointSpec, Host, Link},
+    directory::{Directory, has_names},
     faults::Faults,
     files,
     index::Index,
@@ -33,6 +35,8 @@ pub(super) struct Machine<H, D> {
     pub state: State,
     /// What is taken, drawn from `state`.
     pub index: Index,
+    /// Names of containers, drawn from `state`.
+    pub directory: Arc<Directory>,
     /// Endpoints as the datapath knows them, by the name of the host's end.
     pub endpoints: BTreeMap<String, EndpointSpec>,
     /// The host's own addresses as the datapath knows them, sorted.
@@ -46,7 +50,24 @@ impl<H: Host, D: Datapath> Machine<H, D> {
     pub(super) fn new(host: H, datapath: D, store: Store, state: State) -> Self {
         let (endpoints, addresses) = (BTreeMap::new(), Vec::new());
         let index = Index::new(state.containers.values());
-        Self { host, datapath, store, state, index, endpoints, addresses, faults: Faults::default() }
+        let directory = Arc::<Directory>::default();
+        for network in state.networks.values() {
+            directory.update_network(None, Some(network));
+        }
+        for container in state.containers.values() {
+            directory.update_container(None, Some(container));
+        }
+        Self {
+            host,
+            datapath,
+            store,
+            state,
+            index,
+            directory,
+            endpoints,
+            addresses,
+            faults: Faults::default(),
+        }
     }
 
     /// Runs all steps, or none: when one fails, those before it are undone, last first.
@@ -97,12 +118,14 @@ impl<H: Host, D: Datapath> Machine<H, D> {
         match step {
             Step::SaveNetwork(change) => {
                 keep(&self.store, change)?;
+                self.directory.update_network(change.before.as_deref(), change.after.as_deref());
                 note(&mut self.state.networks, change);
                 Ok(())
             }
             Step::SaveContainer(change) => {
                 keep(&self.store, change)?;
                 self.index.update(change.before.as_deref(), change.after.as_deref());
+                self.directory.update_container(change.before.as_deref(), change.after.as_deref());
                 note(&mut self.state.containers, change);
                 Ok(())
             }
@@ -143,14 +166,17 @@ impl<H: Host, D: Datapath> Machine<H, D> {
         if gone.is_empty() { Ok(()) } else { self.datapath.unpublish(&gone) }
     }
 
-    /// Tells the datapath the host's own addresses.
+    /// Tells the datapath the host's own addresses, and which of them answer for names.
     ///
     /// # Errors
     /// When the datapath refuses.
     pub(super) fn set_addresses(&mut self, mut addresses: Vec<IpAddr>) -> Result<()> {
         addresses.sort_unstable();
         addresses.dedup();
-        self.datapath.set_addresses(&addresses)?;
+        let named = |network: &&Network| has_names(network) && network.phase != Phase::Removing;
+        let named = self.state.networks.values().filter(named);
+        let gateways = named.flat_map(|network| network.subnets.iter().filter_map(|s| s.gateway)).collect();
+        self.datapath.set_addresses(&addresses, &gateways)?;
         self.addresses = addresses;
         Ok(())
     }

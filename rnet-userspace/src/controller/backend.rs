@@ -305,8 +305,9 @@ pub trait Datapath: Send {
     fn unpublish(&mut self, bindings: &[Binding]) -> Result<()>;
     /// Puts `from_uplink` on exactly these interfaces.
     fn set_uplinks(&mut self, uplinks: &[Uplink]) -> Result<()>;
-    /// Says which addresses are the host's own, exactly.
-    fn set_addresses(&mut self, addrs: &[IpAddr]) -> Result<()>;
+    /// Says which addresses are the host's own, exactly, and at which of them names are asked for: their port 53 is
+    /// none that is published on every address.
+    fn set_addresses(&mut self, addrs: &[IpAddr], named: &BTreeSet<IpAddr>) -> Result<()>;
     /// Removes every endpoint and port that is not named here, and every list of sources that none of these ports
     /// names: what an interrupted run left behind.
     fn retain(&mut self, endpoints: &[EndpointSpec], bindings: &[Binding]) -> Result<()>;

@@ -47,6 +47,7 @@ pub(super) struct Tables {
     pub(super) sources: BTreeMap<u32, Vec<IpNetwork>>,
     pub(super) known_uplinks: Vec<Uplink>,
     pub(super) known_addresses: Vec<IpAddr>,
+    pub(super) name_servers: BTreeSet<IpAddr>,
 }
 
 /// The host's own, which rnet did not make.
@@ -415,7 +416,7 @@ impl Datapath for Fake {
         Ok(())
     }
 
-    fn set_addresses(&mut self, addrs: &[IpAddr]) -> Result<()> {
+    fn set_addresses(&mut self, addrs: &[IpAddr], named: &BTreeSet<IpAddr>) -> Result<()> {
         let mut world = self.call("set_addresses")?;
         // Without them for even a moment, published ports would not answer.
         assert!(
@@ -423,6 +424,7 @@ impl Datapath for Fake {
             "the host's own are missing"
         );
         world.tables.known_addresses = addrs.to_vec();
+        world.tables.name_servers = named.iter().filter(|addr| addrs.contains(addr)).copied().collect();
         Ok(())
     }
 
@@ -474,6 +476,7 @@ impl Datapath for Fake {
         world.tables.sources.clear();
         world.tables.known_uplinks.clear();
         world.tables.known_addresses.clear();
+        world.tables.name_servers.clear();
         world.destroyed = true;
         Ok(())
     }

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 
 use super::{
     error::{Error, Result as ControllerResult},
-    model::name::check_hostname,
+    model::{name::check_hostname, resolv_conf::nameservers},
 };
 use crate::store::schema::Resolver;
 
@@ -119,8 +119,8 @@ pub(super) fn remove(dir: &Path) -> Result<()> {
 pub(super) fn host_resolv_conf() -> String {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let text = read("/etc/resolv.conf");
-    let mut servers = text.lines().filter_map(nameserver).peekable();
-    if servers.peek().is_some() && servers.all(|addr| addr.is_loopback()) {
+    let servers: Vec<IpAddr> = nameservers(&text).collect();
+    if !servers.is_empty() && servers.iter().all(IpAddr::is_loopback) {
         let behind = read("/run/systemd/resolve/resolv.conf");
         if !behind.is_empty() {
             return behind;
@@ -153,8 +153,7 @@ pub(super) fn resolv_conf(host: &str, asked: &Resolver, servers: Servers<'_>) ->
     let or_host = |asked: &[String], keyword| {
         if asked.is_empty() { words(keyword).collect() } else { asked.to_vec() }
     };
-    let of_host =
-        |reachable: fn(&IpAddr) -> bool| host.lines().filter_map(nameserver).filter(reachable).collect();
+    let of_host = |reachable: fn(&IpAddr) -> bool| nameservers(host).filter(reachable).collect();
     let is_rnet = matches!(servers, Servers::Rnet(_));
     let servers: Vec<IpAddr> = match servers {
         Servers::Rnet(addrs) => addrs.to_vec(),
@@ -234,12 +233,6 @@ pub(super) fn extra_host(text: &str, gateway: Option<IpAddr>) -> ControllerResul
             .map_err(|_| Error::Invalid(format!("invalid IP address in add-host: {addr:?}")))?,
     };
     Ok((name.to_owned(), addr))
-}
-
-/// The address of a `nameserver` line. A zone, as in `fe80::1%eth0`, is an interface of the host: no use here.
-fn nameserver(line: &str) -> Option<IpAddr> {
-    let mut words = line.split_whitespace();
-    (words.next() == Some("nameserver")).then(|| words.next()?.parse().ok())?
 }
 
 fn line(text: &mut String, line: std::fmt::Arguments<'_>) {

@@ -14,6 +14,7 @@ mod apply;
 pub mod backend;
 mod connect;
 mod containers;
+pub mod directory;
 mod endpoints;
 pub mod error;
 pub mod events;
@@ -45,6 +46,7 @@ pub mod view;
 use std::{
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
+    sync::Arc,
 };
 
 use anyhow::Context;
@@ -52,6 +54,7 @@ use ipnetwork::IpNetwork;
 use rnet_common::settings::Timeouts;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
+pub use directory::Directory;
 pub use error::{Error, Result};
 pub use events::Events;
 
@@ -159,6 +162,11 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     /// What happens to networks and containers.
     pub fn events(&self) -> &Events {
         &self.events
+    }
+
+    /// Who is called what, kept in step with every change.
+    pub fn directory(&self) -> Arc<Directory> {
+        Arc::clone(&self.machine.directory)
     }
 
     /// Published ports with their counts, by container.

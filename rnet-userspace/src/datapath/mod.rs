@@ -157,9 +157,9 @@ impl Datapath for Ebpf {
         self.links.retain(FROM_UPLINK, &wanted)
     }
 
-    fn set_addresses(&mut self, addrs: &[IpAddr]) -> Result<()> {
-        self.tables.v4.set_locals(addrs)?;
-        self.tables.v6.set_locals(addrs)
+    fn set_addresses(&mut self, addrs: &[IpAddr], named: &BTreeSet<IpAddr>) -> Result<()> {
+        self.tables.v4.set_locals(addrs, named)?;
+        self.tables.v6.set_locals(addrs, named)
     }
 
     fn retain(&mut self, endpoints: &[EndpointSpec], bindings: &[Binding]) -> Result<()> {

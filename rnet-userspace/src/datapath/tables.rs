@@ -1,6 +1,10 @@
 //! The programs' maps, typed.
 
-use std::{collections::HashSet, hash::Hash, net::IpAddr};
+use std::{
+    collections::{BTreeSet, HashMap},
+    hash::Hash,
+    net::IpAddr,
+};
 
 use anyhow::{Context, Error, Result, anyhow};
 use aya::{
@@ -9,7 +13,7 @@ use aya::{
 };
 use rnet_common::{
     Backend, Counter, Endpoint, Family, Flow, FlowKey, HeldKey, Ip4, Ip6, PortKey, Program, Reason, Settings,
-    Veth, counter::counter_index,
+    Veth, counter::counter_index, local,
 };
 
 use super::{batch, mappings::Mappings, sources::Sources};
@@ -154,13 +158,15 @@ impl<A: Address> FamilyTables<A> {
 
 impl<A: Address> FamilyTables<A> {
     /// Says which addresses of this family are the host's own, exactly. None is missing meanwhile.
-    pub(super) fn set_locals(&mut self, addrs: &[IpAddr]) -> Result<()> {
-        let wanted: HashSet<A> = addrs.iter().filter_map(|addr| A::of(*addr)).collect();
-        for addr in &wanted {
-            self.locals.insert(addr, &0)?;
+    pub(super) fn set_locals(&mut self, addrs: &[IpAddr], named: &BTreeSet<IpAddr>) -> Result<()> {
+        let value = |addr| if named.contains(addr) { local::NAME_SERVER } else { local::PLAIN };
+        let wanted: HashMap<A, u32> =
+            addrs.iter().filter_map(|addr| Some((A::of(*addr)?, value(addr)))).collect();
+        for (addr, value) in &wanted {
+            self.locals.insert(addr, value)?;
         }
         for (addr, _) in self.locals.entries()? {
-            if !wanted.contains(&addr) {
+            if !wanted.contains_key(&addr) {
                 self.locals.remove(&addr)?;
             }
         }

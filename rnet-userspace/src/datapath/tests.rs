@@ -206,11 +206,11 @@ fn a_whole_table_is_read() {
     in_place(|place| {
         let mut datapath = place.open();
         let addrs: Vec<IpAddr> = (0..4000u16).map(|n| [10, 0, (n >> 8) as u8, n as u8].into()).collect();
-        datapath.set_addresses(&addrs).unwrap();
+        datapath.set_addresses(&addrs, &BTreeSet::new()).unwrap();
         let read: HashSet<IpAddr> =
             datapath.tables.v4.locals.entries().unwrap().into_iter().map(|(addr, _)| addr.ip()).collect();
         assert_eq!(read, addrs.iter().copied().collect());
-        datapath.set_addresses(&addrs[..10]).unwrap();
+        datapath.set_addresses(&addrs[..10], &BTreeSet::new()).unwrap();
         assert_eq!(datapath.tables.v4.locals.entries().unwrap().len(), 10);
     });
 }

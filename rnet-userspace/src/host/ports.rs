@@ -15,6 +15,8 @@ use rustix::{
     },
 };
 
+use rnet_common::local::NAMES;
+
 use crate::controller::{
     backend::{PortHold, PortUnavailable},
     model::{HostPort, Protocol},
@@ -34,6 +36,8 @@ impl PortHold for Sockets {}
 /// Takes these ports, all or none.
 pub(super) fn hold(ports: &[HostPort]) -> Result<Sockets, PortUnavailable> {
     let held = ports.iter().filter_map(|port| match take(*port) {
+        // A port of every address leaves those out at which rnet itself answers for names.
+        Err(Errno::ADDRINUSE) if port.port == NAMES && is_taken_by_us_alone(*port) => None,
         // Nobody on this host can have one either.
         Err(Errno::PROTONOSUPPORT | Errno::SOCKTNOSUPPORT) if port.protocol == Protocol::Sctp => None,
         taken => Some(taken.map_err(|errno| explain(*port, errno))),
@@ -81,25 +85,36 @@ fn explain(port: HostPort, errno: Errno) -> PortUnavailable {
     }
 }
 
+fn is_taken_by_us_alone(port: HostPort) -> bool {
+    let mut sockets = owning_inodes(port).peekable();
+    let is_ours = |inode| has_open(std::process::id(), Path::new(&socket_link(inode)));
+    port.addr.is_unspecified() && sockets.peek().is_some() && sockets.all(is_ours)
+}
+
 /// The process whose socket has a port, as `NAME (pid N)`.
 fn holder(port: HostPort) -> Option<String> {
+    owning_inodes(port).find_map(process_with_socket)
+}
+
+/// The inodes of the sockets that have a port, those first that listen.
+fn owning_inodes(port: HostPort) -> impl Iterator<Item = u64> {
     let table = match port.protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
+        Protocol::Tcp => Some("tcp"),
+        Protocol::Udp => Some("udp"),
         // Its tables name no sockets.
-        Protocol::Sctp => return None,
+        Protocol::Sctp => None,
     };
     // A socket of IPv6 may have the port of IPv4 as well, but not the other way round. Not /proc/net, which is of
     // the process's first thread.
     let suffixes: &[&str] = if port.addr.is_ipv4() { &["", "6"] } else { &["6"] };
-    let tables = suffixes
-        .iter()
-        .filter_map(|suffix| fs::read_to_string(format!("/proc/thread-self/net/{table}{suffix}")).ok());
-    tables.filter_map(|table| owning_inode(&table, port)).find_map(process_with_socket)
+    let tables =
+        table.into_iter().flat_map(|table| suffixes.iter().map(move |suffix| format!("{table}{suffix}")));
+    let tables = tables.filter_map(|table| fs::read_to_string(format!("/proc/thread-self/net/{table}")).ok());
+    tables.flat_map(move |table| inodes_in(&table, port))
 }
 
-/// The inode of the socket in a table of `/proc/net` that has a port, one that listens rather than a connection.
-fn owning_inode(table: &str, port: HostPort) -> Option<u64> {
+/// The inodes of the sockets in a table of `/proc/net` that have a port, those that listen before connections.
+fn inodes_in(table: &str, port: HostPort) -> Vec<u64> {
     let sockets = table.lines().skip(1).filter_map(|line| {
         let mut fields = line.split_ascii_whitespace().skip(1);
         let local = parse_socket(fields.next()?)?;
@@ -110,7 +125,9 @@ fn owning_inode(table: &str, port: HostPort) -> Option<u64> {
         // What only waits for late packets has no inode any more.
         (meets && local.port() == port.port && inode != 0).then_some((state != LISTEN, inode))
     });
-    sockets.min().map(|(_, inode)| inode)
+    let mut sockets: Vec<_> = sockets.collect();
+    sockets.sort_unstable();
+    sockets.into_iter().map(|(_, inode)| inode).collect()
 }
 
 /// Parses `0100007F:1F90`: the address in words of the machine's byte order, the port as a number.
@@ -131,7 +148,7 @@ fn parse_socket(text: &str) -> Option<SocketAddr> {
 
 /// Of several, the oldest: a server rather than what it started.
 fn process_with_socket(inode: u64) -> Option<String> {
-    let link = format!("socket:[{inode}]");
+    let link = socket_link(inode);
     let processes =
         fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let mut processes: Vec<u32> = processes.collect();
@@ -139,6 +156,10 @@ fn process_with_socket(inode: u64) -> Option<String> {
     let pid = processes.into_iter().find(|pid| has_open(*pid, Path::new(&link)))?;
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
     Some(format!("{} (pid {pid})", name.trim_end()))
+}
+
+fn socket_link(inode: u64) -> String {
+    format!("socket:[{inode}]")
 }
 
 fn has_open(pid: u32, link: &Path) -> bool {
@@ -262,10 +283,10 @@ mod tests {
    2: 0100007F:1F91 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 12 1 0 100 0 0 10 0
    3: 00000000:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 13 1 0 100 0 0 10 0
 ";
-        assert_eq!(owning_inode(table, port("127.0.0.1:8080/tcp")), Some(13));
-        assert_eq!(owning_inode(table, port("127.0.0.1:8081/tcp")), Some(12));
-        assert_eq!(owning_inode(table, port("10.0.0.1:8080/tcp")), Some(13));
-        assert_eq!(owning_inode(table, port("10.0.0.1:8081/tcp")), None);
+        assert_eq!(inodes_in(table, port("127.0.0.1:8080/tcp")).first().copied(), Some(13));
+        assert_eq!(inodes_in(table, port("127.0.0.1:8081/tcp")).first().copied(), Some(12));
+        assert_eq!(inodes_in(table, port("10.0.0.1:8080/tcp")).first().copied(), Some(13));
+        assert_eq!(inodes_in(table, port("10.0.0.1:8081/tcp")).first().copied(), None);
         let mapped = "0000000000000000FFFF00000100007F:0050";
         assert_eq!(parse_socket(mapped), Some("[::ffff:127.0.0.1]:80".parse().unwrap()));
     }

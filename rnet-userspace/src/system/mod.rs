@@ -17,6 +17,7 @@ use crate::{
     cli::{DaemonConfig, System},
     controller::{Config, Controller, model::timeouts, view},
     datapath::{self, Ebpf, Relay},
+    dns,
     host::{self, Kernel, preflight, process::shim_main},
     store::{Lock, Store, remove_empty_dir},
 };
@@ -34,17 +35,23 @@ impl System for Local {
         let lock =
             Lock::take(&config.run_dir).with_context(|| format!("start instance {}", config.instance))?;
         match controller(config.clone(), sizes) {
-            Ok((controller, relay)) => Ok(Parts {
-                control: Arc::new(Shared::new(controller)),
-                processes: Arc::new(LocalProcesses),
-                watch: Box::new(|on_change| Ok(Box::new(host::watch::watch(on_change)?))),
-                beside: Box::pin(async {
-                    if let Some(relay) = relay {
-                        relay.run().await;
-                    }
-                }),
-                clean_up: Box::new(|| lock.remove()),
-            }),
+            Ok((controller, relay)) => {
+                let directory = controller.directory();
+                Ok(Parts {
+                    control: Arc::new(Shared::new(controller)),
+                    processes: Arc::new(LocalProcesses),
+                    watch: Box::new(|on_change| Ok(Box::new(host::watch::watch(on_change)?))),
+                    beside: Box::pin(async {
+                        let relay = async {
+                            if let Some(relay) = relay {
+                                relay.run().await;
+                            }
+                        };
+                        tokio::join!(relay, dns::serve(directory));
+                    }),
+                    clean_up: Box::new(|| lock.remove()),
+                })
+            }
             Err(error) => {
                 forget(&config, lock);
                 Err(error)

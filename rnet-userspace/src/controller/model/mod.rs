@@ -4,6 +4,7 @@ pub mod flow_filter;
 pub mod name;
 pub mod options;
 pub mod port_spec;
+pub mod resolv_conf;
 pub mod subnet;
 pub mod timeouts;
 
