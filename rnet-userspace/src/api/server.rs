@@ -6,7 +6,9 @@ use axum::{
     Router,
     body::Bytes,
     extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Request},
-    http::{StatusCode, Uri, header::CONTENT_TYPE, request::Parts, uri::PathAndQuery},
+    http::{
+        HeaderName, HeaderValue, StatusCode, Uri, header::CONTENT_TYPE, request::Parts, uri::PathAndQuery,
+    },
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
@@ -38,7 +40,10 @@ pub(super) fn router(daemon: Arc<Supervisor>) -> Router {
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(daemon);
     // Middleware of the router that holds the routes would run after one has been chosen.
-    Router::new().fallback_service(calls).layer(middleware::from_fn(strip_version))
+    Router::new()
+        .fallback_service(calls)
+        .layer(middleware::from_fn(strip_version))
+        .layer(middleware::map_response(introduce))
 }
 
 /// Runs `work` to its end even if the client hangs up: half of it must not be left undone.
@@ -49,6 +54,22 @@ pub(super) async fn uninterrupted<T: Send + 'static>(
         Ok(done) => done,
         Err(e) => Err(Error::Failed(anyhow::anyhow!(e).context("the daemon failed inside"))),
     }
+}
+
+/// Says in every answer, as Docker does, who answers.
+async fn introduce(mut response: Response) -> Response {
+    let (major, minor) = API_VERSION;
+    let api = HeaderValue::from_str(&format!("{major}.{minor}"));
+    let fields = [
+        ("api-version", api.unwrap_or(HeaderValue::from_static(""))),
+        ("docker-experimental", HeaderValue::from_static("false")),
+        ("ostype", HeaderValue::from_static("linux")),
+        ("server", HeaderValue::from_static(concat!("rnet/", env!("CARGO_PKG_VERSION"), " (linux)"))),
+    ];
+    for (name, value) in fields {
+        response.headers_mut().insert(HeaderName::from_static(name), value);
+    }
+    response
 }
 
 async fn strip_version(mut request: Request, next: Next) -> Response {

@@ -127,7 +127,7 @@ impl ExecArgs {
 
 impl PsArgs {
     pub(super) async fn run(self, client: &Client) -> Result<()> {
-        let containers = client.list_containers(self.all).await?;
+        let containers = client.containers(self.all, None, &Default::default()).await?;
         let now = OffsetDateTime::now_utc();
         let mut rows = containers.into_iter().map(|container| row(container, now, self.list.no_trunc));
         if self.list.quiet {

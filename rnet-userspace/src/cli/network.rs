@@ -94,7 +94,7 @@ impl NetworkCommand {
                 Ok(DONE)
             }
             Self::Ls(args) => {
-                let mut networks = client.networks().await?;
+                let mut networks = client.networks(&Default::default()).await?;
                 networks.sort_by(|a, b| natural(&a.name, &b.name));
                 list(networks, &args)?;
                 Ok(DONE)

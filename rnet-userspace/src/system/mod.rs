@@ -35,6 +35,7 @@ impl System for Local {
             Lock::take(&config.run_dir).with_context(|| format!("start instance {}", config.instance))?;
         match controller(config.clone(), sizes) {
             Ok((controller, relay)) => Ok(Parts {
+                events: controller.events().clone(),
                 control: Arc::new(Shared::new(controller)),
                 processes: Arc::new(LocalProcesses),
                 watch: Box::new(|on_change| Ok(Box::new(host::watch::watch(on_change)?))),
