@@ -120,10 +120,7 @@ impl Selection {
 
     fn includes(&self, event: &Event) -> bool {
         let name = event.actor.attributes.get("name").map(String::as_str).unwrap_or_default();
-        let kind = match event.kind {
-            Kind::Network => "network",
-            Kind::Container => "container",
-        };
+        let kind = event.kind.to_string();
         self.filters.any("type", |wanted| wanted == kind)
             && self.filters.any("event", |wanted| wanted == event.action)
             && self.filters.any("scope", |wanted| wanted == "local")
