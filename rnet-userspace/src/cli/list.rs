@@ -96,12 +96,17 @@ impl ListArgs {
 impl FilterArgs {
     /// What is asked of each field.
     pub(super) fn filters(&self) -> Filters {
-        let mut filters = Filters::new();
-        for (field, value) in &self.filters {
-            filters.entry(field.clone()).or_default().insert(value.clone());
-        }
-        filters
+        by_field(&self.filters)
     }
+}
+
+/// Values that were given one by one.
+pub(super) fn by_field(given: &[(String, String)]) -> Filters {
+    let mut filters = Filters::new();
+    for (field, value) in given {
+        filters.entry(field.clone()).or_default().insert(value.clone());
+    }
+    filters
 }
 
 impl FromStr for ListFormat {
@@ -153,7 +158,8 @@ fn template(text: &str) -> Result<Template, String> {
     text.parse()
 }
 
-fn filter(text: &str) -> Result<(String, String), String> {
+/// Reads one value of a filter.
+pub(super) fn filter(text: &str) -> Result<(String, String), String> {
     let (field, value) = text
         .split_once('=')
         .ok_or_else(|| "invalid argument: bad format of filter (expected name=value)".to_owned())?;

@@ -14,7 +14,7 @@ use super::{
     DONE, FAILED,
     create::CreateArgs,
     each, inspect,
-    list::{FilterArgs, ListArgs, ObjectFormat, Row},
+    list::{ListArgs, ObjectFormat, Row, by_field, filter},
     ports::natural,
     print, progress, table,
 };
@@ -77,8 +77,10 @@ pub(super) struct PruneArgs {
     /// Do not ask first
     #[arg(short, long)]
     force: bool,
-    #[command(flatten)]
-    filter: FilterArgs,
+    /// Only those that this is true for, as until=24h or label=a
+    // Without `-f`, which is Docker's for something else here.
+    #[arg(long = "filter", value_name = "KEY=VALUE", value_parser = filter)]
+    filters: Vec<(String, String)>,
 }
 
 /// Arguments of `rnet network connect`.
@@ -206,7 +208,7 @@ impl PruneArgs {
         if !self.force && !confirmed()? {
             return Ok(FAILED);
         }
-        let filters = self.filter.filters();
+        let filters = by_field(&self.filters);
         let pruned = progress::during("removing unused networks", client.prune_networks(&filters)).await?;
         let networks = pruned.networks_deleted.unwrap_or_default();
         if networks.is_empty() {
