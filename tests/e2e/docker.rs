@@ -171,8 +171,8 @@ fn containers_are_listed_and_inspected() {
         "web",
         &["--network", "n1", "-p", "8080:80", "-p", "53/udp", "--expose", "81", "--dns", "9.9.9.9"],
     );
-    rnet.run("hostly", &["--network", "host"]);
-    rnet.ok(&["run", "-d", "--name", "done", "--", "sh", "-c", "exit 3"]);
+    rnet.ok(&["run", "-d", "--name", "lonely", "--network", "none"]);
+    rnet.ok(&["run", "-d", "--name", "done", "--", "sh", "-c", "sleep 0.3; exit 3"]);
     wait_until("the command ends", Duration::from_secs(10), || {
         docker.line(&["ps", "-aq", "--filter", "status=exited"]).len().eq(&12).then_some(())
     });
@@ -181,21 +181,21 @@ fn containers_are_listed_and_inspected() {
         let list = docker.ok(&[&["ps", "--format", "{{.Names}}"], args].concat());
         list.lines().map(str::to_owned).collect::<Vec<_>>()
     };
-    assert_eq!(names(&[]), ["hostly", "web"]);
-    assert_eq!(names(&["-a"]), ["done", "hostly", "web"]);
+    assert_eq!(names(&[]), ["lonely", "web"]);
+    assert_eq!(names(&["-a"]), ["done", "lonely", "web"]);
     assert_eq!(names(&["-l"]), ["done"]);
-    assert_eq!(names(&["-n", "2"]), ["done", "hostly"]);
+    assert_eq!(names(&["-n", "2"]), ["done", "lonely"]);
     for (filter, wanted) in [
         ("name=eb", &["web"][..]),
         ("status=exited", &["done"]),
         ("exited=3", &["done"]),
         ("network=n1", &["web"]),
-        ("network=host", &["hostly"]),
+        ("network=none", &["lonely"]),
         ("publish=80", &["web"]),
         ("publish=81", &[]),
         ("expose=80-90", &["web"]),
-        ("before=hostly", &["web"]),
-        ("since=hostly", &["done"]),
+        ("before=lonely", &["web"]),
+        ("since=lonely", &["done"]),
         ("ancestor=debian", &[]),
         ("label=x", &[]),
     ] {
@@ -230,7 +230,7 @@ fn containers_are_listed_and_inspected() {
     let n1 = &web["NetworkSettings"]["Networks"]["n1"];
     assert_eq!((&n1["IPAddress"], &n1["Gateway"]), (&json!("10.88.0.2"), &json!("10.88.0.1")));
     let template = "{{.State.Status}} {{.State.ExitCode}} {{range $name, $of := .NetworkSettings.Networks}}{{$name}}{{end}}";
-    assert_eq!(docker.line(&["inspect", "-f", template, "hostly"]), "running 0 host");
+    assert_eq!(docker.line(&["inspect", "-f", template, "lonely"]), "running 0 none");
     assert_eq!(docker.line(&["inspect", "-f", "{{.Driver}}", "n1"]), "bridge", "networks are found as well");
     let both = docker.line(&["inspect", "--type", "container", "-f", "{{.State.ExitCode}}", "done"]);
     assert_eq!(both, "3");
@@ -267,8 +267,9 @@ fn events_are_told_as_they_happen() {
     assert_eq!(of_n1, ["create", "connect", "disconnect", "destroy"], "{lines}");
 
     rnet.ok(&["rm", "-f", "web"]);
+    // The client cuts a time off to the second: this second's events are past in the next.
     let past = |args: &[&str]| {
-        docker.ok(&[&["events", "--since", "1h", "--until", "0s", "--format", "{{.Type}} {{.Action}}"], args]
+        docker.ok(&[&["events", "--since", "1h", "--until=-1s", "--format", "{{.Type}} {{.Action}}"], args]
             .concat())
     };
     let of_web = past(&["--filter", "container=web"]);
@@ -300,8 +301,7 @@ fn events_are_told_as_they_happen() {
 fn refusals_have_dockers_words_and_status() {
     docker!(host, rnet, docker);
     rnet.run("web", &[]);
-    rnet.run("lonely", &["--network", "none"]);
-    rnet.run("hostly", &["--network", "host"]);
+    rnet.ok(&["run", "-d", "--name", "lonely", "--network", "none"]);
     docker.ok(&["network", "create", "--subnet", "10.88.0.0/24", "n1"]);
     for (args, said) in [
         ("network create n1", "network with name n1 already exists"),
@@ -323,7 +323,6 @@ fn refusals_have_dockers_words_and_status() {
         ("network connect --link web:db n1 web", "links are not supported"),
         ("network connect --driver-opt a=b n1 web", "no options for an endpoint"),
         ("network connect n1 lonely", "in private (none) mode"),
-        ("network connect n1 hostly", "host network"),
         ("network disconnect n1 web", "is not connected to network n1"),
         ("network ls --filter colour=red", "invalid filter 'colour'"),
         ("network ls --filter type=mine", "type"),
@@ -343,6 +342,27 @@ fn refusals_have_dockers_words_and_status() {
         "0",
         "nothing is left of what was refused"
     );
+}
+
+#[test]
+fn a_container_on_the_hosts_network_is_on_that_alone() {
+    docker!(host, rnet, docker);
+    rnet.ok(&["run", "-d", "--name", "web", "--network", "host", "--", "sleep", "600"]);
+    docker.ok(&["network", "create", "n1"]);
+    assert_eq!(
+        docker.line(&["ps", "--filter", "network=host", "--format", "{{.Names}} {{.Networks}}"]),
+        "web host"
+    );
+    let networks =
+        docker.line(&["inspect", "-f", "{{range .NetworkSettings.Networks}}{{.NetworkID}}{{end}}", "web"]);
+    assert_eq!(networks, docker.line(&["network", "inspect", "-f", "{{.Id}}", "host"]));
+    for args in [["network", "connect", "n1", "web"], ["network", "disconnect", "host", "web"]] {
+        let refused = docker.fails(&args);
+        assert!(
+            refused.contains("container cannot be disconnected from host network"),
+            "{args:?}: {refused}"
+        );
+    }
 }
 
 #[test]

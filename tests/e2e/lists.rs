@@ -60,7 +60,7 @@ fn networks_are_chosen_and_shown_as_asked() {
             &["network", "create", "--aux-address", "a=10.1.0.5", "n3"],
             "no matching subnet for aux-address 10.1.0.5",
         ),
-        (&["network", "create", "--ipv4=false", "n3"], "n3"),
+        (&["network", "create", "--ipv4=false", "n3"], "IPv4 or IPv6 must be enabled"),
     ] {
         let line = rnet.fails(args);
         assert!(line.contains(said), "{args:?}: {line}");

@@ -62,11 +62,11 @@ fn events_are_told_as_they_happen_until_the_daemon_ends() {
     let event: Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&event["Type"], &event["Actor"]["Attributes"]["name"]), (&"network".into(), &"n1".into()));
 
+    let refused = rnet.fails(&["events", "--since", "soon"]);
+    assert!(refused.contains("failed to parse value as time or duration: \"soon\""), "{refused}");
     rnet.terminate();
     let ended = watch.process.wait(LIMIT).expect("the stream ends with the daemon");
     assert!(ended.success(), "{ended}");
-    let refused = Rnet::start(&host).fails(&["events", "--since", "soon"]);
-    assert!(refused.contains("failed to parse value as time or duration: \"soon\""), "{refused}");
 }
 
 #[test]
