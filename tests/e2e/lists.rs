@@ -1,5 +1,7 @@
 //! What lists are chosen by and shown as, and what completes and explains the commands.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use testbed::{Host, Rnet, process, wait_until};
 
@@ -76,7 +78,7 @@ fn containers_are_chosen_and_shown_as_asked() {
     rnet.run("web", &["-p", "8080:80"]);
     rnet.run("db", &["--network", "n1"]);
     rnet.ok(&["run", "-d", "--name", "done", "--", "true"]);
-    wait_until("the command ends", std::time::Duration::from_secs(10), || {
+    wait_until("the command ends", Duration::from_secs(10), || {
         (!rnet.ok(&["ps", "-q", "-f", "status=exited"]).is_empty()).then_some(())
     });
     let listed = |args: &[&str]| rnet.ok(&[&["ps", "--format", "{{.Names}}"], args].concat());
@@ -122,23 +124,40 @@ fn completions_and_manual_are_made_of_the_commands() {
     assert!(page.contains(".TH") && page.contains("alias"), "{page}");
 }
 
+/// What a command shows on a terminal, which script(1) gives it.
+fn on_terminal(host: &Host, rnet: &Rnet<'_>, args: &[&str], variables: &[(&str, &str)]) -> String {
+    let command = rnet.command(args);
+    let words: Vec<_> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| format!("'{}'", word.to_string_lossy()))
+        .collect();
+    let mut script = host.ns.command("script");
+    script.env_remove("NO_COLOR").env("TERM", "xterm").envs(variables.iter().copied());
+    script.args(["-q", "-c", &words.join(" "), "/dev/null"]);
+    process::run(script, Duration::from_secs(20)).stdout
+}
+
+#[test]
+fn what_takes_long_says_on_a_terminal_what_it_is_doing() {
+    testbed::require_root!();
+    let host = Host::new();
+    let rnet = Rnet::start(&host);
+    let linger = "trap 'sleep 1.5; exit' TERM; while :; do sleep 0.05; done";
+    for name in ["quiet", "shown"] {
+        rnet.ok(&["run", "-d", "--name", name, "--", "sh", "-c", linger]);
+    }
+    let shown = on_terminal(&host, &rnet, &["stop", "shown"], &[]);
+    assert!(shown.contains("stopping shown") && shown.trim_end().ends_with("shown"), "{shown:?}");
+    let quiet = rnet.cmd(&["stop", "quiet"]);
+    assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("quiet\n", ""));
+}
+
 #[test]
 fn colours_are_for_terminals() {
     testbed::require_root!();
     let host = Host::new();
     let rnet = Rnet::new(&host);
-    // script(1) gives its command a terminal.
-    let shown = |variables: &[(&str, &str)]| {
-        let command = rnet.command(&["ps"]);
-        let words: Vec<_> = std::iter::once(command.get_program())
-            .chain(command.get_args())
-            .map(|word| format!("'{}'", word.to_string_lossy()))
-            .collect();
-        let mut script = host.ns.command("script");
-        script.env_remove("NO_COLOR").env("TERM", "xterm").envs(variables.iter().copied());
-        script.args(["-q", "-c", &words.join(" "), "/dev/null"]);
-        process::run(script, std::time::Duration::from_secs(20)).stdout
-    };
+    let shown = |variables: &[(&str, &str)]| on_terminal(&host, &rnet, &["ps"], variables);
     assert!(shown(&[]).contains("\x1b[31m"), "{:?}", shown(&[]));
     assert!(!shown(&[("NO_COLOR", "1")]).contains('\x1b'));
     assert!(!rnet.fails(&["ps"]).contains('\x1b'));

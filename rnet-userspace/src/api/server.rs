@@ -26,6 +26,10 @@ use crate::controller::{self, Error};
 pub(super) const API_VERSION: (u32, u32) = (1, 48);
 pub(super) const MIN_API_VERSION: (u32, u32) = (1, 24);
 
+/// Said of what Docker has and rnet has not, such as images, as well as of what nobody has.
+const UNKNOWN: &str = "page not found: rnet has Docker's calls for networks, and for looking at containers and events; \
+                       containers are started with 'rnet run'";
+
 /// No request comes near this: a container with a thousand published ports takes 40 KB.
 const BODY_LIMIT: usize = 1 << 20;
 
@@ -33,7 +37,7 @@ const BODY_LIMIT: usize = 1 << 20;
 pub(super) fn router(daemon: Arc<Supervisor>) -> Router {
     let calls = docker::routes()
         .merge(native::routes())
-        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "page not found") })
+        .fallback(|| async { ApiError::not_found(UNKNOWN) })
         .method_not_allowed_fallback(|| async {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed on this path")
         })
