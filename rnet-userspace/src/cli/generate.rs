@@ -28,7 +28,7 @@ impl CompletionsArgs {
     pub(super) fn run(self) -> Result<()> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "rnet", &mut script);
-        print::bytes(&script)
+        print::raw(&script)
     }
 }
 

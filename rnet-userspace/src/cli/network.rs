@@ -253,8 +253,8 @@ impl DisconnectArgs {
 }
 
 fn confirmed() -> Result<bool> {
-    print::ask(
-        "WARNING! This will remove all custom networks not used by at least one container.\n\
+    print::raw(
+        b"WARNING! This will remove all custom networks not used by at least one container.\n\
          Are you sure you want to continue? [y/N] ",
     )?;
     if !io::stdin().is_terminal() {

@@ -20,19 +20,11 @@ pub fn line(text: &str) -> Result<()> {
     write(format!("{text}\n").as_bytes())
 }
 
-/// Prints the beginning of a line, for an answer to be typed behind it.
+/// Prints what has its line breaks already, or is to have none.
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn ask(question: &str) -> Result<()> {
-    write(question.as_bytes())
-}
-
-/// Prints what has its line breaks already.
-///
-/// # Errors
-/// When it cannot be written.
-pub fn bytes(text: &[u8]) -> Result<()> {
+pub fn raw(text: &[u8]) -> Result<()> {
     write(text)
 }
 
