@@ -58,7 +58,7 @@ fn made_up(random: &mut StdRng) -> Vec<&'static str> {
     let mut one = |of: &[&'static str]| *of.choose(random).expect("there are some");
     let (container, network, other) = (one(&CONTAINERS), one(&NETWORKS), one(&NETWORKS));
     let (port, another) = (one(&PORTS), one(&PORTS));
-    match random.random_range(0..7) {
+    match random.random_range(0..10) {
         0 | 1 => vec!["network", "create", network],
         2 => vec!["network", "rm", network],
         3 => vec!["run", "-d", "--name", container, "--network", network, "-p", port, "-p", another],

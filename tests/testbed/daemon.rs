@@ -80,6 +80,11 @@ impl<'h> Rnet<'h> {
         &self.instance
     }
 
+    /// Where its daemon listens.
+    pub fn socket(&self) -> PathBuf {
+        Path::new("/run").join(&self.instance).join("rnet.sock")
+    }
+
     /// Sets an environment variable for daemons started from here on.
     pub fn set_env(&mut self, name: &str, value: &str) {
         self.unset_env(name);

@@ -7,6 +7,7 @@
 
 pub mod bpf;
 pub mod capture;
+pub mod client;
 pub mod consistency;
 pub mod daemon;
 pub mod docker;
@@ -25,6 +26,7 @@ use std::{
 };
 
 pub use crate::{
+    client::Docker,
     daemon::{Container, Rnet},
     netns::{Netns, Stop, Task},
     snapshot::Snapshot,

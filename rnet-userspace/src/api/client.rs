@@ -9,7 +9,8 @@ use std::{
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
-    Method, Request, StatusCode,
+    Method, Request, Response, StatusCode,
+    body::Incoming,
     client::conn::http1,
     header::{CONTENT_TYPE, HOST},
 };
@@ -17,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
-use super::{DEFAULT_INSTANCE, docker, error::Message, native};
+use super::{DEFAULT_INSTANCE, error::Message, native};
 use crate::controller::{
     backend::{FlowInfo, ReasonCount},
     model::{Binding, flow_filter::FlowFilter, timeouts::Seconds},
@@ -80,34 +81,9 @@ impl Client {
         self.post("/rnet/networks", request).await
     }
 
-    /// Every network.
-    pub async fn networks(&self) -> Result<Vec<docker::Network>> {
-        self.get("/networks").await
-    }
-
-    /// One network.
-    pub async fn network(&self, network: &str) -> Result<docker::Network> {
-        self.get(&format!("/networks/{}", escape(network))).await
-    }
-
-    /// Removes a network.
-    pub async fn remove_network(&self, network: &str) -> Result<()> {
-        self.call(Method::DELETE, &format!("/networks/{}", escape(network)), None).await.map(drop)
-    }
-
     /// Creates a container, and starts its process if it is to run on its own.
     pub async fn create_container(&self, request: &CreateContainer) -> Result<view::Container> {
         self.post("/rnet/containers", request).await
-    }
-
-    /// Containers in a list: those that run, or all.
-    pub async fn list_containers(&self, all: bool) -> Result<Vec<docker::Summary>> {
-        self.get(if all { "/containers/json?all=1" } else { "/containers/json" }).await
-    }
-
-    /// One container, as Docker shows it.
-    pub async fn inspect_container(&self, container: &str) -> Result<docker::Container> {
-        self.get(&format!("/containers/{}/json", escape(container))).await
     }
 
     /// One container.
@@ -191,7 +167,7 @@ impl Client {
         self.call(Method::POST, "/rnet/down", None).await.map(drop)
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         let answer = self.call(Method::GET, path, None).await?;
         self.understand(&answer)
     }
@@ -201,11 +177,22 @@ impl Client {
         self.understand(&answer)
     }
 
-    async fn tell(&self, path: &str, body: &impl Serialize) -> Result<()> {
+    pub(super) async fn tell(&self, path: &str, body: &impl Serialize) -> Result<()> {
         self.call(Method::POST, path, Some(self.encode(body)?)).await.map(drop)
     }
 
-    async fn call(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Bytes> {
+    pub(super) async fn call(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Bytes> {
+        let answer = self.send(method, path, body).await?;
+        Ok(answer.into_body().collect().await.map_err(|e| self.broken(e))?.to_bytes())
+    }
+
+    /// Asks, and returns the answer as soon as it begins.
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<Response<Incoming>> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.cannot_connect(&e))?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.broken(e))?;
@@ -220,8 +207,11 @@ impl Client {
             request.body(Full::new(Bytes::from(body.unwrap_or_default()))).map_err(|e| self.broken(e))?;
         let answer = sender.send_request(request).await.map_err(|e| self.broken(e))?;
         let status = answer.status();
+        if status.is_success() {
+            return Ok(answer);
+        }
         let body = answer.into_body().collect().await.map_err(|e| self.broken(e))?.to_bytes();
-        if status.is_success() { Ok(body) } else { Err(refused(status, &body)) }
+        Err(refused(status, &body))
     }
 
     /// The fields of `of` that are set, as the query of an address; nothing when none is.
@@ -239,7 +229,7 @@ impl Client {
         serde_json::to_vec(body).map_err(|e| self.broken(e))
     }
 
-    fn understand<T: DeserializeOwned>(&self, answer: &[u8]) -> Result<T> {
+    pub(super) fn understand<T: DeserializeOwned>(&self, answer: &[u8]) -> Result<T> {
         serde_json::from_slice(answer).map_err(|e| self.broken(format_args!("answer not understood: {e}")))
     }
 
@@ -257,7 +247,7 @@ impl Client {
         Error::NoDaemon(self.socket.clone(), format!("rnet{instance} daemon"))
     }
 
-    fn broken(&self, e: impl ToString) -> Error {
+    pub(super) fn broken(&self, e: impl ToString) -> Error {
         Error::Broken(self.socket.clone(), e.to_string())
     }
 }
@@ -271,7 +261,7 @@ fn refused(status: StatusCode, body: &[u8]) -> Error {
 }
 
 /// A name as one segment of a path.
-fn escape(name: &str) -> String {
+pub(super) fn escape(name: &str) -> String {
     let mut escaped = String::with_capacity(name.len());
     for byte in name.bytes() {
         match byte {

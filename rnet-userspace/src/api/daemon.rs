@@ -17,6 +17,7 @@ use super::{
     Control, Processes, server, socket,
     supervisor::{Graces, Supervisor},
 };
+use crate::controller::Events;
 
 /// How often dead flows are cleared away. The shortest idle time, that of a TCP connection after a reset, is
 /// 10 s: no dead entry takes up room for half as long again.
@@ -39,6 +40,8 @@ pub struct Parts {
     pub control: Arc<dyn Control>,
     /// Starts and finds processes.
     pub processes: Arc<dyn Processes>,
+    /// What happens to the controller's networks and containers.
+    pub events: Events,
     /// Begins to follow the host's links and addresses.
     pub watch: WatchHost,
     /// What is to run beside the requests; dropped when the daemon ends.
@@ -79,9 +82,9 @@ pub(super) async fn serve(
     end: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
     socket::refuse_if_live(&options.socket, &options.instance).await?;
-    let Parts { control, processes, watch, beside, clean_up } =
+    let Parts { control, processes, events, watch, beside, clean_up } =
         tokio::task::spawn_blocking(parts).await.context("start")??;
-    let daemon = Supervisor::new(control, processes, graces);
+    let daemon = Supervisor::new(control, processes, events, graces);
 
     let changed = Arc::new(Notify::new());
     let on_change = Arc::clone(&changed);
@@ -103,6 +106,7 @@ pub(super) async fn serve(
                 () = end => {}
                 () = taken_down.taken_down() => {}
             }
+            taken_down.end_answers();
             told.notify_one();
         });
     if let Err(e) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {

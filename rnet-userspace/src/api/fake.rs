@@ -21,6 +21,7 @@ use crate::controller::{
     Error,
     backend::{FlowInfo, PortCount, ReasonCount},
     error::Result,
+    events::{Events, Kind},
     model::{
         Binding, HostPort, Protocol,
         flow_filter::FlowFilter,
@@ -37,6 +38,7 @@ pub(crate) struct FakeControl {
     pub(crate) networks: Mutex<BTreeMap<String, view::Network>>,
     pub(crate) containers: Mutex<BTreeMap<String, view::Container>>,
     pub(crate) timeouts: Mutex<Timeouts>,
+    pub(crate) events: Events,
     pub(crate) sweeps: AtomicUsize,
     pub(crate) refreshes: AtomicUsize,
     pub(crate) downs: AtomicUsize,
@@ -110,6 +112,7 @@ impl Control for FakeControl {
             containers: BTreeMap::new(),
         };
         networks.insert(network.name.clone(), network.clone());
+        self.events.emit(Kind::Network, "create", &network.id, [("name", network.name.as_str())]);
         Ok(network)
     }
 
@@ -118,6 +121,7 @@ impl Control for FakeControl {
             return Err(Error::Forbidden("bridge is a pre-defined network and cannot be removed".into()));
         }
         let network = self.network(network)?;
+        self.events.emit(Kind::Network, "destroy", &network.id, [("name", network.name.as_str())]);
         Ok(Self::lock(&self.networks).remove(&network.name).unwrap())
     }
 
@@ -217,11 +221,16 @@ impl Control for FakeControl {
             attached: false,
             namespaces: view::Namespaces::Held(PathBuf::from("/run/x")),
             sysctls: BTreeMap::new(),
+            dns: request.dns.clone(),
+            dns_search: request.dns_search.clone(),
+            dns_options: request.dns_options.clone(),
+            extra_hosts: request.extra_hosts.clone(),
             terminal: request.terminal,
             exposed: Vec::new(),
             ports,
             id: id.clone(),
         };
+        self.events.emit(Kind::Container, "create", &id, [("name", container.name.as_str())]);
         Self::lock(&self.containers).insert(id, container.clone());
         Ok(container)
     }

@@ -7,6 +7,7 @@
 //!                                                   └─▶ Processes: what runs inside the containers
 //! ```
 
+pub mod calls;
 pub mod client;
 mod control;
 pub mod daemon;

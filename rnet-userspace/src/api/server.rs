@@ -6,7 +6,9 @@ use axum::{
     Router,
     body::Bytes,
     extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Request},
-    http::{StatusCode, Uri, header::CONTENT_TYPE, request::Parts, uri::PathAndQuery},
+    http::{
+        HeaderName, HeaderValue, StatusCode, Uri, header::CONTENT_TYPE, request::Parts, uri::PathAndQuery,
+    },
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
@@ -24,6 +26,10 @@ use crate::controller::{self, Error};
 pub(super) const API_VERSION: (u32, u32) = (1, 48);
 pub(super) const MIN_API_VERSION: (u32, u32) = (1, 24);
 
+/// Said of what Docker has and rnet has not, such as images, as well as of what nobody has.
+const UNKNOWN: &str = "page not found: rnet has Docker's calls for networks, and for looking at containers and events; \
+                       containers are started with 'rnet run'";
+
 /// No request comes near this: a container with a thousand published ports takes 40 KB.
 const BODY_LIMIT: usize = 1 << 20;
 
@@ -31,14 +37,17 @@ const BODY_LIMIT: usize = 1 << 20;
 pub(super) fn router(daemon: Arc<Supervisor>) -> Router {
     let calls = docker::routes()
         .merge(native::routes())
-        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "page not found") })
+        .fallback(|| async { ApiError::not_found(UNKNOWN) })
         .method_not_allowed_fallback(|| async {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed on this path")
         })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(daemon);
     // Middleware of the router that holds the routes would run after one has been chosen.
-    Router::new().fallback_service(calls).layer(middleware::from_fn(strip_version))
+    Router::new()
+        .fallback_service(calls)
+        .layer(middleware::from_fn(strip_version))
+        .layer(middleware::map_response(introduce))
 }
 
 /// Runs `work` to its end even if the client hangs up: half of it must not be left undone.
@@ -49,6 +58,22 @@ pub(super) async fn uninterrupted<T: Send + 'static>(
         Ok(done) => done,
         Err(e) => Err(Error::Failed(anyhow::anyhow!(e).context("the daemon failed inside"))),
     }
+}
+
+/// Says in every answer, as Docker does, who answers.
+async fn introduce(mut response: Response) -> Response {
+    let (major, minor) = API_VERSION;
+    let api = HeaderValue::from_str(&format!("{major}.{minor}"));
+    let fields = [
+        ("api-version", api.unwrap_or(HeaderValue::from_static(""))),
+        ("docker-experimental", HeaderValue::from_static("false")),
+        ("ostype", HeaderValue::from_static("linux")),
+        ("server", HeaderValue::from_static(concat!("rnet/", env!("CARGO_PKG_VERSION"), " (linux)"))),
+    ];
+    for (name, value) in fields {
+        response.headers_mut().insert(HeaderName::from_static(name), value);
+    }
+    response
 }
 
 async fn strip_version(mut request: Request, next: Next) -> Response {

@@ -25,6 +25,7 @@ use super::{Control, Process, Processes, Signal};
 use crate::controller::{
     Error,
     error::Result,
+    events::Events,
     request::CreateContainer,
     view::{self, ContainerState},
 };
@@ -61,22 +62,48 @@ type Exited = BoxFuture<'static, Option<i32>>;
 pub(super) struct Supervisor {
     control: Arc<dyn Control>,
     processes: Arc<dyn Processes>,
+    events: Events,
     graces: Graces,
     running: Mutex<BTreeMap<String, Arc<Running>>>,
     going_down: AtomicBool,
     down: watch::Sender<bool>,
+    ending: watch::Sender<bool>,
 }
 
 impl Supervisor {
-    pub(super) fn new(control: Arc<dyn Control>, processes: Arc<dyn Processes>, graces: Graces) -> Arc<Self> {
+    pub(super) fn new(
+        control: Arc<dyn Control>,
+        processes: Arc<dyn Processes>,
+        events: Events,
+        graces: Graces,
+    ) -> Arc<Self> {
         Arc::new(Self {
             control,
             processes,
+            events,
             graces,
             running: Mutex::default(),
             going_down: AtomicBool::new(false),
             down: watch::Sender::new(false),
+            ending: watch::Sender::new(false),
         })
+    }
+
+    /// What happens to networks and containers.
+    pub(super) fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// Ends the answers that would go on for as long as somebody listens.
+    pub(super) fn end_answers(&self) {
+        self.ending.send_replace(true);
+    }
+
+    /// Completes once such answers are to end.
+    pub(super) fn ended(&self) -> BoxFuture<'static, ()> {
+        let mut ending = self.ending.subscribe();
+        // Without the sender there is no daemon any more.
+        async move { drop(ending.wait_for(|ending| *ending).await) }.boxed()
     }
 
     /// Calls the controller on a thread that may block.

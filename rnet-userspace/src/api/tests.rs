@@ -25,6 +25,8 @@ const SHORT: Graces = Graces { stop: INSTANT, kill: HOUR, report: INSTANT };
 const HOUR: Duration = Duration::from_secs(3600);
 const INSTANT: Duration = Duration::from_millis(1);
 
+mod docker;
+
 struct Daemon {
     dir: TempDir,
     control: Arc<FakeControl>,
@@ -46,11 +48,12 @@ impl Daemon {
         let (end, ended) = oneshot::channel::<()>();
         let (tell_on_change, on_change) = oneshot::channel();
         let run_dir = dir.path().to_owned();
-        let (c, p) = (Arc::clone(&control), Arc::clone(&processes));
+        let (c, p, events) = (Arc::clone(&control), Arc::clone(&processes), control.events.clone());
         let parts = move || {
             Ok(Parts {
                 control: c,
                 processes: p,
+                events,
                 watch: Box::new(|on_change| {
                     assert!(tell_on_change.send(on_change).is_ok());
                     Ok(Box::new(()))
@@ -74,7 +77,7 @@ impl Daemon {
         self.client.socket()
     }
 
-    /// Status, content and headers of an answer.
+    /// Status and content of an answer.
     async fn http(&self, method: &str, path: &str, body: Option<&str>) -> (u16, Value) {
         let json = body.map(|_| "application/json");
         self.http_as(method, path, body.unwrap_or_default().to_owned(), json).await
@@ -137,7 +140,28 @@ async fn every_error_has_its_status_and_dockers_body() {
         ("POST", create, Some(r#"{"Name":7}"#), 400, "invalid type: integer `7`, expected a string"),
         ("POST", create, None, 400, "must be 'application/json'"),
         ("POST", "/rnet/containers", Some(r#"{"colour":"red"}"#), 400, "unknown field `colour`"),
-        ("GET", "/networks?filters=%7B%22name%22%3A%5B%22x%22%5D%7D", None, 400, "filters are not supported"),
+        ("GET", "/networks?filters=%7B%22colour%22%3A%5B%22x%22%5D%7D", None, 400, "invalid filter 'colour'"),
+        ("GET", "/containers/json?filters=x", None, 400, "invalid filters x"),
+        ("GET", "/containers/json?limit=x", None, 400, "invalid digit"),
+        ("GET", "/networks/bridge?scope=swarm", None, 404, "network bridge not found"),
+        ("GET", "/events?since=soon", None, 400, "failed to parse value as time or duration"),
+        (
+            "POST",
+            "/networks/prune?filters=%7B%22name%22%3A%5B%22x%22%5D%7D",
+            None,
+            400,
+            "invalid filter 'name'",
+        ),
+        ("POST", "/networks/nope/connect", Some(r#"{"Container":"web"}"#), 404, "network nope not found"),
+        (
+            "POST",
+            "/networks/bridge/connect",
+            Some(r#"{"Container":"ghost"}"#),
+            404,
+            "No such container: ghost",
+        ),
+        ("POST", "/networks/bridge/connect", Some("{}"), 400, "invalid container name or ID: value is empty"),
+        ("POST", "/networks/bridge/disconnect", Some(r#"{"Container":"ghost"}"#), 404, "No such container"),
         ("GET", "/images/json", None, 404, "page not found"),
         ("PUT", "/networks", None, 405, "not allowed"),
         ("GET", "/v1.99/networks", None, 400, "too new"),
@@ -160,76 +184,6 @@ async fn a_body_beyond_the_limit_is_refused() {
     assert_eq!((status, &answer["message"]), (413, &json!("request body is larger than 1048576 bytes")));
     let (status, _) = daemon.http_as("POST", "/networks/create", body((1 << 20) - 100), json).await;
     assert_eq!(status, 201);
-}
-
-#[tokio::test]
-async fn networks_have_dockers_fields_with_and_without_a_version() {
-    let daemon = Daemon::start().await;
-    let wanted = r#"{"Name":"n1","IPAM":{"Config":[{"Subnet":"10.1.0.0/24","Gateway":"10.1.0.9"}]},"Labels":{"a":"b"}}"#;
-    let (status, created) = daemon.http("POST", "/v1.47/networks/create", Some(wanted)).await;
-    assert_eq!((status, &created["Warning"]), (201, &json!("")));
-    let id = created["Id"].as_str().unwrap();
-
-    let expected = json!({
-        "Name": "n1", "Id": id, "Created": "2026-01-02T03:04:05.678901234Z", "Scope": "local", "Driver": "bridge",
-        "EnableIPv4": true, "EnableIPv6": false,
-        "IPAM": { "Driver": "default", "Options": {}, "Config": [{ "Subnet": "10.1.0.0/24", "Gateway": "10.1.0.9" }] },
-        "Internal": false, "Attachable": false, "Ingress": false, "ConfigFrom": { "Network": "" },
-        "ConfigOnly": false, "Containers": {}, "Options": {}, "Labels": { "a": "b" },
-    });
-    assert_eq!(daemon.http("GET", "/v1.24/networks/n1?verbose=false", None).await, (200, expected.clone()));
-    let (status, list) = daemon.http("GET", "/networks", None).await;
-    assert_eq!((status, list.as_array().unwrap().len(), &list[1]), (200, 2, &expected));
-    assert_eq!(daemon.http("DELETE", &format!("/networks/{id}"), None).await, (204, json!("")));
-    assert_eq!(daemon.http("GET", "/networks/n1", None).await.0, 404);
-}
-
-#[tokio::test]
-async fn containers_have_dockers_fields() {
-    let daemon = Daemon::start().await;
-    let publish = vec!["8080:80".to_owned()];
-    let wanted = CreateContainer { publish, ..detached("web", &["serve", "-v"]) };
-    let id = daemon.client.create_container(&wanted).await.unwrap().id;
-    daemon.client.create_container(&named("idle", &["later"])).await.unwrap();
-
-    let (status, list) = daemon.http("GET", "/containers/json", None).await;
-    assert_eq!((status, list.as_array().unwrap().len()), (200, 1), "those that run: {list}");
-    let web = &list[0];
-    assert_eq!(
-        (&web["Id"], &web["Names"], &web["Command"]),
-        (&json!(id), &json!(["/web"]), &json!("serve -v"))
-    );
-    assert_eq!(
-        web["Ports"],
-        json!([{ "IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp" }])
-    );
-    assert_eq!((&web["State"], &web["Created"]), (&json!("running"), &json!(1_767_323_045)));
-    assert!(web["Status"].as_str().unwrap().starts_with("Up "), "{web}");
-    let (_, all) = daemon.http("GET", "/containers/json?all=true", None).await;
-    assert_eq!(all.as_array().unwrap().len(), 2);
-
-    let (status, web) = daemon.http("GET", "/v1.48/containers/web/json", None).await;
-    assert_eq!((status, &web["Name"], &web["State"]["Running"]), (200, &json!("/web"), &json!(true)));
-    assert_eq!((&web["Path"], &web["Args"]), (&json!("serve"), &json!(["-v"])));
-    let settings = &web["NetworkSettings"];
-    assert_eq!(settings["Ports"], json!({ "80/tcp": [{ "HostIp": "0.0.0.0", "HostPort": "8080" }] }));
-    assert_eq!(settings["Networks"]["bridge"]["IPAddress"], "172.17.0.2");
-    assert_eq!(settings["Networks"]["bridge"]["Gateway"], "172.17.0.1");
-}
-
-#[tokio::test]
-async fn dockers_client_can_tell_who_answers() {
-    let daemon = Daemon::start().await;
-    assert_eq!(daemon.http("GET", "/_ping", None).await, (200, json!("OK")));
-    assert_eq!(daemon.http("HEAD", "/_ping", None).await, (200, json!("")));
-    let (_, version) = daemon.http("GET", "/version", None).await;
-    assert_eq!((&version["ApiVersion"], &version["MinAPIVersion"]), (&json!("1.48"), &json!("1.24")));
-    daemon.client.create_container(&detached("web", &[])).await.unwrap();
-    let (_, info) = daemon.http("GET", "/info", None).await;
-    assert_eq!(
-        (&info["Containers"], &info["ContainersRunning"], &info["ID"]),
-        (&json!(1), &json!(1), &json!("fake"))
-    );
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::path::{self, PathBuf};
 use anyhow::{Context as _, Result};
 use clap::Args;
 
-use super::{joining::NetworkArgs, print};
+use super::{joining::NetworkArgs, print, progress};
 use crate::{
     api::client::Client,
     controller::request::{CreateContainer, Namespace},
@@ -37,7 +37,8 @@ struct Given {
 
 impl AttachArgs {
     pub(super) async fn run(self, client: &Client) -> Result<()> {
-        let created = client.create_container(&self.into_request()?).await?;
+        let request = self.into_request()?;
+        let created = progress::during("attaching the namespace", client.create_container(&request)).await?;
         print::line(&created.id)
     }
 

@@ -28,7 +28,7 @@ pub(super) struct DaemonArgs {
     #[arg(long)]
     ipv6: bool,
     /// The default network's IPv6 subnet; a local one when not given
-    #[arg(long, value_name = "CIDR", requires = "ipv6", value_parser = super::network::cidr)]
+    #[arg(long, value_name = "CIDR", requires = "ipv6", value_parser = super::create::cidr)]
     fixed_cidr_v6: Option<IpNetwork>,
     /// How long flows may be idle, as udp=30s; see `rnet conntrack timeouts`
     #[arg(long = "timeout", value_name = "NAME=TIME", value_parser = timeouts::parse)]

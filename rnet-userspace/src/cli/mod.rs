@@ -3,17 +3,25 @@
 mod attach;
 mod conntrack;
 mod container;
+mod create;
 mod daemon;
+mod drops;
+mod events;
 mod foreground;
+mod generate;
 mod joining;
+mod list;
 mod network;
 mod observe;
 mod ports;
 pub mod print;
+mod progress;
+mod ps;
 mod publish;
 mod run;
 mod system;
 mod table;
+mod template;
 
 use std::{future::Future, sync::Arc};
 
@@ -53,6 +61,10 @@ enum Command {
     Daemon(daemon::DaemonArgs),
     #[command(flatten)]
     Client(ClientCommand),
+    /// Write what makes a shell complete this program's arguments
+    Completions(generate::CompletionsArgs),
+    /// Write the manual's pages into a directory
+    Man(generate::ManArgs),
     /// The parent of a process started by the daemon
     #[command(hide = true)]
     Shim {
@@ -80,9 +92,9 @@ enum ClientCommand {
     /// Run a command in a running container
     Exec(container::ExecArgs),
     /// List containers
-    Ps(container::PsArgs),
+    Ps(ps::PsArgs),
     /// Show containers as JSON
-    Inspect(container::Names),
+    Inspect(container::InspectArgs),
     /// Stop containers: SIGTERM, and SIGKILL after 10 seconds
     Stop(container::Names),
     /// Remove containers
@@ -96,7 +108,9 @@ enum ClientCommand {
     /// Show what the datapath has counted, and the traffic of every published port
     Stats(FormatArgs),
     /// Show how many packets were dropped, and why
-    Drops(FormatArgs),
+    Drops(drops::DropsArgs),
+    /// Show what happens to networks and containers, as it happens
+    Events(events::EventsArgs),
     /// Look at tracked connections, and forget them
     #[command(subcommand)]
     Conntrack(conntrack::ConntrackCommand),
@@ -117,18 +131,6 @@ struct FormatArgs {
     /// How to show it
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-}
-
-#[derive(Debug, Args)]
-struct ListArgs {
-    /// Show ids only
-    #[arg(short, long)]
-    quiet: bool,
-    /// Do not cut anything short
-    #[arg(long)]
-    no_trunc: bool,
-    #[command(flatten)]
-    format: FormatArgs,
 }
 
 /// Exit status of a command that was done.
@@ -153,6 +155,8 @@ impl Cli {
                 runtime.context("start threads")?.block_on(args.run(self.instance, system))?;
                 Ok(DONE)
             }
+            Command::Completions(args) => args.run().map(|()| DONE),
+            Command::Man(args) => args.run().map(|()| DONE),
             // Enters namespaces, which a process with threads cannot.
             Command::Shim { spec } => Ok(system.shim(&spec)),
             Command::Client(command) => {
@@ -167,7 +171,7 @@ impl Cli {
 impl ClientCommand {
     async fn ask(self, client: &Client, system: &dyn System) -> Result<u8> {
         match self {
-            Self::Down => client.down().await?,
+            Self::Down => progress::during("removing everything", client.down()).await?,
             Self::Network(command) => return command.run(client).await,
             Self::Run(args) => return args.run(client, system).await,
             Self::Attach(args) => args.run(client).await?,
@@ -175,28 +179,30 @@ impl ClientCommand {
             Self::Unpublish(args) => args.run(client).await?,
             Self::Exec(args) => return args.run(client, system).await,
             Self::Ps(args) => args.run(client).await?,
-            Self::Inspect(names) => return names.inspect(client).await,
+            Self::Inspect(args) => return args.run(client).await,
             Self::Stop(names) => return names.stop(client).await,
             Self::Rm(args) => return args.run(client).await,
             Self::Logs(name) => name.logs(client).await?,
             Self::Port(args) => args.run(client).await?,
             Self::Status(args) => observe::status(client, args.format).await?,
             Self::Stats(args) => observe::stats(client, args.format).await?,
-            Self::Drops(args) => observe::drops(client, args.format).await?,
+            Self::Drops(args) => args.run(client).await?,
+            Self::Events(args) => args.run(client).await?,
             Self::Conntrack(command) => command.run(client).await?,
         }
         Ok(DONE)
     }
 }
 
-/// Does something to each of `names` and prints the name, whatever becomes of the others.
-async fn each<F>(names: &[String], mut act: impl FnMut(String) -> F) -> Result<u8>
+/// Does something to each of `names` and prints the name, whatever becomes of the others. What takes long shows
+/// what it is `doing`.
+async fn each<F>(doing: &str, names: &[String], mut act: impl FnMut(String) -> F) -> Result<u8>
 where
     F: Future<Output = api::client::Result<()>>,
 {
     let mut status = DONE;
     for name in names {
-        match act(name.clone()).await {
+        match progress::during(&format!("{doing} {name}"), act(name.clone())).await {
             Ok(()) => print::line(name)?,
             // It would only be the same for the rest.
             Err(e @ api::client::Error::NoDaemon(..)) => return Err(e.into()),
@@ -209,8 +215,12 @@ where
     Ok(status)
 }
 
-/// Looks up each of `names` and prints what is found as one JSON array, as Docker does.
-async fn inspect<T: serde::Serialize, F>(names: &[String], mut look_up: impl FnMut(String) -> F) -> Result<u8>
+/// Looks up each of `names` and prints what is found, as one JSON array unless another format is asked for.
+async fn inspect<T: serde::Serialize, F>(
+    names: &[String],
+    format: Option<&list::ObjectFormat>,
+    mut look_up: impl FnMut(String) -> F,
+) -> Result<u8>
 where
     F: Future<Output = api::client::Result<T>>,
 {
@@ -225,7 +235,10 @@ where
             Err(e) => return Err(e.into()),
         }
     }
-    print::pretty(&found)?;
+    match format {
+        Some(format) => format.print(&found)?,
+        None => print::pretty(&found)?,
+    }
     Ok(status)
 }
 

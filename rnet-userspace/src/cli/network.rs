@@ -1,16 +1,26 @@
 //! `rnet network`.
 
-use std::net::IpAddr;
+use std::{
+    collections::BTreeMap,
+    io::{self, IsTerminal as _},
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::{Args, Subcommand};
-use ipnetwork::IpNetwork;
 use serde::Serialize;
 
-use super::{DONE, Format, ListArgs, each, inspect, ports::natural, print, table};
+use super::{
+    DONE, FAILED,
+    create::CreateArgs,
+    each, inspect,
+    list::{ListArgs, ObjectFormat, Row, by_field, filter},
+    ports::natural,
+    print, progress, table,
+};
 use crate::{
     api::{client::Client, docker},
-    controller::request::{CreateNetwork, Subnet},
+    controller::model::MacAddr,
 };
 
 /// Commands of `rnet network`.
@@ -19,11 +29,19 @@ pub(super) enum NetworkCommand {
     /// Create a network
     Create(CreateArgs),
     /// List networks
+    #[command(visible_alias = "list")]
     Ls(ListArgs),
     /// Show networks as JSON
-    Inspect(Networks),
+    Inspect(InspectArgs),
     /// Remove networks
-    Rm(Networks),
+    #[command(visible_alias = "remove")]
+    Rm(RmArgs),
+    /// Remove all networks that no container is on
+    Prune(PruneArgs),
+    /// Put a running container on a network
+    Connect(ConnectArgs),
+    /// Take a running container off a network
+    Disconnect(DisconnectArgs),
 }
 
 #[derive(Debug, Args)]
@@ -33,44 +51,84 @@ pub(super) struct Networks {
     networks: Vec<String>,
 }
 
-/// Arguments of `rnet network create`.
+/// Arguments of `rnet network inspect`.
 #[derive(Debug, Args)]
-pub(super) struct CreateArgs {
-    /// Who carries the packets
-    #[arg(short, long, value_name = "DRIVER", default_value = "bridge", value_parser = ["bridge"])]
-    driver: String,
-    /// A subnet, as 10.1.0.0/24
-    #[arg(long = "subnet", value_name = "CIDR", value_parser = cidr)]
-    subnets: Vec<IpNetwork>,
-    /// The part of a subnet that addresses are given from
-    #[arg(long = "ip-range", value_name = "CIDR", value_parser = cidr)]
-    ip_ranges: Vec<IpNetwork>,
-    /// The host's address in a subnet
-    #[arg(long = "gateway", value_name = "IP")]
-    gateways: Vec<IpAddr>,
-    /// Give IPv6 addresses as well
-    #[arg(long)]
-    ipv6: bool,
-    /// No way out of the network
-    #[arg(long)]
-    internal: bool,
-    /// Docker's flag; kept and shown
-    #[arg(long)]
-    attachable: bool,
-    /// An option of the driver
-    #[arg(short, long = "opt", value_name = "KEY=VALUE", value_parser = key_value)]
-    options: Vec<(String, String)>,
-    /// A label
-    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = key_value)]
-    labels: Vec<(String, String)>,
-    /// The network's name
-    name: String,
+pub(super) struct InspectArgs {
+    /// json, or a template as '{{.Driver}}'
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<ObjectFormat>,
+    #[command(flatten)]
+    networks: Networks,
+}
+
+/// Arguments of `rnet network rm`.
+#[derive(Debug, Args)]
+pub(super) struct RmArgs {
+    /// A network that is not there is as good as removed
+    #[arg(short, long)]
+    force: bool,
+    #[command(flatten)]
+    networks: Networks,
+}
+
+/// Arguments of `rnet network prune`.
+#[derive(Debug, Args)]
+pub(super) struct PruneArgs {
+    /// Do not ask first
+    #[arg(short, long)]
+    force: bool,
+    /// Only those that this is true for, as until=24h or label=a
+    // Without `-f`, which is Docker's for something else here.
+    #[arg(long = "filter", value_name = "KEY=VALUE", value_parser = filter)]
+    filters: Vec<(String, String)>,
+}
+
+/// Arguments of `rnet network connect`.
+#[derive(Debug, Args)]
+pub(super) struct ConnectArgs {
+    /// A fixed IPv4 address
+    #[arg(long, value_name = "IP")]
+    ip: Option<Ipv4Addr>,
+    /// A fixed IPv6 address
+    #[arg(long, value_name = "IP")]
+    ip6: Option<Ipv6Addr>,
+    /// A name under which the network's containers find it, beside its own
+    #[arg(long = "alias", value_name = "NAME")]
+    aliases: Vec<String>,
+    /// The network with the highest number has the default route; 0 when not given
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    gw_priority: i64,
+    /// A fixed Ethernet address
+    #[arg(long, value_name = "MAC")]
+    mac_address: Option<MacAddr>,
+    /// The network's name or id
+    network: String,
+    /// The container's name or id
+    container: String,
+}
+
+/// Arguments of `rnet network disconnect`.
+#[derive(Debug, Args)]
+pub(super) struct DisconnectArgs {
+    /// A container that is not on the network is as good as taken off
+    #[arg(short, long)]
+    force: bool,
+    /// The network's name or id
+    network: String,
+    /// The container's name or id
+    container: String,
 }
 
 /// A network in a list, with Docker's keys.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Row {
+struct Network {
     created_at: String,
     driver: String,
     #[serde(rename = "ID")]
@@ -80,112 +138,146 @@ struct Row {
     #[serde(rename = "IPv6")]
     ipv6: String,
     internal: String,
-    labels: String,
+    #[serde(rename = "Labels")]
+    labels_text: String,
+    #[serde(skip)]
+    labels: BTreeMap<String, String>,
     name: String,
     scope: String,
+}
+
+impl Row for Network {
+    const HEADS: &'static [(&'static str, &'static str)] = &[
+        ("CreatedAt", "CREATED AT"),
+        ("Driver", "DRIVER"),
+        ("ID", "NETWORK ID"),
+        ("IPv4", "IPV4"),
+        ("IPv6", "IPV6"),
+        ("Internal", "INTERNAL"),
+        ("Labels", "LABELS"),
+        ("Name", "NAME"),
+        ("Scope", "SCOPE"),
+    ];
+    const COLUMNS: &'static [&'static str] = &["ID", "Name", "Driver", "Scope"];
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn labels(&self) -> &BTreeMap<String, String> {
+        &self.labels
+    }
 }
 
 impl NetworkCommand {
     pub(super) async fn run(self, client: &Client) -> Result<u8> {
         match self {
             Self::Create(args) => {
-                let created = client.create_network(&args.into_request()?).await?;
+                let request = args.into_request()?;
+                let doing = format!("creating network {}", request.name);
+                let created = progress::during(&doing, client.create_network(&request)).await?;
                 print::line(&created.id)?;
                 Ok(DONE)
             }
             Self::Ls(args) => {
-                let mut networks = client.networks().await?;
+                let mut networks = client.networks(&args.filters()).await?;
                 networks.sort_by(|a, b| natural(&a.name, &b.name));
-                list(networks, &args)?;
+                args.print(networks.into_iter().map(|network| row(network, args.no_trunc)))?;
                 Ok(DONE)
             }
-            Self::Inspect(Networks { networks }) => {
-                inspect(&networks, async |network| client.network(&network).await).await
+            Self::Inspect(InspectArgs { format, networks: Networks { networks } }) => {
+                inspect(&networks, format.as_ref(), async |network| client.network(&network).await).await
             }
-            Self::Rm(Networks { networks }) => {
-                each(&networks, async |network| client.remove_network(&network).await).await
+            Self::Rm(RmArgs { force, networks: Networks { networks } }) => {
+                let remove = async |network: String| match client.remove_network(&network).await {
+                    Err(e) if force && e.is_not_found() => Ok(()),
+                    removed => removed,
+                };
+                each("removing", &networks, remove).await
             }
+            Self::Prune(args) => args.run(client).await,
+            Self::Connect(args) => args.run(client).await,
+            Self::Disconnect(args) => args.run(client).await,
         }
     }
 }
 
-impl CreateArgs {
-    fn into_request(self) -> Result<CreateNetwork> {
-        Ok(CreateNetwork {
-            subnets: subnets(&self.subnets, &self.ip_ranges, &self.gateways)?,
-            name: self.name,
-            internal: self.internal,
-            attachable: self.attachable,
-            ipv6: self.ipv6,
-            options: self.options.into_iter().collect(),
-            labels: self.labels.into_iter().collect(),
-            ..CreateNetwork::default()
-        })
+impl PruneArgs {
+    async fn run(self, client: &Client) -> Result<u8> {
+        // Whoever is not asked has decided by not being there to answer: as with Docker, nothing is removed.
+        if !self.force && !confirmed()? {
+            return Ok(FAILED);
+        }
+        let filters = by_field(&self.filters);
+        let pruned = progress::during("removing unused networks", client.prune_networks(&filters)).await?;
+        let networks = pruned.networks_deleted.unwrap_or_default();
+        if networks.is_empty() {
+            return Ok(DONE);
+        }
+        print::line(&format!("Deleted Networks:\n{}\n", networks.join("\n")))?;
+        Ok(DONE)
     }
 }
 
-/// Puts every range and gateway to the subnet that it lies in.
-fn subnets(subnets: &[IpNetwork], ip_ranges: &[IpNetwork], gateways: &[IpAddr]) -> Result<Vec<Subnet>> {
-    let plain = |subnet: &IpNetwork| Subnet { subnet: Some(*subnet), ..Subnet::default() };
-    let mut asked: Vec<_> = subnets.iter().map(plain).collect();
-    let holder = |asked: &mut Vec<Subnet>, addr: IpAddr| {
-        asked.iter().position(|s| s.subnet.is_some_and(|subnet| subnet.contains(addr)))
-    };
-    for range in ip_ranges {
-        let Some(at) = holder(&mut asked, range.ip()) else { bail!("no matching subnet for range {range}") };
-        if let Some(other) = asked[at].ip_range.replace(*range) {
-            bail!("cannot configure multiple ranges ({other}, {range}) on the same subnet");
-        }
-    }
-    for gateway in gateways {
-        let Some(at) = holder(&mut asked, *gateway) else {
-            bail!("no matching subnet for gateway {gateway}")
+impl ConnectArgs {
+    async fn run(self, client: &Client) -> Result<u8> {
+        let doing = format!("connecting {} to {}", self.container, self.network);
+        let text = |addr: Option<String>| addr.unwrap_or_default();
+        let fixed = docker::FixedAddresses {
+            ipv4_address: text(self.ip.map(|ip| ip.to_string())),
+            ipv6_address: text(self.ip6.map(|ip| ip.to_string())),
+            link_local_ips: Vec::new(),
         };
-        if let Some(other) = asked[at].gateway.replace(*gateway) {
-            bail!("cannot configure multiple gateways ({other}, {gateway}) on the same subnet");
-        }
-    }
-    Ok(asked)
-}
-
-fn list(networks: Vec<docker::Network>, args: &ListArgs) -> Result<()> {
-    let rows = networks.into_iter().map(|network| row(network, args.no_trunc));
-    if args.quiet {
-        return rows.map(|row| row.id).try_for_each(|id| print::line(&id));
-    }
-    match args.format.format {
-        Format::Json => rows.into_iter().try_for_each(|row| print::json(&row)),
-        Format::Table => {
-            let header = ["NETWORK ID", "NAME", "DRIVER", "SCOPE"];
-            print::line(&table::render(header, rows.map(|row| [row.id, row.name, row.driver, row.scope])))
-        }
+        let connect = docker::Connect {
+            container: self.container,
+            endpoint_config: docker::Endpoint {
+                ipam_config: Some(fixed),
+                aliases: Some(self.aliases),
+                mac_address: text(self.mac_address.map(|mac| mac.to_string())),
+                gw_priority: self.gw_priority,
+                ..docker::Endpoint::default()
+            },
+        };
+        progress::during(&doing, client.connect(&self.network, &connect)).await?;
+        Ok(DONE)
     }
 }
 
-fn row(network: docker::Network, no_trunc: bool) -> Row {
-    let labels: Vec<_> = network.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    Row {
+impl DisconnectArgs {
+    async fn run(self, client: &Client) -> Result<u8> {
+        let doing = format!("disconnecting {} from {}", self.container, self.network);
+        let disconnect = docker::Disconnect { container: self.container, force: self.force };
+        progress::during(&doing, client.disconnect(&self.network, &disconnect)).await?;
+        Ok(DONE)
+    }
+}
+
+fn confirmed() -> Result<bool> {
+    print::raw(
+        b"WARNING! This will remove all custom networks not used by at least one container.\n\
+         Are you sure you want to continue? [y/N] ",
+    )?;
+    if !io::stdin().is_terminal() {
+        print::line("")?;
+    }
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y"))
+}
+
+fn row(network: docker::Network, no_trunc: bool) -> Network {
+    Network {
         created_at: table::go_time(&network.created),
         driver: network.driver,
         id: table::short_id(network.id, no_trunc),
         ipv4: network.enable_ipv4.to_string(),
         ipv6: network.enable_ipv6.to_string(),
         internal: network.internal.to_string(),
-        labels: labels.join(","),
+        labels_text: table::labels(&network.labels),
+        labels: network.labels,
         name: network.name,
         scope: network.scope,
     }
-}
-
-/// Keeps the host's bits, so that the daemon can say what the subnet should be.
-pub(super) fn cidr(text: &str) -> Result<IpNetwork, String> {
-    let parsed = text.parse().ok().filter(|_| text.contains('/'));
-    parsed.ok_or_else(|| "it should be an address and a prefix length, as 10.1.0.0/24".to_owned())
-}
-
-fn key_value(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').unwrap_or((text, ""));
-    if key.is_empty() { Err("the key is missing".to_owned()) } else { Ok((key.to_owned(), value.to_owned())) }
 }
 
 #[cfg(test)]
@@ -193,39 +285,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_and_gateways_find_their_subnets() {
-        let cidrs = |texts: &[&str]| texts.iter().map(|text| cidr(text).unwrap()).collect::<Vec<_>>();
-        let (v4, v6) = ("10.1.0.0/24", "fd00::/64");
-        let asked = subnets(
-            &cidrs(&[v4, v6]),
-            &cidrs(&["fd00::8000/113"]),
-            &["10.1.0.9".parse().unwrap(), "fd00::9".parse().unwrap()],
-        )
-        .unwrap();
-        let expected = [
-            Subnet { subnet: v4.parse().ok(), gateway: "10.1.0.9".parse().ok(), ..Subnet::default() },
-            Subnet {
-                subnet: v6.parse().ok(),
-                ip_range: "fd00::8000/113".parse().ok(),
-                gateway: "fd00::9".parse().ok(),
-                ..Subnet::default()
-            },
-        ];
-        assert_eq!(asked, expected);
-
-        let refused = |ranges: &[&str], gateways: &[&str]| {
-            let gateways: Vec<_> = gateways.iter().map(|g| g.parse().unwrap()).collect();
-            subnets(&cidrs(&[v4]), &cidrs(ranges), &gateways).unwrap_err().to_string()
-        };
-        assert_eq!(refused(&["10.2.0.0/25"], &[]), "no matching subnet for range 10.2.0.0/25");
-        assert_eq!(refused(&[], &["10.2.0.1"]), "no matching subnet for gateway 10.2.0.1");
-        assert!(refused(&[], &["10.1.0.1", "10.1.0.2"]).contains("multiple gateways (10.1.0.1, 10.1.0.2)"));
-        assert!(refused(&["10.1.0.0/25", "10.1.0.128/25"], &[]).contains("multiple ranges"));
-    }
-
-    #[test]
-    fn a_subnet_is_kept_as_it_was_typed() {
-        assert_eq!(cidr("10.0.0.1/24").unwrap().to_string(), "10.0.0.1/24");
-        assert!(cidr("10.0.0.1").is_err());
+    fn a_network_has_dockers_keys() {
+        let network = serde_json::json!({
+            "Name": "n1", "Id": "0123456789abcdef".repeat(4), "Created": "2026-01-02T03:04:05.5Z", "Scope": "local",
+            "Driver": "bridge", "EnableIPv4": true, "EnableIPv6": false, "IPAM": {}, "Internal": false,
+            "Attachable": false, "Ingress": false, "ConfigFrom": {}, "ConfigOnly": false, "Containers": {},
+            "Options": {}, "Labels": { "a": "1", "b": "" },
+        });
+        let n1 = row(serde_json::from_value(network).unwrap(), false);
+        let expected = serde_json::json!({
+            "CreatedAt": "2026-01-02 03:04:05.5 +0000 UTC", "Driver": "bridge", "ID": "0123456789ab", "IPv4": "true",
+            "IPv6": "false", "Internal": "false", "Labels": "a=1,b=", "Name": "n1", "Scope": "local",
+        });
+        assert_eq!(serde_json::to_value(&n1).unwrap(), expected);
+        let headed = |field: &&str| Network::HEADS.iter().any(|(known, _)| known == field);
+        assert!(expected.as_object().unwrap().keys().all(|key| headed(&key.as_str())));
     }
 }

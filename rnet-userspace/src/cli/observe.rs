@@ -34,15 +34,6 @@ pub(super) async fn stats(client: &Client, format: Format) -> Result<()> {
     }
 }
 
-pub(super) async fn drops(client: &Client, format: Format) -> Result<()> {
-    let mut counters = client.counters().await?;
-    counters.retain(|counter| counter.verdict == "dropped");
-    match format {
-        Format::Json => counters.iter().try_for_each(print::json),
-        Format::Table => print::line(&counter_table(counters)),
-    }
-}
-
 fn at_a_glance(status: Status, socket: &Path) -> String {
     let (first, last) = status.snat_ports;
     let uplinks = if status.uplinks.is_empty() { "none".to_owned() } else { status.uplinks.join(", ") };
@@ -63,7 +54,7 @@ fn at_a_glance(status: Status, socket: &Path) -> String {
     lines.map(|(what, value)| format!("{what:<12}{value}")).join("\n")
 }
 
-fn counter_table(counters: Vec<ReasonCount>) -> String {
+pub(super) fn counter_table(counters: Vec<ReasonCount>) -> String {
     let header = ["PROGRAM", "VERDICT", "REASON", "PACKETS", "BYTES", "MEANING"];
     let cells = |c: ReasonCount| {
         [c.program, c.verdict, c.reason, c.packets.to_string(), c.bytes.to_string(), c.meaning]

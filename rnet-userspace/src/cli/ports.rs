@@ -37,8 +37,8 @@ pub(super) fn hosts(bindings: &[Binding]) -> Vec<String> {
     hosts
 }
 
-/// All in one line, where runs of equal host and container ports are drawn together:
-/// `0.0.0.0:8000-8002->8000-8002/tcp, 0.0.0.0:8080->80/tcp`.
+/// All in one line, where runs of equal host and container ports are drawn together, and those that are not
+/// published: `81/tcp, 0.0.0.0:8000-8002->8000-8002/tcp, 0.0.0.0:8080->80/tcp`.
 pub(super) fn summary(ports: &[docker::Port]) -> String {
     let mut ports: Vec<_> = ports.iter().collect();
     ports.sort_by_key(|p| (p.private_port, p.ip, p.public_port, p.protocol.as_str()));
@@ -46,8 +46,10 @@ pub(super) fn summary(ports: &[docker::Port]) -> String {
     let mut runs: BTreeMap<_, Vec<(u16, u16)>> = BTreeMap::new();
     let mut others = Vec::new();
     for port in ports {
-        if port.public_port != port.private_port {
-            let host = SocketAddr::new(port.ip, port.public_port);
+        if let (Some(ip), Some(public)) = (port.ip, port.public_port)
+            && public != port.private_port
+        {
+            let host = SocketAddr::new(ip, public);
             others.push(format!("{host}->{}/{}", port.private_port, port.protocol));
             continue;
         }
@@ -59,11 +61,9 @@ pub(super) fn summary(ports: &[docker::Port]) -> String {
     }
     let drawn = runs.iter().flat_map(|((ip, protocol), runs)| {
         runs.iter().map(move |&(first, last)| {
-            let host = SocketAddr::new(*ip, first);
-            match last {
-                _ if first == last => format!("{host}->{first}/{protocol}"),
-                _ => format!("{host}-{last}->{first}-{last}/{protocol}"),
-            }
+            let until = if first == last { String::new() } else { format!("-{last}") };
+            let host = ip.map(|ip| format!("{}{until}->", SocketAddr::new(ip, first))).unwrap_or_default();
+            format!("{host}{first}{until}/{protocol}")
         })
     });
     drawn.chain(others).collect::<Vec<_>>().join(", ")
@@ -113,7 +113,7 @@ fn host(binding: &Binding) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::model::HostPort;
+    use crate::controller::{model::HostPort, view::ExposedPort};
 
     fn binding(host: &str, port: u16, protocol: Protocol) -> Binding {
         let host: SocketAddr = host.parse().unwrap();
@@ -164,10 +164,13 @@ mod tests {
             port("0.0.0.0:8001", 8001),
             port("[::]:9000", 9000),
             port("0.0.0.0:8004", 8004),
+            docker::Port::from(&ExposedPort { port: 82, protocol: Protocol::Tcp }),
+            docker::Port::from(&ExposedPort { port: 81, protocol: Protocol::Tcp }),
+            docker::Port::from(&ExposedPort { port: 53, protocol: Protocol::Udp }),
         ];
         assert_eq!(
             summary(&ports),
-            "0.0.0.0:8000-8002->8000-8002/tcp, 0.0.0.0:8004->8004/tcp, [::]:9000->9000/tcp, \
+            "81-82/tcp, 53/udp, 0.0.0.0:8000-8002->8000-8002/tcp, 0.0.0.0:8004->8004/tcp, [::]:9000->9000/tcp, \
              0.0.0.0:8080->80/tcp, [::]:8080->80/tcp"
         );
         assert_eq!(summary(&[]), "");

@@ -4,9 +4,13 @@
 
 use std::io::{self, Write as _};
 
+use anstyle::{AnsiColor, Effects, Style};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 use serde_json::ser::{PrettyFormatter, Serializer};
+
+/// The colour that clap has for its errors.
+const ALARM: Style = AnsiColor::Red.on_default().effects(Effects::BOLD);
 
 /// Prints one line.
 ///
@@ -14,6 +18,14 @@ use serde_json::ser::{PrettyFormatter, Serializer};
 /// When it cannot be written.
 pub fn line(text: &str) -> Result<()> {
     write(format!("{text}\n").as_bytes())
+}
+
+/// Prints what has its line breaks already, or is to have none.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn raw(text: &[u8]) -> Result<()> {
+    write(text)
 }
 
 /// Prints one JSON value on one line.
@@ -36,6 +48,18 @@ pub fn pretty(value: &impl Serialize) -> Result<()> {
     write(&text)
 }
 
+/// Prints one line of many that come one by one, and says whether anybody still reads.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn streamed(text: &str) -> Result<bool> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        written => written.map(|()| true).context("write to standard output"),
+    }
+}
+
 /// Copies everything that can be read.
 ///
 /// # Errors
@@ -44,10 +68,10 @@ pub fn copy(from: &mut impl io::Read) -> Result<()> {
     allow_broken_pipe(io::copy(from, &mut io::stdout().lock()).map(drop))
 }
 
-/// Prints an error and its causes on one line of standard error.
+/// Prints an error and its causes on one line of standard error. Coloured on a terminal, unless `NO_COLOR` says not to.
 pub fn error(error: &anyhow::Error) {
     // When there is nowhere to complain, there is nowhere to complain of that.
-    let _ = writeln!(io::stderr(), "error: {}", on_one_line(error));
+    let _ = writeln!(anstream::stderr(), "{ALARM}error:{ALARM:#} {}", on_one_line(error));
 }
 
 fn on_one_line(error: &anyhow::Error) -> String {

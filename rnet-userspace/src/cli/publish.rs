@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Args;
 use ipnetwork::IpNetwork;
 
-use super::{ports, print};
+use super::{ports, print, progress};
 use crate::{api::client::Client, controller::request::Publish};
 
 /// Arguments of `rnet publish`.
@@ -37,7 +37,8 @@ impl PublishArgs {
     /// Prints what was given, as `rnet port` does.
     pub(super) async fn run(self, client: &Client) -> Result<()> {
         let request = Publish { ports: self.ports.specs, from: self.from };
-        let given = client.publish(&self.ports.container, &request).await?;
+        let work = client.publish(&self.ports.container, &request);
+        let given = progress::during("publishing ports", work).await?;
         ports::lines(&given).into_iter().try_for_each(|line| print::line(&line))
     }
 }
@@ -45,7 +46,8 @@ impl PublishArgs {
 impl UnpublishArgs {
     /// Prints what was taken, as `rnet port` did.
     pub(super) async fn run(self, client: &Client) -> Result<()> {
-        let gone = client.unpublish(&self.ports.container, self.ports.specs).await?;
+        let work = client.unpublish(&self.ports.container, self.ports.specs);
+        let gone = progress::during("withdrawing ports", work).await?;
         ports::lines(&gone).into_iter().try_for_each(|line| print::line(&line))
     }
 }

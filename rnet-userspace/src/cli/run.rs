@@ -5,7 +5,7 @@ use std::path::{self, PathBuf};
 use anyhow::{Context as _, Result};
 use clap::{ArgAction, Args};
 
-use super::{DONE, System, foreground, joining::NetworkArgs, print};
+use super::{DONE, System, foreground, joining::NetworkArgs, print, progress};
 use crate::{api::client::Client, controller::request::CreateContainer};
 
 /// Arguments of `rnet run`.
@@ -47,7 +47,7 @@ impl RunArgs {
         if !request.detach {
             return foreground::run(client, system, &request).await;
         }
-        let created = client.create_container(&request).await?;
+        let created = progress::during("starting the container", client.create_container(&request)).await?;
         print::line(&created.id)?;
         Ok(DONE)
     }

@@ -1,5 +1,7 @@
 //! Tables laid out as Docker's: no lines, columns at least 10 wide and 3 apart. And what stands in their cells.
 
+use std::collections::BTreeMap;
+
 use time::{
     OffsetDateTime,
     format_description::{BorrowedFormatItem, well_known::Rfc3339},
@@ -16,6 +18,11 @@ pub(super) fn render<const N: usize>(
     header: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> String {
+    render_rows(header.map(str::to_owned).to_vec(), rows.into_iter().map(Vec::from).collect())
+}
+
+/// The same where the number of columns is known only then.
+pub(super) fn render_rows(header: Vec<String>, rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header).add_rows(rows);
@@ -33,6 +40,11 @@ pub(super) fn short_id(mut id: String, no_trunc: bool) -> String {
         id.truncate(12);
     }
     id
+}
+
+/// Labels in one line.
+pub(super) fn labels(labels: &BTreeMap<String, String>) -> String {
+    labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
 }
 
 /// An RFC 3339 time as Go prints it, which is what Docker's lists show; as it is when it is none.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    fmt,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -37,6 +38,15 @@ pub enum Kind {
     Network,
     /// A container.
     Container,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Network => "network",
+            Self::Container => "container",
+        })
+    }
 }
 
 /// The events of one instance, since its daemon was started. Clones are of the same.

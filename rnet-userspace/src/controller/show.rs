@@ -55,6 +55,10 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             attached: matches!(container.netns, Some(Namespace::Given { .. })),
             namespaces: self.namespaces(container),
             sysctls: container.sysctls.clone(),
+            dns: container.resolver.servers.clone(),
+            dns_search: container.resolver.search.clone(),
+            dns_options: container.resolver.options.clone(),
+            extra_hosts: container.extra_hosts.clone(),
             terminal: container.terminal,
             dir: self.dir(&container.id),
             endpoints: container

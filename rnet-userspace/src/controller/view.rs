@@ -119,6 +119,14 @@ pub struct Container {
     pub namespaces: Namespaces,
     /// Settings of its own namespaces.
     pub sysctls: BTreeMap<String, String>,
+    /// Name servers that were asked for.
+    pub dns: Vec<IpAddr>,
+    /// Search domains that were asked for.
+    pub dns_search: Vec<String>,
+    /// Options of resolv.conf that were asked for.
+    pub dns_options: Vec<String>,
+    /// Lines for hosts that were asked for, as `name:address`.
+    pub extra_hosts: Vec<String>,
     /// Its process has a terminal.
     pub terminal: bool,
     /// Directory with its `resolv.conf`, `hosts`, `hostname` and `log`.

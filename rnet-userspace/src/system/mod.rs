@@ -38,6 +38,7 @@ impl System for Local {
             Ok((controller, relay)) => {
                 let directory = controller.directory();
                 Ok(Parts {
+                    events: controller.events().clone(),
                     control: Arc::new(Shared::new(controller)),
                     processes: Arc::new(LocalProcesses),
                     watch: Box::new(|on_change| Ok(Box::new(host::watch::watch(on_change)?))),

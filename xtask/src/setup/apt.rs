@@ -1,8 +1,12 @@
 //! Debian's packages.
 
-use std::process::Command;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::{
     command::{find, output},
@@ -39,6 +43,21 @@ pub(super) fn install(packages: &[&str]) -> Result<()> {
         try_install(packages)?;
     }
     Ok(())
+}
+
+/// Fetches a package into a directory that has no other, without installing it.
+pub(super) fn download(package: &str, directory: &Path) -> Result<PathBuf> {
+    let fetch = || output(Command::new("apt-get").args(["download", package]).current_dir(directory));
+    if let Err(error) = fetch() {
+        note("apt-get failed; trying again with fresh package lists");
+        update().map_err(|_| error)?;
+        fetch()?;
+    }
+    let files = fs::read_dir(directory).with_context(|| format!("look into {}", directory.display()))?;
+    let mut paths = files.filter_map(|file| Some(file.ok()?.path()));
+    paths
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .with_context(|| format!("apt-get download {package} has left no package in {}", directory.display()))
 }
 
 fn try_install(packages: &[&str]) -> Result<()> {

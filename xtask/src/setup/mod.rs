@@ -2,6 +2,7 @@
 
 mod apt;
 mod compiler;
+mod docker;
 mod install;
 mod linker;
 
@@ -77,7 +78,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     note(&bpf.summary);
     if options.tests {
         test_tools()?;
-        note(format_args!("tests: {}", TESTS.map(|tool| tool.program).join(", ")));
+        note(format_args!("tests: {}, docker", TESTS.map(|tool| tool.program).join(", ")));
     }
     Ok(())
 }
@@ -92,7 +93,11 @@ pub(crate) fn bpf_toolchain() -> Result<BpfToolchain> {
 
 /// Makes sure of the tests' tools.
 pub(crate) fn test_tools() -> Result<()> {
-    tools(&TESTS, "the tests use")
+    tools(&TESTS, "the tests use")?;
+    match docker::client() {
+        Some(_) => Ok(()),
+        None => step("unpacking Docker's client into target/tools", docker::unpack),
+    }
 }
 
 /// Makes sure of the demonstration's tools.

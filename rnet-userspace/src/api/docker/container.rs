@@ -1,88 +1,21 @@
 //! Docker's containers: what of them is about names, processes and networks.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::duration;
-use crate::controller::{
-    model::{Binding, HostPort},
-    view::{self, ContainerState},
+use super::{
+    endpoint::{Endpoint, PortBinding},
+    null_is_default,
 };
+use crate::controller::view::{self, ContainerState, ExposedPort};
 
 /// Docker's exit status for a process whose end nobody saw.
 const UNKNOWN_EXIT: i32 = 255;
 /// Docker's time for what has not happened.
 const NEVER: &str = "0001-01-01T00:00:00Z";
-
-/// A container in a list.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct Summary {
-    /// 64 hexadecimal digits.
-    pub id: String,
-    /// Its name, behind a slash.
-    pub names: Vec<String>,
-    /// Always empty: there are no images.
-    pub image: String,
-    /// Always empty.
-    #[serde(rename = "ImageID")]
-    pub image_id: String,
-    /// What it runs, in one line.
-    pub command: String,
-    /// When it was created, in seconds since 1970.
-    pub created: i64,
-    /// Published ports.
-    pub ports: Vec<Port>,
-    /// Always empty.
-    pub labels: BTreeMap<String, String>,
-    /// `created`, `running` or `exited`.
-    pub state: String,
-    /// The same in words.
-    pub status: String,
-    /// Its first network.
-    pub host_config: SummaryHostConfig,
-    /// Its networks.
-    pub network_settings: SummaryNetworks,
-    /// Always empty.
-    pub mounts: Vec<()>,
-}
-
-/// A published port.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct Port {
-    /// The host's address.
-    #[serde(rename = "IP")]
-    pub ip: IpAddr,
-    /// The container's port.
-    pub private_port: u16,
-    /// The host's port.
-    pub public_port: u16,
-    /// The protocol.
-    #[serde(rename = "Type")]
-    pub protocol: String,
-}
-
-/// Part of [`Summary`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct SummaryHostConfig {
-    /// The network that it was created on.
-    pub network_mode: String,
-}
-
-/// Part of [`Summary`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct SummaryNetworks {
-    /// Its interfaces, by network.
-    pub networks: BTreeMap<String, Endpoint>,
-}
+/// The network that containers are on which ask for none.
+const DEFAULT_NETWORK: &str = "bridge";
 
 /// A container, as `docker inspect` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,12 +90,42 @@ pub struct State {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct HostConfig {
-    /// The network that it was created on.
+    /// `none`, `host`, `container:ID`, or the first network's name.
     pub network_mode: String,
     /// Published ports, by container port.
     pub port_bindings: BTreeMap<String, Vec<PortBinding>>,
+    /// Never started again.
+    pub restart_policy: RestartPolicy,
     /// Removed as soon as its process ends.
     pub auto_remove: bool,
+    /// Name servers that were asked for.
+    pub dns: Vec<IpAddr>,
+    /// Options of resolv.conf that were asked for.
+    pub dns_options: Vec<String>,
+    /// Search domains that were asked for.
+    pub dns_search: Vec<String>,
+    /// Lines of hosts that were asked for, as `name:address`.
+    pub extra_hosts: Option<Vec<String>>,
+    /// `private`, `host`, or `container:ID`.
+    pub ipc_mode: String,
+    /// Always absent: names take their place.
+    pub links: Option<Vec<String>>,
+    /// `host`, or empty for one of its own or of the container whose network it shares.
+    #[serde(rename = "UTSMode")]
+    pub uts_mode: String,
+    /// Settings of its own namespaces.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sysctls: BTreeMap<String, String>,
+}
+
+/// Part of [`HostConfig`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RestartPolicy {
+    /// Always `no`.
+    pub name: String,
+    /// Always 0.
+    pub maximum_retry_count: u32,
 }
 
 /// Part of [`Container`].
@@ -171,7 +134,13 @@ pub struct HostConfig {
 pub struct Config {
     /// Host name.
     pub hostname: String,
+    /// Ports that it listens at, each with an empty object.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub exposed_ports: BTreeMap<String, Empty>,
+    /// Its process has a terminal.
+    pub tty: bool,
     /// What it runs.
+    #[serde(deserialize_with = "null_is_default")]
     pub cmd: Vec<String>,
     /// Always empty: there are no images.
     pub image: String,
@@ -179,45 +148,43 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
 }
 
+/// An object without fields.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Empty {}
+
 /// Part of [`Container`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct NetworkSettings {
-    /// The container's id: it has one network namespace.
+    /// The container's id, if it has a network namespace of its own.
     #[serde(rename = "SandboxID")]
     pub sandbox_id: String,
     /// The network namespace.
     pub sandbox_key: String,
-    /// Published ports, by container port.
-    pub ports: BTreeMap<String, Vec<PortBinding>>,
+    /// Ports that it listens at, by container port; `null` for one that is not published.
+    pub ports: BTreeMap<String, Option<Vec<PortBinding>>>,
+    /// Its interface on the default network.
+    #[serde(flatten)]
+    pub default: DefaultEndpoint,
     /// Its interfaces, by network.
     pub networks: BTreeMap<String, Endpoint>,
 }
 
-/// The host's side of a published port.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct PortBinding {
-    /// The host's address.
-    pub host_ip: String,
-    /// The host's port; empty where the container's own is reached.
-    pub host_port: String,
-}
-
-/// A container's interface. Empty strings stand for what it does not have.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct Endpoint {
-    /// Ethernet address.
-    pub mac_address: String,
-    /// The network's id.
-    #[serde(rename = "NetworkID")]
-    pub network_id: String,
+/// What of a container's interface on the default network stands where Docker had it when there was no other.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DefaultEndpoint {
     /// 64 hexadecimal digits.
     #[serde(rename = "EndpointID")]
     pub endpoint_id: String,
     /// IPv4 gateway.
     pub gateway: String,
+    /// IPv6 address.
+    #[serde(rename = "GlobalIPv6Address")]
+    pub global_ipv6_address: String,
+    /// Prefix length of the IPv6 subnet.
+    #[serde(rename = "GlobalIPv6PrefixLen")]
+    pub global_ipv6_prefix_len: u8,
     /// IPv4 address.
     #[serde(rename = "IPAddress")]
     pub ip_address: String,
@@ -227,61 +194,15 @@ pub struct Endpoint {
     /// IPv6 gateway.
     #[serde(rename = "IPv6Gateway")]
     pub ipv6_gateway: String,
-    /// IPv6 address.
-    #[serde(rename = "GlobalIPv6Address")]
-    pub global_ipv6_address: String,
-    /// Prefix length of the IPv6 subnet.
-    #[serde(rename = "GlobalIPv6PrefixLen")]
-    pub global_ipv6_prefix_len: u8,
+    /// Ethernet address.
+    pub mac_address: String,
 }
 
-impl Summary {
-    /// As it is at `now`.
-    pub(super) fn new(container: &view::Container, now: OffsetDateTime) -> Self {
-        let created = OffsetDateTime::parse(&container.created, &Rfc3339);
-        Self {
-            id: container.id.clone(),
-            names: vec![format!("/{}", container.name)],
-            image: String::new(),
-            image_id: String::new(),
-            command: container.command.join(" "),
-            created: created.map(OffsetDateTime::unix_timestamp).unwrap_or_default(),
-            ports: container.ports.iter().map(Port::from).collect(),
-            labels: BTreeMap::new(),
-            state: state(container.state).to_owned(),
-            status: status(container, now),
-            host_config: SummaryHostConfig { network_mode: network_mode(container) },
-            network_settings: SummaryNetworks { networks: networks(container) },
-            mounts: Vec::new(),
-        }
-    }
-}
+/// The ids of the networks whose containers have no interface, by name.
+pub(super) type Interfaceless = BTreeMap<String, String>;
 
-impl From<&Binding> for Port {
-    fn from(binding: &Binding) -> Self {
-        Self {
-            ip: binding.host.addr,
-            private_port: binding.port,
-            public_port: binding.host.port,
-            protocol: binding.host.protocol.to_string(),
-        }
-    }
-}
-
-impl From<&Binding> for PortBinding {
-    fn from(binding: &Binding) -> Self {
-        let HostPort { addr, port, .. } = binding.host;
-        if !binding.is_routed() {
-            return Self { host_ip: addr.to_string(), host_port: port.to_string() };
-        }
-        let any: IpAddr =
-            if addr.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        Self { host_ip: any.to_string(), host_port: String::new() }
-    }
-}
-
-impl From<&view::Container> for Container {
-    fn from(container: &view::Container) -> Self {
+impl Container {
+    pub(super) fn new(container: &view::Container, interfaceless: &Interfaceless) -> Self {
         let file = |name: &str| container.dir.join(name).display().to_string();
         let mut command = container.command.iter().cloned();
         Self {
@@ -310,55 +231,80 @@ impl From<&view::Container> for Container {
             name: format!("/{}", container.name),
             restart_count: 0,
             platform: "linux".to_owned(),
-            host_config: HostConfig {
-                network_mode: network_mode(container),
-                port_bindings: ports(container),
-                auto_remove: container.remove,
-            },
+            host_config: HostConfig::from(container),
             mounts: Vec::new(),
             config: Config {
                 hostname: container.hostname.clone(),
+                exposed_ports: container.exposed.iter().map(|port| (port_key(port), Empty {})).collect(),
+                tty: container.terminal,
                 cmd: container.command.clone(),
                 image: String::new(),
                 labels: BTreeMap::new(),
             },
-            network_settings: NetworkSettings {
-                sandbox_id: container.id.clone(),
-                sandbox_key: container
-                    .netns
-                    .as_ref()
-                    .map(|netns| netns.display().to_string())
-                    .unwrap_or_default(),
-                ports: ports(container),
-                networks: networks(container),
-            },
+            network_settings: NetworkSettings::new(container, interfaceless),
         }
     }
 }
 
-impl From<&view::Endpoint> for Endpoint {
-    fn from(endpoint: &view::Endpoint) -> Self {
-        let addr = |v6: bool| endpoint.addrs.iter().find(|a| a.is_ipv6() == v6);
-        let ip = |v6: bool| addr(v6).map(|a| a.ip().to_string()).unwrap_or_default();
-        let prefix = |v6: bool| addr(v6).map(|a| a.prefix()).unwrap_or_default();
-        let gateway = |v6: bool| {
-            endpoint.gateways.iter().find(|g| g.is_ipv6() == v6).map(|g| g.to_string()).unwrap_or_default()
+impl From<&view::Container> for HostConfig {
+    fn from(container: &view::Container) -> Self {
+        let mode = container.network_mode.clone();
+        let (ipc_mode, uts_mode) = match container.namespaces {
+            view::Namespaces::Host => ("host".to_owned(), "host".to_owned()),
+            view::Namespaces::Held(_) if mode.starts_with("container:") => (mode.clone(), String::new()),
+            view::Namespaces::Held(_) => ("private".to_owned(), String::new()),
         };
+        let hosts = &container.extra_hosts;
         Self {
-            mac_address: endpoint.mac.to_string(),
-            network_id: endpoint.network_id.clone(),
-            endpoint_id: endpoint.id.clone(),
-            gateway: gateway(false),
-            ip_address: ip(false),
-            ip_prefix_len: prefix(false),
-            ipv6_gateway: gateway(true),
-            global_ipv6_address: ip(true),
-            global_ipv6_prefix_len: prefix(true),
+            network_mode: mode,
+            port_bindings: published(container),
+            restart_policy: RestartPolicy { name: "no".to_owned(), maximum_retry_count: 0 },
+            auto_remove: container.remove,
+            dns: container.dns.clone(),
+            dns_options: container.dns_options.clone(),
+            dns_search: container.dns_search.clone(),
+            extra_hosts: (!hosts.is_empty()).then(|| hosts.clone()),
+            ipc_mode,
+            links: None,
+            uts_mode,
+            sysctls: container.sysctls.clone(),
         }
     }
 }
 
-fn state(state: ContainerState) -> &'static str {
+impl NetworkSettings {
+    fn new(container: &view::Container, interfaceless: &Interfaceless) -> Self {
+        let networks = networks(container, interfaceless);
+        let netns = container.netns.as_ref();
+        let mut ports: BTreeMap<_, _> = container.exposed.iter().map(|port| (port_key(port), None)).collect();
+        ports.extend(published(container).into_iter().map(|(port, bindings)| (port, Some(bindings))));
+        Self {
+            sandbox_id: netns.map(|_| container.id.clone()).unwrap_or_default(),
+            sandbox_key: netns.map(|netns| netns.display().to_string()).unwrap_or_default(),
+            ports,
+            default: networks.get(DEFAULT_NETWORK).map(DefaultEndpoint::from).unwrap_or_default(),
+            networks,
+        }
+    }
+}
+
+impl From<&Endpoint> for DefaultEndpoint {
+    fn from(endpoint: &Endpoint) -> Self {
+        let endpoint = endpoint.clone();
+        Self {
+            endpoint_id: endpoint.endpoint_id,
+            gateway: endpoint.gateway,
+            global_ipv6_address: endpoint.global_ipv6_address,
+            global_ipv6_prefix_len: endpoint.global_ipv6_prefix_len,
+            ip_address: endpoint.ip_address,
+            ip_prefix_len: endpoint.ip_prefix_len,
+            ipv6_gateway: endpoint.ipv6_gateway,
+            mac_address: endpoint.mac_address,
+        }
+    }
+}
+
+pub(super) fn state(state: ContainerState) -> &'static str {
     match state {
         ContainerState::Created => "created",
         ContainerState::Running => "running",
@@ -366,37 +312,34 @@ fn state(state: ContainerState) -> &'static str {
     }
 }
 
-fn status(container: &view::Container, now: OffsetDateTime) -> String {
-    let since = |time: &Option<String>| duration::since(time.as_ref().unwrap_or(&container.created), now);
-    match container.state {
-        ContainerState::Created => "Created".to_owned(),
-        ContainerState::Running => format!("Up {}", since(&container.started)),
-        ContainerState::Exited => {
-            format!("Exited ({}) {} ago", exit_code(container), since(&container.finished))
-        }
-    }
-}
-
-fn exit_code(container: &view::Container) -> i32 {
+pub(super) fn exit_code(container: &view::Container) -> i32 {
     match container.state {
         ContainerState::Exited => container.exit_code.unwrap_or(UNKNOWN_EXIT),
         ContainerState::Created | ContainerState::Running => 0,
     }
 }
 
-fn network_mode(container: &view::Container) -> String {
-    container.endpoints.first().map_or_else(|| "none".to_owned(), |endpoint| endpoint.network.clone())
+/// A container's interfaces. As with Docker, one without any is on the network that stands for that.
+pub(super) fn networks(
+    container: &view::Container,
+    interfaceless: &Interfaceless,
+) -> BTreeMap<String, Endpoint> {
+    let without = interfaceless.get_key_value(&container.network_mode);
+    let without =
+        without.map(|(name, id)| (name.clone(), Endpoint { network_id: id.clone(), ..Endpoint::default() }));
+    let with = container.endpoints.iter().map(|endpoint| (endpoint.network.clone(), endpoint.into()));
+    without.into_iter().chain(with).collect()
 }
 
-fn networks(container: &view::Container) -> BTreeMap<String, Endpoint> {
-    container.endpoints.iter().map(|endpoint| (endpoint.network.clone(), endpoint.into())).collect()
+fn port_key(port: &ExposedPort) -> String {
+    format!("{}/{}", port.port, port.protocol)
 }
 
-fn ports(container: &view::Container) -> BTreeMap<String, Vec<PortBinding>> {
+fn published(container: &view::Container) -> BTreeMap<String, Vec<PortBinding>> {
     let mut ports = BTreeMap::<_, Vec<_>>::new();
     for binding in &container.ports {
-        let bindings = ports.entry(format!("{}/{}", binding.port, binding.host.protocol)).or_default();
-        bindings.push(binding.into());
+        let port = ExposedPort { port: binding.port, protocol: binding.host.protocol };
+        ports.entry(port_key(&port)).or_default().push(binding.into());
     }
     // As with Docker, what is reached through the host comes first.
     ports

@@ -26,9 +26,59 @@ pub fn in_words(duration: Duration) -> String {
     }
 }
 
+/// A duration as Go writes it: `90s`, `1h30m`, `1.5h`, `-10ms`. Nothing when it is none.
+pub fn parse(text: &str) -> Option<Duration> {
+    let (negative, mut rest) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    if rest == "0" {
+        return Some(Duration::ZERO);
+    }
+    if rest.is_empty() {
+        return None;
+    }
+    let mut sum = 0.0;
+    while !rest.is_empty() {
+        let (number, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit() && c != '.')?);
+        let (unit, after) =
+            after.split_at(after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len()));
+        let seconds = match unit {
+            "ns" => 1e-9,
+            "us" | "µs" | "μs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        sum += number.parse::<f64>().ok()? * seconds;
+        rest = after;
+    }
+    Duration::checked_seconds_f64(if negative { -sum } else { sum })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_read_as_go_reads_them() {
+        for (text, milliseconds) in [
+            ("90s", 90_000),
+            ("1h30m", 5_400_000),
+            ("1.5h", 5_400_000),
+            ("-10ms", -10),
+            ("+1m.5s", 60_500),
+            ("2000us", 2),
+            ("0", 0),
+        ] {
+            assert_eq!(parse(text), Some(Duration::milliseconds(milliseconds)), "{text}");
+        }
+        for text in ["", "-", "10", "m", "1d", "1.2.3s", "10 s", "1e400h"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn durations_are_worded_as_dockers() {

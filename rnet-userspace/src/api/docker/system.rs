@@ -3,6 +3,7 @@
 use std::fs;
 
 use serde::Serialize;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     api::server::{API_VERSION, MIN_API_VERSION},
@@ -69,20 +70,49 @@ pub(super) struct Info {
     containers_stopped: usize,
     images: usize,
     driver: &'static str,
+    driver_status: [(); 0],
     plugins: Plugins,
+    #[serde(rename = "IPv4Forwarding")]
+    ipv4_forwarding: bool,
+    system_time: String,
     name: String,
     kernel_version: String,
+    operating_system: String,
     #[serde(rename = "OSType")]
     os_type: &'static str,
     architecture: &'static str,
+    #[serde(rename = "NCPU")]
+    ncpu: usize,
+    mem_total: u64,
     docker_root_dir: String,
+    labels: [(); 0],
     server_version: &'static str,
+    swarm: Swarm,
+    live_restore_enabled: bool,
+    security_options: [(); 0],
+    warnings: [(); 0],
+}
+
+/// There is none.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Swarm {
+    #[serde(rename = "NodeID")]
+    node_id: &'static str,
+    node_addr: &'static str,
+    local_node_state: &'static str,
+    control_available: bool,
+    error: &'static str,
+    remote_managers: Option<()>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Plugins {
-    network: [&'static str; 1],
+    volume: [(); 0],
+    network: [&'static str; 3],
+    authorization: Option<()>,
+    log: [(); 0],
 }
 
 impl Info {
@@ -96,19 +126,58 @@ impl Info {
             containers_stopped: containers.len() - running,
             images: 0,
             driver: "",
-            plugins: Plugins { network: ["bridge"] },
+            driver_status: [],
+            plugins: Plugins {
+                volume: [],
+                network: ["bridge", "host", "null"],
+                authorization: None,
+                log: [],
+            },
+            ipv4_forwarding: read_line("/proc/sys/net/ipv4/ip_forward") == "1",
+            // Only a year beyond 9999 cannot be written so.
+            system_time: OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default(),
             name: read_line("/proc/sys/kernel/hostname"),
             kernel_version: kernel_version(),
+            operating_system: operating_system(),
             os_type: "linux",
             architecture: std::env::consts::ARCH,
+            ncpu: std::thread::available_parallelism().map_or(1, Into::into),
+            mem_total: memory(),
             docker_root_dir: status.state.display().to_string(),
+            labels: [],
             server_version: env!("CARGO_PKG_VERSION"),
+            swarm: Swarm {
+                node_id: "",
+                node_addr: "",
+                local_node_state: "inactive",
+                control_available: false,
+                error: "",
+                remote_managers: None,
+            },
+            // Containers do not depend on the daemon.
+            live_restore_enabled: true,
+            security_options: [],
+            warnings: [],
         }
     }
 }
 
 fn kernel_version() -> String {
     read_line("/proc/sys/kernel/osrelease")
+}
+
+/// What os-release(5) calls the system.
+fn operating_system() -> String {
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    name.unwrap_or("Linux").trim_matches('"').to_owned()
+}
+
+/// The machine's memory, in bytes; 0 when the kernel does not tell.
+fn memory() -> u64 {
+    let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = info.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
+    total.and_then(|kibibytes| kibibytes.parse::<u64>().ok()).unwrap_or_default() * 1024
 }
 
 /// Empty when there is no such file: Docker's fields may be.

@@ -1,0 +1,101 @@
+//! Docker's own client, which knows nothing of rnet.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    Rnet,
+    process::{self, Finished},
+};
+
+const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+
+/// The client, told to speak to the daemon of one instance.
+#[derive(Debug)]
+pub struct Docker<'r, 'h> {
+    rnet: &'r Rnet<'h>,
+    program: PathBuf,
+    // Nothing of the user's own configuration.
+    config: TempDir,
+}
+
+impl<'r, 'h> Docker<'r, 'h> {
+    /// `$RNET_DOCKER`, else the client on `PATH`, else the one that `cargo xtask setup --tests` has unpacked. Nothing,
+    /// and a word about it, where there is none.
+    ///
+    /// # Panics
+    /// Where there is none and everything must run.
+    pub fn of(rnet: &'r Rnet<'h>) -> Option<Self> {
+        let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/docker/usr/bin/docker");
+        let on_path = std::env::var_os("PATH").and_then(|path| {
+            std::env::split_paths(&path).map(|dir| dir.join("docker")).find(|file| file.is_file())
+        });
+        let chosen = std::env::var_os("RNET_DOCKER").map(PathBuf::from);
+        let found = chosen.into_iter().chain(on_path).chain([unpacked]).find(|file| file.is_file());
+        let Some(program) = found else {
+            crate::skip("needs Docker's client: get it with `cargo xtask setup --tests`");
+            return None;
+        };
+        let config = TempDir::new().unwrap_or_else(|e| panic!("make a directory: {e}"));
+        Some(Self { rnet, program, config })
+    }
+
+    /// `docker ARGS`.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        for variable in
+            ["DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_API_VERSION", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"]
+        {
+            command.env_remove(variable);
+        }
+        command.arg("--config").arg(self.config.path());
+        command.arg("--host").arg(format!("unix://{}", self.rnet.socket().display())).args(args);
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn cmd(&self, args: &[&str]) -> Finished {
+        process::run(self.command(args), COMMAND_LIMIT)
+    }
+
+    /// Runs a command that must succeed, and returns what it printed.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn ok(&self, args: &[&str]) -> String {
+        self.cmd(args).assert_ok(&format!("docker {}", args.join(" "))).stdout
+    }
+
+    /// The same, without the last line break.
+    pub fn line(&self, args: &[&str]) -> String {
+        self.ok(args).trim_end_matches('\n').to_owned()
+    }
+
+    /// The lines that a command prints, each as `{{json .}}` makes it.
+    ///
+    /// # Panics
+    /// When it fails or prints something else.
+    pub fn json(&self, args: &[&str]) -> Vec<Value> {
+        let output = self.ok(&[args, &["--format", "{{json .}}"]].concat());
+        let value = |line| {
+            serde_json::from_str(line).unwrap_or_else(|e| panic!("{args:?} printed no JSON ({e}): {line}"))
+        };
+        output.lines().map(value).collect()
+    }
+
+    /// Runs a command that must be refused with status 1, and returns what it says.
+    ///
+    /// # Panics
+    /// When it is not.
+    pub fn fails(&self, args: &[&str]) -> String {
+        let Finished { status, stdout, stderr } = self.cmd(args);
+        assert_eq!(status.code(), Some(1), "docker {} is to be refused: {stdout}{stderr}", args.join(" "));
+        stderr.trim_end().to_owned()
+    }
+}
