@@ -16,8 +16,11 @@ use std::{
 };
 
 use nix::sched::{CloneFlags, unshare};
-use rnet::host::process::{
-    Launch, descendants, exit_code, read_status, shim_main, signal, start_time, status_file,
+use rnet::{
+    controller::view::Namespaces,
+    host::process::{
+        Foreground, Input, Launch, exit_code, read_status, shim_main, signal, start_time, status_file,
+    },
 };
 use tempfile::TempDir;
 
@@ -87,11 +90,13 @@ impl Container {
             fs::write(dir.path().join(name), content).unwrap();
         }
         let launch = Launch {
-            netns: format!("/proc/{}/fd/{}", process::id(), netns.as_raw_fd()).into(),
+            netns: Some(format!("/proc/{}/fd/{}", process::id(), netns.as_raw_fd()).into()),
+            namespaces: Namespaces::Host,
             hostname: "web".into(),
             dir: dir.path().to_owned(),
             rootfs: None,
             command: Vec::new(),
+            terminal: false,
         };
         Self { dir, _netns: netns, launch }
     }
@@ -126,7 +131,20 @@ impl Container {
 }
 
 fn run(launch: &Launch) -> i32 {
-    exit_code(&launch.spawn().unwrap().wait().unwrap())
+    code(launch.spawn(Input::default(), None).unwrap())
+}
+
+fn code(mut started: Foreground) -> i32 {
+    exit_code(&started.shim.wait().unwrap())
+}
+
+/// What a process has started, and what that has.
+fn descendants(pid: u32) -> Vec<(u32, u64)> {
+    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let children = list.split_ascii_whitespace().filter_map(|id| id.parse().ok());
+    let children: Vec<(u32, u64)> = children.filter_map(|id| Some((id, start_time(id)?))).collect();
+    let others: Vec<_> = children.iter().flat_map(|(child, _)| descendants(*child)).collect();
+    [children, others].concat()
 }
 
 fn until(what: &str, mut done: impl FnMut() -> bool) {
@@ -153,7 +171,7 @@ fn kill(pid: u32) {
 fn own_surroundings() {
     let container = Container::new();
     let said = container.said("uname -n; cat /etc/hosts /etc/resolv.conf; readlink /proc/self/ns/net");
-    let netns = fs::read_link(&container.launch.netns).unwrap();
+    let netns = fs::read_link(container.launch.netns.as_ref().unwrap()).unwrap();
     assert_eq!(said, format!("web\n10.9.8.7\tweb\nnameserver 192.0.2.53\n{}\n", netns.display()));
 }
 
@@ -260,35 +278,32 @@ fn exit_codes() {
     assert_eq!(run(&container.sh("kill -9 $$")), 137);
     assert_eq!(run(&container.running(&["rnet-no-such-program"])), 127);
     assert_eq!(run(&container.running(&[plain.to_str().unwrap()])), 126);
-    assert_eq!(run(&Launch { netns: "/nonexistent".into(), ..container.sh("exit 0") }), 125);
+    assert_eq!(run(&Launch { netns: Some("/nonexistent".into()), ..container.sh("exit 0") }), 125);
 }
 
 fn joined() {
     let container = Container::new();
-    let mut first =
-        container.sh("mount -t tmpfs rnet-test /mnt && touch /mnt/here; sleep 600").spawn().unwrap();
-    // Joined at once, it must wait until the first has left the host's namespaces.
-    let launch = container
-        .sh("test $(uname -n) = web && test $(ls /sys/class/net | head -1) = eth0 && pwd | grep -qx /");
-    let code = exit_code(&launch.spawn_beside(first.id()).unwrap().wait().unwrap());
-    let pid = first.id();
+    let script = "mount -t tmpfs rnet-test /mnt && touch /mnt/here; sleep 600";
+    let mut first = container.sh(script).spawn(Input::default(), None).unwrap();
+    let pid = first.running.unwrap().pid;
+    // Init is pid 1 there, and this one is seen by it.
+    let script = "test $(uname -n) = web && test $(ls /sys/class/net | head -1) = eth0 && pwd | grep -qx / && \
+        tr '\\0' ' ' </proc/1/cmdline | grep -q '^rnet shim ' && test -d /proc/$$";
+    let joined = code(container.sh(script).spawn_beside(pid, Input::default()).unwrap());
     let exists = format!("/proc/{pid}/root/mnt/here");
     until("the first has mounted", || Path::new(&exists).exists());
-    let seen = exit_code(&container.sh("test -e /mnt/here").spawn_beside(pid).unwrap().wait().unwrap());
-    // The first may be a shell that waits.
-    descendants(pid).into_iter().for_each(|(pid, _)| kill(pid));
-    let _ = first.kill();
-    first.wait().unwrap();
-    assert_eq!((code, seen), (0, 0));
-
-    let gone = container.sh("true").spawn_beside(pid).unwrap().wait().unwrap();
-    assert_eq!(exit_code(&gone), 125);
+    let seen = code(container.sh("test -e /mnt/here").spawn_beside(pid, Input::default()).unwrap());
+    // With it the kernel ends whatever is in its namespace.
+    kill(pid);
+    assert_eq!((joined, seen), (0, 0));
+    assert_eq!(exit_code(&first.shim.wait().unwrap()), 128 + 9);
+    assert_eq!(code(container.sh("true").spawn_beside(pid, Input::default()).unwrap()), 125);
 }
 
 fn not_joined() {
     let container = Container::new();
     let mut elsewhere = Command::new("sleep").arg("600").stdout(Stdio::null()).spawn().unwrap();
-    let code = exit_code(&container.sh("true").spawn_beside(elsewhere.id()).unwrap().wait().unwrap());
+    let code = code(container.sh("true").spawn_beside(elsewhere.id(), Input::default()).unwrap());
     elsewhere.kill().unwrap();
     elsewhere.wait().unwrap();
     assert_eq!(code, 125);
@@ -307,9 +322,8 @@ fn detached() {
     assert_eq!(read_status(&container.file("status")).unwrap(), None);
     assert_eq!(status_file(shim), Some(container.file("status")));
     let session = nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(shim.cast_signed()))).unwrap();
-    assert_eq!(session.as_raw().cast_unsigned(), shim);
-    let joined = container.sh("test $(uname -n) = web").spawn_beside(shim).unwrap().wait().unwrap();
-    assert!(joined.success());
+    assert_ne!(session, nix::unistd::getsid(None).unwrap());
+    assert_eq!(code(container.sh("test $(uname -n) = web").spawn_beside(shim, Input::default()).unwrap()), 0);
 
     fs::write(go, "").unwrap();
     until("the exit code is there", || read_status(&container.file("status")).unwrap().is_some());
@@ -350,7 +364,7 @@ fn detached_failures() {
     assert_eq!(read_status(&container.file("status")).unwrap(), None);
 
     let shim = container.started("echo ready; exec sleep 600");
-    descendants(shim).into_iter().for_each(|(pid, _)| kill(pid));
+    kill(descendants(shim)[0].0);
     until("the exit code is there", || read_status(&container.file("status")).unwrap().is_some());
     assert_eq!(read_status(&container.file("status")).unwrap(), Some(128 + 9));
 
@@ -362,7 +376,7 @@ fn detached_failures() {
         "run rnet-no-such-program: No such file or directory (os error 2)"
     );
     assert_eq!(
-        fails(&Launch { netns: "/nonexistent".into(), ..container.sh("exit 0") }),
+        fails(&Launch { netns: Some("/nonexistent".into()), ..container.sh("exit 0") }),
         "open network namespace /nonexistent: No such file or directory (os error 2)"
     );
     assert_eq!(read_status(&container.file("status")).unwrap(), None);

@@ -45,6 +45,7 @@ mod loopback;
 mod opinion;
 mod policy;
 mod ports;
+mod process;
 mod publish;
 mod rollback;
 mod running;

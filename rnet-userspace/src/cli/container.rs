@@ -1,24 +1,16 @@
 //! Commands about containers that are there.
 
-use std::{fs::File, io};
-
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 use clap::Args;
 
-use super::{Format, FormatArgs, System, each, foreground, inspect, list::ObjectFormat, ports, print};
-use crate::{api::client::Client, controller::view::ContainerState};
+use super::{Format, FormatArgs, each, inspect, list::ObjectFormat, ports, print};
+use crate::api::client::Client;
 
 #[derive(Debug, Args)]
 pub(super) struct Names {
     /// Names or ids
     #[arg(value_name = "CONTAINER", required = true)]
     containers: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Name {
-    /// Name or id
-    container: String,
 }
 
 /// Arguments of `rnet inspect`.
@@ -29,16 +21,6 @@ pub(super) struct InspectArgs {
     format: Option<ObjectFormat>,
     #[command(flatten)]
     names: Names,
-}
-
-/// Arguments of `rnet exec`.
-#[derive(Debug, Args)]
-pub(super) struct ExecArgs {
-    /// Name or id
-    container: String,
-    /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true)]
-    pub(super) command: Vec<String>,
 }
 
 /// Arguments of `rnet rm`.
@@ -73,31 +55,6 @@ impl InspectArgs {
 impl Names {
     pub(super) async fn stop(self, client: &Client) -> Result<u8> {
         each("stopping", &self.containers, async |container| client.stop(&container).await).await
-    }
-}
-
-impl Name {
-    pub(super) async fn logs(self, client: &Client) -> Result<()> {
-        let container = client.container(&self.container).await?;
-        let path = container.dir.join("log");
-        match File::open(&path) {
-            Ok(mut log) => print::copy(&mut log),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => bail!(
-                "container {} has no log: only commands run with -d write one, others write to their terminal",
-                self.container
-            ),
-            Err(e) => Err(e).with_context(|| format!("read {}", path.display())),
-        }
-    }
-}
-
-impl ExecArgs {
-    pub(super) async fn run(self, client: &Client, system: &dyn System) -> Result<u8> {
-        let container = client.container(&self.container).await?;
-        if container.state != ContainerState::Running {
-            bail!("container {} is not running", self.container);
-        }
-        foreground::enter(system, &container, &self.command).await
     }
 }
 

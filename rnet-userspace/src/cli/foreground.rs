@@ -1,7 +1,7 @@
-//! Commands that run in containers with this process's terminal.
+//! Commands that run in containers while this process waits for them.
 
 use std::{
-    io::{self, IsTerminal as _},
+    future,
     os::unix::process::ExitStatusExt as _,
     process::{Child, ExitStatus},
 };
@@ -17,33 +17,41 @@ use tokio::{
     task,
 };
 
-use super::{FAILED, System, print};
+use super::{FAILED, System, print, terminal::Session};
 use crate::{
     api::client::Client,
     controller::{request::CreateContainer, view},
+    host::process::{Foreground, Input},
 };
 
 /// Runs a container's command to its end, and returns its exit status.
-pub(super) async fn run(client: &Client, system: &dyn System, request: &CreateContainer) -> Result<u8> {
+pub(super) async fn run(
+    client: &Client,
+    system: &dyn System,
+    request: &CreateContainer,
+    input: Input,
+) -> Result<u8> {
     let mut signals = Signals::catch()?;
     let container = client.create_container(request).await?;
     if let Some(signal) = signals.next().now_or_never() {
         remove(client, &container).await;
         return Ok(by_signal(signal));
     }
-    let child = match system.spawn(&container) {
-        Ok(child) => child,
+    let started = match system.spawn(&container, input) {
+        Ok(started) => started,
         Err(e) => {
             remove(client, &container).await;
             return Err(e.context(format!("start container {}", container.name)));
         }
     };
-    if let Err(e) = client.started(&container.id, child.id()).await {
-        end(child);
+    if let Some(running) = &started.running
+        && let Err(e) = client.started(&container.id, running.pid).await
+    {
+        end(started.shim);
         remove(client, &container).await;
         return Err(e.into());
     }
-    let code = wait(child, &mut signals).await?;
+    let code = attend(started, input, &mut signals).await?;
     match client.exited(&container.id, Some(code.into())).await {
         Ok(()) => {}
         // Removed while it ran, with `rm -f` or `down`.
@@ -59,37 +67,51 @@ pub(super) async fn enter(
     system: &dyn System,
     container: &view::Container,
     command: &[String],
+    input: Input,
 ) -> Result<u8> {
     let mut signals = Signals::catch()?;
-    let child = system
-        .enter(container, command)
+    let started = system
+        .enter(container, command, input)
         .with_context(|| format!("run a command in container {}", container.name))?;
-    wait(child, &mut signals).await
+    attend(started, input, &mut signals).await
 }
 
-async fn wait(mut child: Child, signals: &mut Signals) -> Result<u8> {
-    let pid = Pid::from_raw(i32::try_from(child.id()).context("a process id out of range")?);
-    let mut ended = task::spawn_blocking(move || child.wait());
+/// Passes signals on, and what is typed and written where the command has a terminal, until it ends.
+async fn attend(started: Foreground, input: Input, signals: &mut Signals) -> Result<u8> {
+    let Foreground { mut shim, running } = started;
+    let pid = Pid::from_raw(i32::try_from(shim.id()).context("a process id out of range")?);
+    let terminal = running.and_then(|running| running.terminal);
+    let mut session = terminal.map(|terminal| Session::open(terminal, input.interactive)).transpose()?;
+    let mut ended = task::spawn_blocking(move || shim.wait());
     loop {
         tokio::select! {
-            ended = &mut ended => return Ok(status(ended.context("wait for the command")?.context("wait for the command")?)),
-            signal = signals.next() => {
-                // A terminal sends these to all of its processes, the command included.
-                let from_terminal = matches!(signal, Signal::SIGINT | Signal::SIGQUIT) && io::stdin().is_terminal();
-                if !from_terminal {
-                    // It can fail only when the command has just ended.
-                    let _ = kill(pid, signal);
+            ended = &mut ended => {
+                if let Some(session) = &mut session {
+                    session.print()?;
                 }
+                return Ok(status(ended.context("wait for the command")?.context("wait for the command")?));
             }
+            signal = signals.next() => {
+                // It can fail only when the command has just ended.
+                let _ = kill(pid, signal);
+            }
+            stepped = step(&mut session) => stepped?,
         }
     }
 }
 
+async fn step(session: &mut Option<Session>) -> Result<()> {
+    match session {
+        Some(session) => session.step().await,
+        None => future::pending().await,
+    }
+}
+
 /// Ends a command that must not run.
-fn end(mut child: Child) {
+fn end(mut shim: Child) {
     // Both fail only when it has ended.
-    let _ = child.kill();
-    let _ = child.wait();
+    let _ = shim.kill();
+    let _ = shim.wait();
 }
 
 /// Removes a container after a failure, which matters more than what goes wrong here.

@@ -7,10 +7,12 @@ mod create;
 mod daemon;
 mod drops;
 mod events;
+mod exec;
 mod foreground;
 mod generate;
 mod joining;
 mod list;
+mod logs;
 mod network;
 mod observe;
 mod ports;
@@ -22,6 +24,7 @@ mod run;
 mod system;
 mod table;
 mod template;
+mod terminal;
 
 use std::{future::Future, sync::Arc};
 
@@ -90,7 +93,7 @@ enum ClientCommand {
     /// Withdraw published ports of a running container
     Unpublish(publish::UnpublishArgs),
     /// Run a command in a running container
-    Exec(container::ExecArgs),
+    Exec(exec::ExecArgs),
     /// List containers
     Ps(ps::PsArgs),
     /// Show containers as JSON
@@ -100,7 +103,7 @@ enum ClientCommand {
     /// Remove containers
     Rm(container::RmArgs),
     /// Show what a container run with -d has written
-    Logs(container::Name),
+    Logs(logs::LogsArgs),
     /// List a container's published ports
     Port(container::PortArgs),
     /// Show the instance at a glance
@@ -182,7 +185,7 @@ impl ClientCommand {
             Self::Inspect(args) => return args.run(client).await,
             Self::Stop(names) => return names.stop(client).await,
             Self::Rm(args) => return args.run(client).await,
-            Self::Logs(name) => name.logs(client).await?,
+            Self::Logs(args) => args.run(client).await?,
             Self::Port(args) => args.run(client).await?,
             Self::Status(args) => observe::status(client, args.format).await?,
             Self::Stats(args) => observe::stats(client, args.format).await?,

@@ -68,6 +68,14 @@ pub fn copy(from: &mut impl io::Read) -> Result<()> {
     allow_broken_pipe(io::copy(from, &mut io::stdout().lock()).map(drop))
 }
 
+/// Prints what a command has written, as it is.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn bytes(text: &[u8]) -> Result<()> {
+    write(text)
+}
+
 /// Prints an error and its causes on one line of standard error. Coloured on a terminal, unless `NO_COLOR` says not to.
 pub fn error(error: &anyhow::Error) {
     // When there is nowhere to complain, there is nowhere to complain of that.

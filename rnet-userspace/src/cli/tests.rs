@@ -1,11 +1,13 @@
 //! What command lines mean, and what is said when they mean nothing.
 
-use std::process::Child;
-
 use clap::{CommandFactory as _, error::ErrorKind};
 
 use super::*;
-use crate::{api::daemon::Parts, controller::view};
+use crate::{
+    api::daemon::Parts,
+    controller::view,
+    host::process::{Foreground, Input},
+};
 
 /// A machine that no client needs.
 struct NoSystem;
@@ -15,11 +17,11 @@ impl System for NoSystem {
         unreachable!("no daemon is started")
     }
 
-    fn spawn(&self, _: &view::Container) -> Result<Child> {
+    fn spawn(&self, _: &view::Container, _: Input) -> Result<Foreground> {
         unreachable!("no command is started")
     }
 
-    fn enter(&self, _: &view::Container, _: &[String]) -> Result<Child> {
+    fn enter(&self, _: &view::Container, _: &[String], _: Input) -> Result<Foreground> {
         unreachable!("no command is started")
     }
 
@@ -97,7 +99,13 @@ fn documented_command_lines_are_understood() {
         "inspect -f {{.Id}} web",
         "stop web db",
         "rm -f web db",
+        "exec -it web sh",
+        "exec -i -t web -- sh",
+        "run -it --rm --sysctl net.core.somaxconn=100 --sysctl kernel.sem=1 sh",
+        "run -dt web",
         "logs web",
+        "logs -f --tail 10 web",
+        "logs -n all web",
         "port web",
         "port web 80/tcp",
         "port web --format json",
@@ -244,7 +252,13 @@ fn without_a_daemon_every_client_names_the_one_to_start() {
         "inspect web",
         "stop web",
         "rm -f web",
+        "exec -it web sh",
+        "exec -i -t web -- sh",
+        "run -i --rm --sysctl net.core.somaxconn=100 --sysctl kernel.sem=1 sh",
+        "run -dt web",
         "logs web",
+        "logs -f --tail 10 web",
+        "logs -n all web",
         "port web",
     ] {
         let cli = words(&format!("--instance never-started {line}")).unwrap();

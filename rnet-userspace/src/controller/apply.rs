@@ -141,6 +141,7 @@ impl<H: Host, D: Datapath> Machine<H, D> {
             Step::DeleteNetns(name) => self.host.delete_netns(name),
             Step::HoldNamespaces { dir, hostname } => self.host.hold_namespaces(dir, hostname),
             Step::ReleaseNamespaces(dir) => self.host.release_namespaces(dir),
+            Step::SetSysctls { netns, dir, settings } => self.host.set_sysctls(netns, dir, settings),
             Step::CreateVeth(spec) => self.host.create_veth(spec).map(drop),
             Step::AddEndpoint(endpoint) => self.add_endpoint(endpoint),
             Step::RemoveEndpoint(endpoint) => self.remove_endpoint(endpoint),

@@ -146,6 +146,9 @@ pub trait Host: Send {
     fn hold_namespaces(&self, dir: &Path, hostname: &str) -> Result<()>;
     /// Lets go of what [`Host::hold_namespaces`] holds: the kernel ends them once no process is in them.
     fn release_namespaces(&self, dir: &Path) -> Result<()>;
+    /// Sets settings of a network namespace and of the IPC namespace that `dir` holds, by their names as
+    /// `net.ipv4.ip_forward`. A failure may leave some of them set.
+    fn set_sysctls(&self, netns: &Path, dir: &Path, settings: &BTreeMap<String, String>) -> Result<()>;
     /// A number that stands for the network namespace at `path` as long as it lives.
     fn netns_id(&self, path: &Path) -> Result<u64>;
     /// Makes `routes`, at most one of each family, default routes of a namespace, and takes away others that lead
@@ -173,6 +176,9 @@ pub trait Host: Send {
     /// When a process was started, in clock ticks since boot (`/proc/PID/stat`, field 22); absent when there is
     /// no such process. With its id this names one process for good, whatever ids are used again.
     fn process_start(&self, pid: u32) -> Option<u64>;
+    /// The exit status that a container's process, which has ended, has left in the container's directory; absent when
+    /// that is not there.
+    fn exit_code(&self, dir: &Path) -> Result<Option<i32>>;
 }
 
 /// The policy of an endpoint's network.

@@ -10,7 +10,10 @@ use super::{
     exposed,
     files::{self, ContainerFiles, Content, Servers},
     lookup,
-    model::name::{check_hostname, check_name, made_up_name, new_id, short_id},
+    model::{
+        name::{check_hostname, check_name, made_up_name, new_id, short_id},
+        sysctl,
+    },
     now, plan,
     publishing::{self, Held},
     request::CreateContainer,
@@ -176,6 +179,14 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         check_hostname(&hostname)?;
         let netns = self.namespace(&mode, request, &name)?;
         let endpoints = self.endpoints(&mode, &netns)?;
+        for key in request.sysctls.keys() {
+            sysctl::check(key).map_err(Error::Invalid)?;
+            if !matches!(netns, Namespace::Own(_)) {
+                return Err(Error::Invalid(format!(
+                    "sysctl '{key}' is not allowed: a container with --network {network_mode} has no namespaces of its own"
+                )));
+            }
+        }
         let exposed = exposed::parse(&request.expose)?;
         let mut ports = publishing::publications(&request.publish, &request.from)?;
         if request.publish_all {

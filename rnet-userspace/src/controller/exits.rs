@@ -45,6 +45,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     /// [`Controller::refresh_host`] tries again.
     pub fn mark_exited(&mut self, name_or_id: &str, code: Option<i32>) -> Result<view::Container> {
         let container = self.find_container(name_or_id)?.clone();
+        let code = code.or_else(|| self.code_left_by(&container));
         let exited = Container {
             state: ContainerState::Exited,
             pid: None,
@@ -60,6 +61,16 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             self.tell_container("die", &exited, code.as_slice());
         }
         self.release(exited)
+    }
+
+    /// What a process that ended unseen has left.
+    fn code_left_by(&self, container: &Container) -> Option<i32> {
+        container.pid?;
+        let left = self.machine.host.exit_code(&self.dir(&container.id));
+        left.unwrap_or_else(|e| {
+            tracing::warn!(container = container.name, "learn how its process ended: {e:#}");
+            None
+        })
     }
 
     /// Takes from a container that has ended what it still has, and removes it if it was to be.

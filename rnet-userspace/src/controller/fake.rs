@@ -247,6 +247,13 @@ impl Host for Fake {
         Ok(())
     }
 
+    fn set_sysctls(&self, netns: &Path, dir: &Path, settings: &BTreeMap<String, String>) -> Result<()> {
+        let mut world = self.call("set_sysctls")?;
+        ensure!(world.tables.netns.contains(netns) && world.tables.held_namespaces.contains_key(dir));
+        world.log.extend(settings.iter().map(|(key, value)| format!("sysctl {key}={value}")));
+        Ok(())
+    }
+
     fn netns_id(&self, path: &Path) -> Result<u64> {
         let world = self.world();
         let id = world.foreign.namespaces.get(path).copied();
@@ -342,6 +349,10 @@ impl Host for Fake {
 
     fn ephemeral_ports(&self) -> Result<(u16, u16)> {
         Ok(self.call("ephemeral_ports")?.ephemeral)
+    }
+
+    fn exit_code(&self, dir: &Path) -> Result<Option<i32>> {
+        Ok(std::fs::read_to_string(dir.join("status")).ok().and_then(|code| code.parse().ok()))
     }
 
     fn process_start(&self, pid: u32) -> Option<u64> {

@@ -248,6 +248,13 @@ fn container_objects(container: &Container, place: &Place<'_>) -> Result<Vec<Ste
     for endpoint in &container.endpoints {
         steps.extend(connect(endpoint, container, place)?);
     }
+    if !container.sysctls.is_empty() {
+        steps.push(Step::SetSysctls {
+            netns: place.netns.to_owned(),
+            dir: place.dir.to_owned(),
+            settings: container.sysctls.clone(),
+        });
+    }
     steps.extend(source_lists(container));
     let bindings = bindings(container);
     if !bindings.is_empty() {

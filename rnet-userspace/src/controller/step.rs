@@ -1,6 +1,6 @@
 //! The steps that every change is made of, each with the step that undoes it.
 
-use std::{fmt, net::IpAddr, path::PathBuf};
+use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf};
 
 use ipnetwork::IpNetwork;
 
@@ -138,6 +138,15 @@ pub(super) enum Step {
     },
     /// Lets go of those that this directory holds.
     ReleaseNamespaces(PathBuf),
+    /// Sets settings of a container's own namespaces.
+    SetSysctls {
+        /// Its network namespace.
+        netns: PathBuf,
+        /// The directory that holds the others.
+        dir: PathBuf,
+        /// Values by name.
+        settings: BTreeMap<String, String>,
+    },
     /// Makes a veth pair.
     CreateVeth(VethSpec),
     /// Removes the veth pair whose host's end has this name.
@@ -200,7 +209,9 @@ impl Step {
             Self::CreateVeth(spec) => Some(Self::DeleteVeth(spec.host_name.clone())),
             Self::AddEndpoint(endpoint) => Some(Self::RemoveEndpoint(endpoint.clone())),
             Self::Publish(bindings) => Some(Self::Unpublish(bindings.clone())),
-            Self::DeleteBridge(_)
+            // They go with the namespaces.
+            Self::SetSysctls { .. }
+            | Self::DeleteBridge(_)
             | Self::RestoreBridge { .. }
             | Self::RemoveFiles(_)
             | Self::DeleteNetns(_)
@@ -244,6 +255,7 @@ impl fmt::Display for Step {
             Self::DeleteNetns(name) => write!(f, "remove network namespace {name}"),
             Self::HoldNamespaces { .. } => f.write_str("make UTS and IPC namespaces"),
             Self::ReleaseNamespaces(_) => f.write_str("release UTS and IPC namespaces"),
+            Self::SetSysctls { .. } => f.write_str("set sysctls"),
             Self::CreateVeth(spec) => write!(f, "create veth {}", spec.host_name),
             Self::DeleteVeth(name) => write!(f, "remove veth {name}"),
             Self::SetDefaultRoutes(_) => f.write_str("change the default routes"),

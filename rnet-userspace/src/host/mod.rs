@@ -18,7 +18,7 @@ mod veth;
 pub mod watch;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -103,6 +103,10 @@ impl Host for Kernel {
         namespaces::release(dir).with_context(|| format!("release the namespaces of {}", dir.display()))
     }
 
+    fn set_sysctls(&self, netns: &Path, dir: &Path, settings: &BTreeMap<String, String>) -> Result<()> {
+        namespaces::set_sysctls(netns, dir, settings)
+    }
+
     fn netns_id(&self, path: &Path) -> Result<u64> {
         netns::id(path)
     }
@@ -149,6 +153,10 @@ impl Host for Kernel {
 
     fn ephemeral_ports(&self) -> Result<(u16, u16)> {
         sysctl::ephemeral_ports()
+    }
+
+    fn exit_code(&self, dir: &Path) -> Result<Option<i32>> {
+        process::status_of_ended(&dir.join(process::STATUS_FILE))
     }
 
     fn process_start(&self, pid: u32) -> Option<u64> {

@@ -1,14 +1,15 @@
 //! UTS and IPC namespaces without a process, each held by a bind mount.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io,
     path::Path,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::{
-    sched::{CloneFlags, unshare},
+    sched::{CloneFlags, setns, unshare},
     unistd::sethostname,
 };
 use rustix::{
@@ -16,7 +17,11 @@ use rustix::{
     mount::{UnmountFlags, mount_bind, unmount},
 };
 
-use super::{netns::on_own_thread, or_undo};
+use super::{
+    netns::{on_own_thread, within},
+    or_undo,
+};
+use crate::controller::model::sysctl;
 
 /// The files that hold them, as `/proc/PID/ns` calls them.
 const FILES: [&str; 2] = ["uts", "ipc"];
@@ -55,6 +60,24 @@ pub(super) fn release(dir: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Sets settings of the network namespace at `netns` and of the IPC namespace that `dir` holds.
+pub(super) fn set_sysctls(netns: &Path, dir: &Path, settings: &BTreeMap<String, String>) -> Result<()> {
+    let ipc = dir.join("ipc");
+    let ipc = File::open(&ipc).with_context(|| format!("open {}", ipc.display()))?;
+    within(netns, || {
+        setns(&ipc, CloneFlags::CLONE_NEWIPC).context("enter the IPC namespace")?;
+        settings.iter().try_for_each(|(key, value)| {
+            let file = Path::new("/proc/sys").join(sysctl::path(key));
+            match fs::write(&file, value) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    bail!("sysctl '{key}': this kernel has no such setting in a namespace")
+                }
+                written => written.with_context(|| format!("set sysctl '{key}' to '{value}'")),
+            }
+        })
+    })
 }
 
 #[cfg(test)]

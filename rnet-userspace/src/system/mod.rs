@@ -4,21 +4,21 @@
 mod control;
 pub mod processes;
 
-use std::{process::Child, sync::Arc};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use self::{
-    control::Shared,
-    processes::{LocalProcesses, launch},
-};
+use self::{control::Shared, processes::LocalProcesses};
 use crate::{
     api::daemon::Parts,
     cli::{DaemonConfig, System},
     controller::{Config, Controller, model::timeouts, view},
     datapath::{self, Ebpf, Relay},
     dns,
-    host::{self, Kernel, preflight, process::shim_main},
+    host::{
+        self, Kernel, preflight,
+        process::{Foreground, Input, shim_main},
+    },
     store::{Lock, Store, remove_empty_dir},
 };
 
@@ -60,12 +60,12 @@ impl System for Local {
         }
     }
 
-    fn spawn(&self, container: &view::Container) -> Result<Child> {
-        launch(container).spawn()
+    fn spawn(&self, container: &view::Container, input: Input) -> Result<Foreground> {
+        processes::run(container, input)
     }
 
-    fn enter(&self, container: &view::Container, command: &[String]) -> Result<Child> {
-        processes::enter(container, command)
+    fn enter(&self, container: &view::Container, command: &[String], input: Input) -> Result<Foreground> {
+        processes::enter(container, command, input)
     }
 
     fn shim(&self, spec: &str) -> u8 {

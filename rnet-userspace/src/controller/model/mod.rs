@@ -6,6 +6,7 @@ pub mod options;
 pub mod port_spec;
 pub mod resolv_conf;
 pub mod subnet;
+pub mod sysctl;
 pub mod timeouts;
 
 use std::{fmt, net::IpAddr, str::FromStr};

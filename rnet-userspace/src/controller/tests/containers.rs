@@ -249,3 +249,22 @@ fn the_status_counts_what_is_there() {
         instance.flows(&FlowFilter::default()).unwrap().is_empty() && instance.counters().unwrap().is_empty()
     );
 }
+
+#[test]
+fn settings_are_the_containers_own() {
+    let bench = Bench::new();
+    let mut instance = bench.start();
+    let with = |request: CreateContainer, key: &str| CreateContainer {
+        sysctls: BTreeMap::from([(key.to_owned(), "1".to_owned())]),
+        ..request
+    };
+    instance.create_container(&with(namespace("a"), "net.ipv4.ip_forward")).unwrap();
+    let log = bench.fake.world().log.clone();
+    let at = |call: &str| log.iter().position(|logged| logged == call).unwrap();
+    assert!(at("sysctl net.ipv4.ip_forward=1") > at("create_veth"), "an interface's can be set, too");
+    let told = message(instance.create_container(&with(namespace("b"), "kernel.panic")));
+    assert!(told.starts_with("sysctl 'kernel.panic' is not allowed"), "{told}");
+    let host = CreateContainer { command: vec!["x".into()], ..joining("b", Connect::to("host")) };
+    let told = message(instance.create_container(&with(host, "net.ipv4.ip_forward")));
+    assert!(told.contains("--network host has no namespaces of its own"), "{told}");
+}

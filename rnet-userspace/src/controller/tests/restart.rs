@@ -131,6 +131,7 @@ fn containers_that_ended_meanwhile_are_noted() {
         running(&mut instance, &bench.fake, namespace(name), pid);
     }
     running(&mut instance, &bench.fake, CreateContainer { remove: true, ..namespace("to-go") }, 103);
+    fs::write(instance.container("ended").unwrap().dir.join("status"), "9").unwrap();
     {
         let mut world = bench.fake.world();
         world.tables.netns.remove(Path::new("/run/netns/rnet-netns-gone"));
@@ -145,6 +146,7 @@ fn containers_that_ended_meanwhile_are_noted() {
         let expected =
             [("alive", running), ("ended", ended), ("id-used-again", ended), ("netns-gone", ended)];
         assert_eq!(states, expected.map(|(name, state)| (name.to_owned(), state)));
+        assert_eq!(instance.container("ended").unwrap().exit_code, Some(9), "which it has left behind");
         let tables = bench.fake.tables();
         assert_eq!((tables.veths.len(), tables.endpoints.len(), tables.netns.len()), (1, 1, 1));
     }

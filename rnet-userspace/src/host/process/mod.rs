@@ -2,15 +2,27 @@
 //!
 //! The shim is this program run once more, as `rnet shim SPEC`: a thread cannot leave its process's mount
 //! namespace, and little is safe between a fork and an exec of a program with threads.
+//!
+//! ```text
+//! daemon ── shim (ends at once)          rnet run ── shim ── init (pid 1) ── command
+//!           init (pid 1) ── command      rnet exec ── shim ── command, in the PID namespace of an init
+//! ```
 
+mod channel;
+mod init;
 mod limit;
 mod pid;
 mod shim;
+mod status;
 mod surroundings;
+mod terminal;
 
 use std::{
     fs, io,
-    os::unix::process::CommandExt,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -18,15 +30,22 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::controller::view::Namespaces;
+use channel::Channel;
+
 pub use limit::raise_open_files;
-pub use pid::{descendants, exit_code, signal, start_time, wait_exit};
+pub use pid::{exit_code, signal, start_time, wait_exit};
 pub use shim::shim_main;
+pub use status::{STATUS_FILE, read_status, status_of_ended};
+pub use terminal::{Size, resize};
 
 /// What to run and in which surroundings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Launch {
-    /// The network namespace.
-    pub netns: PathBuf,
+    /// The network namespace; absent for the host's.
+    pub netns: Option<PathBuf>,
+    /// The UTS and IPC namespaces.
+    pub namespaces: Namespaces,
     /// Host name.
     pub hostname: String,
     /// Directory whose `resolv.conf`, `hosts` and `hostname` stand in for those of `/etc`.
@@ -35,25 +54,56 @@ pub struct Launch {
     pub rootfs: Option<PathBuf>,
     /// The program, looked up in `PATH` inside the root, and its arguments.
     pub command: Vec<String>,
+    /// It has a terminal, even where nobody looks at it.
+    pub terminal: bool,
+}
+
+/// What a command in the foreground reads, and what it writes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// It reads what is put in: this process's stdin, or the other side of its terminal.
+    pub interactive: bool,
+    /// It has a terminal of this size, in place of this process's stdin, stdout and stderr.
+    pub terminal: Option<Size>,
+}
+
+/// A command in the foreground.
+#[derive(Debug)]
+pub struct Foreground {
+    /// Its parent, or that of its init. Signals sent to it are passed on, and it exits as the command does: with
+    /// 128 plus the number of the signal that ended the command, with 127 when there is no such program, 126 when it
+    /// cannot be executed and 125 when its surroundings cannot be made, having said so on stderr.
+    pub shim: Child,
+    /// What there is of it once it runs; absent when it does not.
+    pub running: Option<Running>,
+}
+
+/// A command that runs in the foreground.
+#[derive(Debug)]
+pub struct Running {
+    /// The container's init.
+    pub pid: u32,
+    /// The other side of the command's terminal, if it has one.
+    pub terminal: Option<OwnedFd>,
 }
 
 impl Launch {
-    /// Starts the command on this process's stdin, stdout and stderr. The child becomes the command itself; it
-    /// exits with 127 when there is no such program, 126 when it cannot be executed and 125 when its
-    /// surroundings cannot be made, having said so on stderr.
+    /// Starts the command under an init of its own, and waits until it runs or has failed to. With `status`, its
+    /// exit code stands in this file once it has ended; until then there is no such file. The command is killed when
+    /// the shim is.
     ///
     /// # Errors
     /// There is no command, or the shim cannot be started.
-    pub fn spawn(&self) -> Result<Child> {
-        self.shim(&Spec::Foreground { launch: self.clone() })?.spawn().context("start the shim")
+    pub fn spawn(&self, input: Input, status: Option<&Path>) -> Result<Foreground> {
+        let status = status.map(Path::to_owned);
+        self.foreground(&Spec::Foreground { launch: self.clone(), input, status }, input)
     }
 
-    /// Starts the command in a session of its own, which outlives this process. Its output is appended to the
-    /// file `log`, its stdin is empty, and once it has ended its exit code stands in the file `status`; until
-    /// then there is no such file.
+    /// Starts the command under an init of its own, in a session of its own, which outlives this process. Its output
+    /// is appended to the file `log`, its stdin is empty or a terminal that nobody types at, and once it has ended
+    /// its exit code stands in the file `status`; until then there is no such file.
     ///
-    /// Returns the id of the shim that waits for the command. The shim passes SIGTERM, SIGINT, SIGHUP, SIGQUIT,
-    /// SIGUSR1 and SIGUSR2 on, and the command dies with it. It is no child of this process.
+    /// Returns the id of the init, which passes signals on. It is no child of this process.
     ///
     /// # Errors
     /// There is no command, its surroundings cannot be made, or the program cannot be executed.
@@ -72,7 +122,7 @@ impl Launch {
             .current_dir("/")
             .output()
             .context("start the shim")?;
-        // The shim holds the pipes until the command runs or has failed to.
+        // Init holds the pipes until the command runs or has failed to.
         match String::from_utf8_lossy(&shim.stdout).trim().parse() {
             Ok(pid) => Ok(pid),
             Err(_) => match String::from_utf8_lossy(&shim.stderr).trim() {
@@ -82,14 +132,32 @@ impl Launch {
         }
     }
 
-    /// Starts the command beside the process `pid` of the container, in its mount, UTS and network namespaces and
-    /// in its root directory, on this process's stdin, stdout and stderr. It exits as that of [`Launch::spawn`]
-    /// does; of the surroundings described here only the network namespace counts, which the process must be in.
+    /// Starts the command beside the init `pid` of a container, in all of its namespaces and in its root directory,
+    /// and waits until it runs or has failed to. Of the surroundings described here only the network namespace
+    /// counts, which the init must be in.
     ///
     /// # Errors
     /// There is no command, or the shim cannot be started.
-    pub fn spawn_beside(&self, pid: u32) -> Result<Child> {
-        self.shim(&Spec::Join { launch: self.clone(), pid })?.spawn().context("start the shim")
+    pub fn spawn_beside(&self, pid: u32, input: Input) -> Result<Foreground> {
+        self.foreground(&Spec::Join { launch: self.clone(), pid, input }, input)
+    }
+
+    fn foreground(&self, spec: &Spec, input: Input) -> Result<Foreground> {
+        let mut shim = self.shim(spec)?;
+        let (channel, theirs) = Channel::pair()?;
+        if input.is_passed() {
+            channel.send_stdin(io::stdin().as_fd())?;
+        }
+        let mut started = shim.stdin(theirs).spawn().context("start the shim")?;
+        // It holds their end of the channel, which is to close with the shim.
+        drop(shim);
+        let runs = channel.wait().inspect_err(|_| {
+            // Both fail only when it has ended.
+            let _ = started.kill();
+            let _ = started.wait();
+        })?;
+        let running = runs.map(|runs| Running { pid: runs.pid, terminal: runs.terminal });
+        Ok(Foreground { shim: started, running })
     }
 
     fn shim(&self, spec: &Spec) -> Result<Command> {
@@ -114,23 +182,16 @@ impl Launch {
     }
 }
 
-/// The exit code that [`Launch::spawn_detached`] left in the file `status`. `None` while there is none.
-///
-/// # Errors
-/// The file cannot be read or holds something else.
-pub fn read_status(status: &Path) -> Result<Option<i32>> {
-    let of = || format!("read exit code from {}", status.display());
-    match fs::read_to_string(status) {
-        Ok(text) => text.trim().parse().map(Some).with_context(of),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(of),
+impl Input {
+    /// Whether the shim is given this process's stdin.
+    fn is_passed(self) -> bool {
+        self.interactive && self.terminal.is_none()
     }
 }
 
-/// Where the shim `pid` of [`Launch::spawn_detached`] will leave the exit code. `None` when it is no such shim or is
-/// gone.
+/// Where the init `pid` will leave the exit code. `None` when it is no such init or is gone.
 pub fn status_file(pid: u32) -> Option<PathBuf> {
-    // A shim's command line tells all that there is to know, and outlasts the daemon that started it.
+    // An init's command line is its shim's, tells all that there is to know, and outlasts the daemon.
     let command_line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let mut arguments = command_line.split(|&byte| byte == 0).skip(1);
     if arguments.next()? != b"shim" {
@@ -138,7 +199,8 @@ pub fn status_file(pid: u32) -> Option<PathBuf> {
     }
     match serde_json::from_slice(arguments.next()?).ok()? {
         Spec::Detached { status, .. } => Some(status),
-        Spec::Foreground { .. } | Spec::Join { .. } => None,
+        Spec::Foreground { status, .. } => status,
+        Spec::Join { .. } => None,
     }
 }
 
@@ -148,6 +210,9 @@ pub fn status_file(pid: u32) -> Option<PathBuf> {
 enum Spec {
     Foreground {
         launch: Launch,
+        input: Input,
+        /// Where init leaves the exit code.
+        status: Option<PathBuf>,
     },
     Detached {
         launch: Launch,
@@ -160,6 +225,7 @@ enum Spec {
     Join {
         launch: Launch,
         pid: u32,
+        input: Input,
     },
 }
 
@@ -169,20 +235,23 @@ mod tests {
 
     fn launch() -> Launch {
         Launch {
-            netns: "/run/rnet/netns/a b".into(),
+            netns: Some("/run/rnet/netns/a b".into()),
+            namespaces: Namespaces::Held("/run/rnet/containers/1".into()),
             hostname: "web".into(),
-            dir: "/var/lib/rnet/containers/1".into(),
+            dir: "/run/rnet/containers/1".into(),
             rootfs: None,
             command: vec!["sh".into(), "-c".into(), "echo \"$0\" 'é'".into()],
+            terminal: false,
         }
     }
 
     #[test]
     fn what_the_shim_is_told_survives_json() {
         let launch = launch();
+        let input = Input { interactive: true, terminal: Some(Size { rows: 24, columns: 80 }) };
         for spec in [
-            Spec::Foreground { launch: launch.clone() },
-            Spec::Join { launch: Launch { rootfs: Some("/srv".into()), ..launch.clone() }, pid: 7 },
+            Spec::Foreground { launch: launch.clone(), input, status: Some("/s".into()) },
+            Spec::Join { launch: Launch { rootfs: Some("/srv".into()), ..launch.clone() }, pid: 7, input },
             Spec::Detached { launch, log: "/a".into(), status: "/b".into(), open_files: Some(1024) },
         ] {
             let json = serde_json::to_string(&spec).unwrap();
@@ -193,17 +262,7 @@ mod tests {
     #[test]
     fn no_command_is_an_error() {
         let launch = Launch { command: Vec::new(), ..launch() };
-        assert_eq!(launch.spawn().unwrap_err().to_string(), "start a process: no command is given");
-    }
-
-    #[test]
-    fn status_is_read_once_it_is_there() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("status");
-        assert_eq!(read_status(&file).unwrap(), None);
-        fs::write(&file, "143\n").unwrap();
-        assert_eq!(read_status(&file).unwrap(), Some(143));
-        fs::write(&file, "").unwrap();
-        assert!(read_status(&file).is_err());
+        let error = launch.spawn(Input::default(), None).unwrap_err();
+        assert_eq!(error.to_string(), "start a process: no command is given");
     }
 }

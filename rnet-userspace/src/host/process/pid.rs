@@ -16,19 +16,10 @@ const POLL: Duration = Duration::from_millis(200);
 
 /// When a process was started, in clock ticks since boot. `None` when there is no such process.
 pub fn start_time(pid: u32) -> Option<u64> {
-    parent_and_start(pid).map(|(_, start)| start)
-}
-
-/// The processes that descend from `pid`, with their start times, parents before their children. One that is
-/// started meanwhile may be missing.
-pub fn descendants(pid: u32) -> Vec<(u32, u64)> {
-    let mut found = children(pid);
-    let mut next = 0;
-    while let Some(&(parent, _)) = found.get(next) {
-        found.extend(children(parent));
-        next += 1;
-    }
-    found
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Field 2 is the command's name, which may hold spaces and parentheses; field 3 follows the last of them.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
 }
 
 /// Sends a signal to the process `pid` that was started at `start`. False when it is gone.
@@ -79,30 +70,6 @@ pub fn exit_code(status: &ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
 }
 
-fn children(pid: u32) -> Vec<(u32, u64)> {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-    let ids: Vec<u32> = lists
-        .flat_map(|list| list.split_ascii_whitespace().map(str::to_owned).collect::<Vec<_>>())
-        .filter_map(|id| id.parse().ok())
-        .collect();
-    // One that has ended meanwhile may have passed its id on.
-    ids.into_iter()
-        .filter_map(|id| {
-            parent_and_start(id).filter(|(parent, _)| *parent == pid).map(|(_, start)| (id, start))
-        })
-        .collect()
-}
-
-fn parent_and_start(pid: u32) -> Option<(u32, u64)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // Field 2 is the command's name, which may hold spaces and parentheses; field 3 follows the last of them.
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_ascii_whitespace();
-    let parent = fields.nth(4 - 3)?.parse().ok()?;
-    Some((parent, fields.nth(22 - 5)?.parse().ok()?))
-}
-
 fn open(pid: u32, start: u64) -> rustix::io::Result<Option<OwnedFd>> {
     let Some(id) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
         return Ok(None);
@@ -144,28 +111,6 @@ mod tests {
         let start = start_time(sleep.0.id()).unwrap();
         assert!(own > 0 && start >= own);
         assert_eq!(start_time(sleep.0.id()), Some(start));
-    }
-
-    #[test]
-    fn descendants_are_found_with_their_own() {
-        let script = "sh -c 'sleep 600 & wait' & echo started; wait";
-        let mut shell =
-            Command::new("sh").args(["-c", script]).stdout(std::process::Stdio::piped()).spawn().unwrap();
-        let deadline = std::time::Instant::now() + Duration::from_secs(30);
-        let found = loop {
-            let found = descendants(shell.id());
-            if found.len() == 2 || std::time::Instant::now() > deadline {
-                break found;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        };
-        for (pid, start) in &found {
-            assert!(signal(*pid, *start, Signal::SIGKILL).unwrap());
-        }
-        let _ = shell.kill();
-        shell.wait().unwrap();
-        assert_eq!(found.len(), 2);
-        assert!(descendants(shell.id()).is_empty());
     }
 
     #[test]

@@ -1,244 +1,212 @@
-//! The shim: a process of one thread that puts on a container's surroundings, then becomes the container's
-//! command or its parent.
+//! The shim: a process of one thread that puts on a container's surroundings, then becomes the container's init or
+//! looks after a command.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::{self, Write},
-    os::{
-        fd::OwnedFd,
-        unix::{fs::OpenOptionsExt, process::CommandExt},
-    },
-    path::{Path, PathBuf},
-    process::{self, Command, Stdio},
+    path::Path,
 };
 
 use anyhow::{Context, Error, Result};
 use nix::{
+    sched::{CloneFlags, unshare},
     sys::{
         prctl,
         signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask},
-        wait::{WaitPidFlag, WaitStatus, waitpid},
     },
-    unistd::{ForkResult, Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fork, getppid, setsid},
+    unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid},
 };
-use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    fd::OwnedFd,
+    process::{PidfdFlags, getpid, pidfd_open},
+    time::Timespec,
+};
 
-use super::{Launch, Spec, limit, surroundings};
+use super::{
+    Input, Launch, Spec,
+    channel::{Channel, Runs},
+    init::{self, Failed, Io, NO_SURROUNDINGS, Output, reap, start},
+    limit, surroundings,
+    terminal::Terminal,
+};
 
 /// What the shim's messages begin with.
 pub(super) const PREFIX: &str = "rnet: ";
 
-/// Exit codes, as Docker and the shells have them.
-const NO_SURROUNDINGS: u8 = 125;
-const NOT_EXECUTABLE: u8 = 126;
-const NOT_FOUND: u8 = 127;
+/// Signals that mean the command: all but those that cannot be caught, those that the kernel sends for what a process
+/// does itself, and SIGCHLD.
+const PASSED_ON: [Signal; 18] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+    Signal::SIGTERM,
+    Signal::SIGSTKFLT,
+    Signal::SIGCONT,
+    Signal::SIGTSTP,
+    Signal::SIGURG,
+    Signal::SIGXCPU,
+    Signal::SIGXFSZ,
+    Signal::SIGVTALRM,
+    Signal::SIGPROF,
+    Signal::SIGWINCH,
+    Signal::SIGIO,
+    Signal::SIGPWR,
+];
 
-/// Signals that mean the command.
-const PASSED_ON: [Signal; 6] =
-    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2];
-
-/// Does what `spec` says, and returns the exit status. In the foreground it does not return: the process becomes
-/// the command.
+/// Does what `spec` says, and returns the exit status: the command's, for whoever waits for it.
 ///
 /// The process must have one thread. What goes wrong is said on stderr, in one line.
 pub fn shim_main(spec: &str) -> u8 {
-    let (error, code) = match serde_json::from_str(spec).context("read what the shim is to run") {
-        Err(error) => (error, NO_SURROUNDINGS),
-        Ok(Spec::Foreground { launch }) => match surroundings::make(&launch) {
-            Ok(()) => cannot_run(&launch, command(&launch).exec()),
-            Err(error) => (error, NO_SURROUNDINGS),
-        },
-        Ok(Spec::Join { launch, pid }) => match surroundings::join(&launch.netns, pid) {
-            Ok(()) => cannot_run(&launch, command(&launch).exec()),
-            Err(error) => (error, NO_SURROUNDINGS),
-        },
-        Ok(Spec::Detached { launch, log, status, open_files }) => match detach() {
-            Ok(Side::Starter) => return 0,
-            Ok(Side::Detached) => match run_detached(&launch, &log, &status, open_files) {
-                Ok(code) => return code,
-                Err(failed) => failed,
-            },
-            Err(error) => (error, NO_SURROUNDINGS),
-        },
+    let done = match serde_json::from_str(spec).context("read what the shim is to run") {
+        Err(error) => Err((error, NO_SURROUNDINGS)),
+        Ok(Spec::Foreground { launch, input, status }) => foreground(&launch, input, status.as_deref()),
+        Ok(Spec::Detached { launch, log, status, open_files }) => {
+            detached(&launch, &log, &status, open_files)
+        }
+        Ok(Spec::Join { launch, pid, input }) => join(&launch, pid, input),
     };
-    complain(&error);
-    code
+    match done {
+        Ok(code) => code,
+        Err((error, code)) => {
+            complain(&error);
+            code
+        }
+    }
 }
 
-fn complain(error: &Error) {
+pub(super) fn complain(error: &Error) {
     // Nobody is left to tell when this fails.
     let _ = writeln!(io::stderr(), "{PREFIX}{error:#}");
 }
 
-type Failed = (Error, u8);
-
-fn command(launch: &Launch) -> Command {
-    let (program, arguments) = launch.command.split_first().map_or(("", &[][..]), |(p, a)| (p.as_str(), a));
-    let mut command = Command::new(program);
-    command.args(arguments);
-    command
+/// Starts an init and waits for it.
+fn foreground(launch: &Launch, input: Input, status: Option<&Path>) -> Result<u8, Failed> {
+    let (channel, signals, parent, side) = (|| {
+        let channel = prepare(input)?;
+        let signals = hold_signals()?;
+        let parent = pidfd_open(getpid(), PidfdFlags::empty()).context("take hold of the shim")?;
+        Ok((channel, signals, parent, fork_init()?))
+    })()
+    .map_err(|error| (error, NO_SURROUNDINGS))?;
+    match side {
+        Side::Outside(init) => {
+            // Whoever waits at the other end is to know when init has gone.
+            drop(channel);
+            see_to(init, &signals)
+        }
+        Side::Init => {
+            die_with(&parent).map_err(|error| (error, NO_SURROUNDINGS))?;
+            let output = input.terminal.map_or(Output::Own, Output::Terminal);
+            init::run(launch, output, status, &signals, |runs, _| channel.announce(&runs))
+        }
+    }
 }
 
-fn cannot_run(launch: &Launch, error: io::Error) -> Failed {
-    let code = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
-    (Error::new(error).context(format!("run {}", launch.program())), code)
+/// Starts an init that outlives whoever asked for it. Only init returns when it has ended.
+fn detached(launch: &Launch, log: &Path, status: &Path, open_files: Option<u64>) -> Result<u8, Failed> {
+    let (signals, side) = (|| {
+        setsid().context("make a session")?;
+        open_files.map_or(Ok(()), limit::restore)?;
+        Ok((hold_signals()?, fork_init()?))
+    })()
+    .map_err(|error| (error, NO_SURROUNDINGS))?;
+    match side {
+        Side::Outside(_) => Ok(0),
+        Side::Init => {
+            let output = if launch.terminal { Output::TerminalToLog(log) } else { Output::Log(log) };
+            init::run(launch, output, Some(status), &signals, let_go)
+        }
+    }
+}
+
+/// Starts another command beside one that runs, and waits for it.
+fn join(launch: &Launch, pid: u32, input: Input) -> Result<u8, Failed> {
+    let failed = |error| (error, NO_SURROUNDINGS);
+    let channel = prepare(input).map_err(failed)?;
+    let signals = hold_signals().map_err(failed)?;
+    surroundings::join(launch.netns.as_deref(), pid).map_err(failed)?;
+    let terminal = input.terminal.map(|size| Terminal::open(Some(size))).transpose().map_err(failed)?;
+    let (outside, inside) = terminal.map(|t| (t.outside, t.inside)).unzip();
+    let command = start(launch, &inside.as_ref().map_or(Io::Own, Io::Terminal))?;
+    channel.announce(&Runs { pid, terminal: outside }).map_err(failed)?;
+    drop(channel);
+    see_to(command, &signals)
+}
+
+/// Takes the command's stdin in place of the channel, and leaves whoever started this process alone with their
+/// terminal: what is typed there reaches the command once, through them.
+fn prepare(input: Input) -> Result<Channel> {
+    let channel = Channel::of_shim()?;
+    let stdin = if input.is_passed() { channel.receive_stdin()? } else { null()?.into() };
+    dup2_stdin(&stdin).context("take stdin")?;
+    setsid().context("make a session")?;
+    Ok(channel)
+}
+
+fn null() -> Result<File> {
+    OpenOptions::new().read(true).write(true).open("/dev/null").context("open /dev/null")
+}
+
+fn hold_signals() -> Result<SigSet> {
+    let signals: SigSet = PASSED_ON.into_iter().chain([Signal::SIGCHLD]).collect();
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), None).context("hold signals back")?;
+    Ok(signals)
 }
 
 /// Which of the two processes this is.
 enum Side {
-    /// The one that was started, which is to end.
-    Starter,
-    /// Its child, in a session of its own. Its parent is whoever takes in orphans.
-    Detached,
+    /// The one that was started, whose child this is.
+    Outside(Pid),
+    /// Pid 1 of a new namespace.
+    Init,
 }
 
-fn detach() -> Result<Side> {
+fn fork_init() -> Result<Side> {
+    unshare(CloneFlags::CLONE_NEWPID).context("make a PID namespace")?;
     // SAFETY: this process has one thread, as `shim_main` demands, so that no lock can be held by another one at
     // the moment of the fork: the child may do whatever this process may.
-    match unsafe { fork() }.context("detach the shim")? {
-        ForkResult::Parent { .. } => Ok(Side::Starter),
-        ForkResult::Child => {
-            setsid().context("make a session")?;
-            Ok(Side::Detached)
-        }
+    match unsafe { fork() }.context("start an init")? {
+        ForkResult::Parent { child } => Ok(Side::Outside(child)),
+        ForkResult::Child => Ok(Side::Init),
     }
 }
 
-/// Starts the command, says on stdout that it runs, sees to it until its end and leaves its exit code behind.
-fn run_detached(launch: &Launch, log: &Path, status: &Path, open_files: Option<u64>) -> Result<u8, Failed> {
-    let (log, status, signals) = prepare(launch, log, status).map_err(|error| (error, NO_SURROUNDINGS))?;
-    open_files.map_or(Ok(()), limit::restore).map_err(|error| (error, NO_SURROUNDINGS))?;
-    let command = start(launch, &log)?;
-    let code = announce(&log)
-        .and_then(|()| see_to(command, &signals))
-        .and_then(|code| status.write(code).map(|()| code))
-        .map_err(|error| (error, NO_SURROUNDINGS))?;
-    Ok(u8::try_from(code).unwrap_or(u8::MAX))
+/// Has the kernel kill this process when its parent ends.
+fn die_with(parent: &OwnedFd) -> Result<()> {
+    prctl::set_pdeathsig(Signal::SIGKILL).context("end with the shim")?;
+    // It may have ended before the kernel was asked to watch it.
+    let mut ended = [PollFd::new(parent, PollFlags::IN)];
+    match poll(&mut ended, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
+        Ok(0) => Ok(()),
+        ended => ended.context("look at the shim").and(Err(Error::msg("the shim has been killed"))),
+    }
 }
 
-fn prepare(launch: &Launch, log: &Path, status: &Path) -> Result<(File, StatusFile, SigSet)> {
-    // The host's paths, which another root would hide.
-    let opened = OpenOptions::new().append(true).create(true).mode(0o640).open(log);
-    let log = opened.with_context(|| format!("open {}", log.display()))?;
-    let status = StatusFile::open(status)?;
-    surroundings::make(launch)?;
-    chdir("/").context("change to directory /")?;
-
-    // Orphans of the command come to this process, so that none is left when it has ended.
-    prctl::set_child_subreaper(true).context("take in the command's orphans")?;
-    let signals: SigSet = PASSED_ON.into_iter().chain([Signal::SIGCHLD]).collect();
-    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), None).context("hold signals back")?;
-    Ok((log, status, signals))
-}
-
-/// Starts the command, which is killed when this process ends. The standard library starts it with no signal held
-/// back, and tells of a program that cannot be executed.
-fn start(launch: &Launch, log: &File) -> Result<Pid, Failed> {
-    let output =
-        || log.try_clone().map(Stdio::from).context("open the log").map_err(|e| (e, NO_SURROUNDINGS));
-    let mut command = command(launch);
-    command.stdin(Stdio::null()).stdout(output()?).stderr(output()?);
-    let shim = Pid::this();
-    let die_with_shim = move || {
-        prctl::set_pdeathsig(Signal::SIGKILL)?;
-        // It may have ended before the kernel was asked to watch it.
-        if getppid() == shim { Ok(()) } else { Err(io::ErrorKind::Interrupted.into()) }
-    };
-    // SAFETY: between fork and exec the closure does two system calls and neither allocates nor locks.
-    unsafe { command.pre_exec(die_with_shim) };
-    let child = command.spawn().map_err(|error| cannot_run(launch, error))?;
-    Ok(Pid::from_raw(child.id().cast_signed()))
-}
-
-/// Tells who started this process its id, and lets go of the pipes that it waits at. From here on, what goes wrong
-/// is said in the log.
-fn announce(log: &File) -> Result<()> {
+/// Tells who started the shim init's id, and lets go of the pipes that they wait at. From here on, what goes wrong is
+/// said in the log.
+fn let_go(runs: Runs, log: Option<&File>) -> Result<()> {
     let mut stdout = io::stdout();
-    writeln!(stdout, "{}", process::id()).and_then(|()| stdout.flush()).context("tell the process's id")?;
-    let null = OpenOptions::new().read(true).write(true).open("/dev/null").context("open /dev/null")?;
+    writeln!(stdout, "{}", runs.pid).and_then(|()| stdout.flush()).context("tell the process's id")?;
+    let null = null()?;
     dup2_stdin(&null).context("let go of stdin")?;
     dup2_stdout(&null).context("let go of stdout")?;
-    dup2_stderr(log).context("let go of stderr")
+    log.map_or_else(|| dup2_stderr(&null), dup2_stderr).context("let go of stderr")
 }
 
-/// Passes signals on to the command until it ends, then ends what it leaves behind. Returns its exit code.
-fn see_to(command: Pid, signals: &SigSet) -> Result<i32> {
+/// Passes signals on to a child until it ends, and returns its exit code.
+fn see_to(child: Pid, signals: &SigSet) -> Result<u8, Failed> {
+    let failed = |error| (error, NO_SURROUNDINGS);
     loop {
-        let signal = signals.wait().context("wait for signals")?;
+        let signal = signals.wait().context("wait for signals").map_err(failed)?;
         if signal != Signal::SIGCHLD {
-            // Fails only when the command has ended, which the next SIGCHLD tells.
-            let _ = kill(command, signal);
-        } else if let Some(code) = reap(command)? {
-            if let Err(error) = end_orphans() {
-                complain(&error.context("end what the command has left running"));
-            }
-            return Ok(code);
+            // Fails only when it has ended, which the next SIGCHLD tells.
+            let _ = kill(child, signal);
+        } else if let Some(code) = reap(child).map_err(failed)? {
+            return Ok(u8::try_from(code).unwrap_or(u8::MAX));
         }
-    }
-}
-
-/// Takes note of the children that have ended. Several ends may come with one SIGCHLD.
-fn reap(command: Pid) -> Result<Option<i32>> {
-    loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)).context("wait for the command")? {
-            WaitStatus::StillAlive => return Ok(None),
-            WaitStatus::Exited(pid, code) if pid == command => return Ok(Some(code)),
-            WaitStatus::Signaled(pid, signal, _) if pid == command => return Ok(Some(128 + signal as i32)),
-            // Orphans.
-            WaitStatus::Exited(..)
-            | WaitStatus::Signaled(..)
-            | WaitStatus::Stopped(..)
-            | WaitStatus::Continued(_)
-            | WaitStatus::PtraceEvent(..)
-            | WaitStatus::PtraceSyscall(_) => {}
-        }
-    }
-}
-
-/// Kills what the command has left running, however deep: whose parent is killed becomes a child of this process.
-fn end_orphans() -> Result<()> {
-    let children = "/proc/thread-self/children";
-    loop {
-        let ids = fs::read_to_string(children).with_context(|| format!("read {children}"))?;
-        for id in ids.split_ascii_whitespace().filter_map(|id| id.parse().ok()) {
-            // A child keeps its id until it is waited for, so that this can hit nobody else.
-            let _ = kill(Pid::from_raw(id), Signal::SIGKILL);
-        }
-        match waitpid(None, None) {
-            Ok(_) => {}
-            Err(nix::Error::ECHILD) => return Ok(()),
-            Err(error) => return Err(error).context("wait for what the command left"),
-        }
-    }
-}
-
-/// Where the exit code goes, held by its directory.
-struct StatusFile {
-    directory: OwnedFd,
-    name: PathBuf,
-}
-
-impl StatusFile {
-    fn open(path: &Path) -> Result<Self> {
-        let of = || format!("open the directory of {}", path.display());
-        let (directory, name) = path.parent().zip(path.file_name()).with_context(of)?;
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = openat(rustix::fs::CWD, directory, flags, Mode::empty()).with_context(of)?;
-        match unlinkat(&directory, name, AtFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
-            Err(error) => return Err(error).with_context(|| format!("remove {}", path.display())),
-        }
-        Ok(Self { directory, name: name.into() })
-    }
-
-    /// Whoever finds the file finds all of it.
-    fn write(&self, code: i32) -> Result<()> {
-        let of = || format!("write exit code {code} to {}", self.name.display());
-        let unfinished = format!("{}.tmp", self.name.display());
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
-        let file =
-            openat(&self.directory, &unfinished, flags, Mode::from_raw_mode(0o640)).with_context(of)?;
-        writeln!(File::from(file), "{code}").with_context(of)?;
-        renameat(&self.directory, &unfinished, &self.directory, &self.name).with_context(of)
     }
 }

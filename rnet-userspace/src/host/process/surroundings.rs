@@ -1,13 +1,12 @@
 //! What a process finds around itself: a container's network, files and host name in place of the host's.
 //!
-//! Made in this order, so that a process with a UTS namespace of its own has all the rest:
+//! Made in this order:
 //!
 //! ```text
-//! network namespace ─▶ mount namespace ─▶ root, /proc, /dev ─▶ /sys ─▶ /etc/{resolv.conf,hosts,hostname} ─▶ UTS namespace
+//! network, UTS and IPC namespaces ─▶ mount namespace ─▶ root, /dev ─▶ /proc, /dev/pts, /sys ─▶ /etc/{resolv.conf,hosts,hostname}
 //! ```
 //!
-//! Process ids are the host's, as with `ip netns exec`: there is no PID namespace. Nor is a root directory a
-//! prison: the process keeps the privileges that it was started with.
+//! A root directory is no prison: the process keeps the privileges that it was started with.
 
 use std::{
     fs::{self, File},
@@ -17,15 +16,13 @@ use std::{
         unix::fs::{DirBuilderExt, MetadataExt, symlink},
     },
     path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns, unshare},
-    unistd::{chdir, chroot, pivot_root, sethostname},
+    unistd::{chdir, chroot, gethostname, pivot_root, sethostname},
 };
 use rustix::{
     fs::CWD,
@@ -34,21 +31,16 @@ use rustix::{
 };
 
 use super::Launch;
+use crate::controller::view::Namespaces;
 
 /// The files that a container has of its own in `/etc`.
 const FILES: [&str; 3] = ["resolv.conf", "hosts", "hostname"];
 /// The devices that every program may count on.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
-/// How long a process may take from its start to its own surroundings before it is not waited for any more.
-const START: Duration = Duration::from_secs(5);
 
-/// Moves this process, which must have one thread, into surroundings of its own.
+/// Moves this process, which must have one thread and be the first of a PID namespace, into surroundings of its own.
 pub(super) fn make(launch: &Launch) -> Result<()> {
-    let netns = &launch.netns;
-    let opened = File::open(netns).with_context(|| format!("open network namespace {}", netns.display()))?;
-    setns(opened, CloneFlags::CLONE_NEWNET)
-        .with_context(|| format!("enter network namespace {}", netns.display()))?;
-
+    enter(launch)?;
     unshare(CloneFlags::CLONE_NEWNS).context("make a mount namespace")?;
     // Nothing reaches the host from here. What the host unmounts goes here too: a private copy would keep file
     // systems and network namespaces alive for as long as the process runs.
@@ -66,42 +58,70 @@ pub(super) fn make(launch: &Launch) -> Result<()> {
             .map(|name| Ok((*name, copy(&Path::new("/dev").join(name))?)))
             .collect::<Result<Vec<_>>>()?;
         change_root(rootfs).with_context(|| format!("make {} the root", rootfs.display()))?;
-        mount_new("proc", "/proc", MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, None)?;
         mount_dev(&devices)?;
     }
+    // Shows the PID namespace that it was mounted in.
+    mount_new("proc", "/proc", MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, None)?;
+    // The container's own terminals. gid 5 is the group tty wherever there is one.
+    let options = Some("newinstance,ptmxmode=0666,mode=620,gid=5");
+    mount_new("devpts", "/dev/pts", MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, options)?;
     mount_sys(&below_sys)?;
     for (name, file) in &files {
         put_file(file, &Path::new("/etc").join(name), launch.rootfs.is_some())?;
     }
-
-    unshare(CloneFlags::CLONE_NEWUTS).context("make a UTS namespace")?;
-    sethostname(&launch.hostname).with_context(|| format!("set host name {}", launch.hostname))
+    Ok(())
 }
 
-/// Moves this process, which must have one thread, into the surroundings that process `pid` has. One that has
-/// only been started is waited for, because until it has surroundings of its own it has the host's.
-pub(super) fn join(netns: &Path, pid: u32) -> Result<()> {
+/// Moves this process, which must have one thread, into the surroundings of the container whose init is `pid`; its
+/// children are in the PID namespace too.
+pub(super) fn join(netns: Option<&Path>, pid: u32) -> Result<()> {
     let of = || format!("enter the namespaces of process {pid}");
     let id = i32::try_from(pid).ok().and_then(Pid::from_raw).with_context(of)?;
     let pidfd = pidfd_open(id, PidfdFlags::empty()).with_context(of)?;
-    let wanted = inode(netns).with_context(of)?;
-    let own = inode(Path::new("/proc/self/ns/uts")).with_context(of)?;
-    let deadline = Instant::now() + START;
-    loop {
-        let network = inode(Path::new(&format!("/proc/{pid}/ns/net"))).with_context(of)?;
-        let uts = inode(Path::new(&format!("/proc/{pid}/ns/uts"))).with_context(of)?;
-        if network == wanted && uts != own {
-            break;
-        }
-        if Instant::now() > deadline {
-            bail!("{}: it is not in network namespace {}", of(), netns.display());
-        }
-        thread::sleep(Duration::from_millis(5));
+    // The id may have passed to another process.
+    let namespace = |name: &str| inode(Path::new(&format!("/proc/{pid}/ns/{name}"))).with_context(of);
+    if namespace("pid")? == inode(Path::new("/proc/self/ns/pid")).with_context(of)? {
+        bail!("{}: it is in no container", of());
+    }
+    if let Some(netns) = netns
+        && namespace("net")? != inode(netns).with_context(of)?
+    {
+        bail!("{}: it is not in network namespace {}", of(), netns.display());
     }
     // Fails if the process that was opened is gone, whatever has its id.
-    let namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWNET;
+    let namespaces = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWPID;
     setns(pidfd, namespaces).with_context(of)?;
     chdir("/").context("change to directory /")
+}
+
+/// Enters the namespaces that are there already.
+fn enter(launch: &Launch) -> Result<()> {
+    let open = |what: &str, path: &Path| {
+        File::open(path).with_context(|| format!("open {what} namespace {}", path.display()))
+    };
+    let mut namespaces = Vec::new();
+    if let Some(netns) = &launch.netns {
+        namespaces.push(("network", CloneFlags::CLONE_NEWNET, open("network", netns)?));
+    }
+    if let Namespaces::Held(dir) = &launch.namespaces {
+        namespaces.push(("UTS", CloneFlags::CLONE_NEWUTS, open("UTS", &dir.join("uts"))?));
+        namespaces.push(("IPC", CloneFlags::CLONE_NEWIPC, open("IPC", &dir.join("ipc"))?));
+    }
+    for (what, kind, file) in namespaces {
+        setns(file, kind).with_context(|| format!("enter the {what} namespace"))?;
+    }
+    // The host's own, but for its name.
+    if launch.namespaces == Namespaces::Host
+        && gethostname().context("ask for the host's name")? != *launch.hostname
+    {
+        unshare(CloneFlags::CLONE_NEWUTS).context("make a UTS namespace")?;
+        sethostname(&launch.hostname).with_context(|| format!("set host name {}", launch.hostname))?;
+    }
+    Ok(())
 }
 
 fn inode(path: &Path) -> Result<(u64, u64)> {
@@ -171,8 +191,6 @@ fn mount_dev(devices: &[(&str, OwnedFd)]) -> Result<()> {
         empty_file(&at)?;
         put(device, &at)?;
     }
-    // gid 5 is the group tty wherever there is one.
-    mount_new("devpts", "/dev/pts", options, Some("newinstance,ptmxmode=0666,mode=620,gid=5"))?;
     mount_new("tmpfs", "/dev/shm", options | MsFlags::MS_NODEV, Some("mode=1777"))?;
     for (target, link) in [
         ("pts/ptmx", "/dev/ptmx"),
