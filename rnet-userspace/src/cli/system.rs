@@ -4,8 +4,7 @@ use std::process::Child;
 
 use anyhow::Result;
 
-use super::DaemonConfig;
-use crate::{api::daemon::Parts, controller::view};
+use crate::{api::daemon::Parts, config::DaemonConfig, controller::view};
 
 /// The machine that the commands run on.
 pub trait System: Send + Sync + 'static {
