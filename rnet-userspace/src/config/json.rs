@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(value(text, "a").at(), 9);
         let list = value(text, "q\"\\").list().unwrap();
         assert_eq!(list[1].members().unwrap()[0].name, "z");
-        assert_eq!(list[0].refuse("no").to_string(), "f:2:18: `q\"\\`: no");
+        assert_eq!(list[0].refuse("no").to_string(), "f:2:19: `q\"\\`: no");
     }
 
     #[test]
