@@ -102,3 +102,27 @@ fn what_changes_without_a_restart_is_taken_over_and_the_rest_is_not() {
     assert!(message(instance.reload(config)).contains("subnets of /8 cannot be cut from it"));
     assert_eq!((udp(&bench.fake), bench.snapshot()), (7, before));
 }
+
+#[test]
+fn containers_that_name_no_servers_get_those_of_the_configuration() {
+    let bench = Bench::new();
+    let ip = |text: &str| text.parse().unwrap();
+    let config = Config {
+        dns: vec![ip("192.0.2.53")],
+        dns_search: vec!["example.com".into()],
+        dns_options: vec!["ndots:3".into()],
+        ..bench.config()
+    };
+    let mut instance = bench.start_with(config).unwrap();
+    let mut resolv_conf = |request: CreateContainer| {
+        let made = instance.create_container(&request).unwrap();
+        fs::read_to_string(made.dir.join("resolv.conf")).unwrap()
+    };
+    let default = resolv_conf(namespace("a"));
+    for line in ["nameserver 192.0.2.53\n", "search example.com\n", "options ndots:3\n"] {
+        assert!(default.contains(line), "{default}");
+    }
+    let own = resolv_conf(CreateContainer { dns: vec![ip("198.51.100.1")], ..namespace("b") });
+    assert!(own.contains("nameserver 198.51.100.1\n") && !own.contains("192.0.2.53"), "{own}");
+    assert!(own.contains("search example.com\n"), "each by itself: {own}");
+}
