@@ -4,54 +4,14 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::TcpStream,
-    path::{Path, PathBuf},
     time::Duration,
 };
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
-use testbed::{
-    Host, Netns, Rnet,
-    daemon::assert_refused,
-    process::{self, Finished},
-    topology::HOST,
-};
+use testbed::{Docker, Host, Rnet, daemon::assert_refused, topology::HOST};
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// Docker's client, told nothing by its surroundings.
-struct Docker {
-    program: PathBuf,
-    dir: TempDir,
-}
-
-impl Docker {
-    /// `$RNET_DOCKER`, else the one on `PATH`, else the one beside the other tools.
-    fn find() -> Option<Self> {
-        let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/docker/usr/bin/docker");
-        let on_path = std::env::var_os("PATH")
-            .into_iter()
-            .flat_map(|path| std::env::split_paths(&path).map(|dir| dir.join("docker")).collect::<Vec<_>>());
-        let chosen = std::env::var_os("RNET_DOCKER").map(PathBuf::from);
-        let found = chosen.into_iter().chain(on_path).chain([unpacked]).find(|file| file.is_file());
-        let Some(program) = found else {
-            testbed::skip("needs Docker's client: get it with `cargo xtask setup --tests`");
-            return None;
-        };
-        Some(Self { program, dir: tempfile::tempdir().unwrap() })
-    }
-
-    fn run(&self, ns: &Netns, args: &[&str]) -> Finished {
-        let mut command = ns.command(&self.program);
-        for variable in
-            ["DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_API_VERSION", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"]
-        {
-            command.env_remove(variable);
-        }
-        command.arg("--config").arg(self.dir.path()).args(args);
-        process::run(command, LIMIT)
-    }
-}
 
 /// Who signs certificates, and where they are.
 struct Authority {
@@ -98,9 +58,9 @@ fn start(rnet: &Rnet<'_>, content: &serde_json::Value) -> TempDir {
 #[test]
 fn dockers_client_drives_the_daemon_over_mutual_tls() {
     testbed::require_root!();
-    let Some(docker) = Docker::find() else { return };
     let host = Host::new();
     let rnet = Rnet::new(&host);
+    let Some(docker) = Docker::of(&rnet) else { return };
     let (ours, others) = (Authority::new("ours"), Authority::new("others"));
     let [cert, key] = ours.issue("server", &["127.0.0.1", &HOST.to_string()]);
     let tls = serde_json::json!({
@@ -111,7 +71,7 @@ fn dockers_client_drives_the_daemon_over_mutual_tls() {
     let ca = ours.path("ca.pem");
     let ask = |ns, to: &str, [cert, key]: &[String; 2], args: &[&str]| {
         let flags = ["--tlsverify", "--tlscacert", &ca, "--tlscert", cert, "--tlskey", key, "-H", to];
-        docker.run(ns, &[&flags, args].concat())
+        docker.elsewhere(ns, &[&flags, args].concat())
     };
     let (client, stranger) = (ours.issue("client", &["client"]), others.issue("client", &["client"]));
     let outside = format!("tcp://{HOST}:2376");
@@ -130,10 +90,10 @@ fn dockers_client_drives_the_daemon_over_mutual_tls() {
     }
     // Trusts the daemon, and shows nothing of itself.
     let anonymous =
-        docker.run(&host.client, &["--tlsverify", "--tlscacert", &ca, "-H", &outside, "network", "rm", "n1"]);
+        docker.elsewhere(&host.client, &["--tlsverify", "--tlscacert", &ca, "-H", &outside, "network", "rm", "n1"]);
     assert!(!anonymous.status.success(), "{}", anonymous.stdout);
     // Without TLS at all.
-    assert!(!docker.run(&host.client, &["-H", &outside, "network", "rm", "n1"]).status.success());
+    assert!(!docker.elsewhere(&host.client, &["-H", &outside, "network", "rm", "n1"]).status.success());
     let answer = host.client.run(|| {
         let mut stream = TcpStream::connect((HOST, 2376)).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
@@ -151,15 +111,15 @@ fn dockers_client_drives_the_daemon_over_mutual_tls() {
 #[test]
 fn without_tls_only_this_host_is_served() {
     testbed::require_root!();
-    let Some(docker) = Docker::find() else { return };
     let host = Host::new();
     let rnet = Rnet::new(&host);
+    let Some(docker) = Docker::of(&rnet) else { return };
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("other.sock");
     let unix = format!("unix://{}", socket.display());
     let _file = start(&rnet, &serde_json::json!({"hosts": ["tcp://127.0.0.1", unix]}));
     for to in ["tcp://127.0.0.1:2375", unix.as_str()] {
-        let listed = docker.run(&host.ns, &["-H", to, "network", "ls"]).assert_ok("list");
+        let listed = docker.elsewhere(&host.ns, &["-H", to, "network", "ls"]).assert_ok("list");
         assert!(listed.stdout.contains("bridge"), "{to}: {}", listed.stdout);
     }
     assert!(rnet.log().contains("tlsverify keeps them out"), "{}", rnet.log());

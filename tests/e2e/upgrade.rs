@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    thread,
     time::Duration,
 };
 
@@ -34,6 +35,8 @@ impl Again {
         let task = ns.spawn(move |stop| {
             while !stop.requested() {
                 act(count.fetch_add(1, Ordering::Relaxed));
+                // Leaves the daemon a processor to start on.
+                thread::sleep(Duration::from_millis(2));
             }
         });
         Self { what, times, task }

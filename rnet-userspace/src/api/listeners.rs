@@ -1,6 +1,6 @@
 //! All that the daemon listens at: its own socket, which its commands use, and what the configuration names.
 
-use std::{future::Future, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use axum::{Router, serve::Listener};
@@ -78,20 +78,14 @@ impl Listeners {
     }
 }
 
-fn serve<L: Listener>(
-    listener: L,
-    router: Router,
-    mut end: watch::Receiver<bool>,
-) -> impl Future<Output = ()> + Send
+async fn serve<L: Listener>(listener: L, router: Router, mut end: watch::Receiver<bool>)
 where
     L::Addr: std::fmt::Debug,
 {
-    async move {
-        // The sender is gone once nobody waits for the end.
-        let ended = async move { _ = end.wait_for(|ended| *ended).await };
-        // It never fails.
-        let _ = axum::serve(listener, router).with_graceful_shutdown(ended).await;
-    }
+    // The sender is gone once nobody waits for the end.
+    let ended = async move { _ = end.wait_for(|ended| *ended).await };
+    // It never fails.
+    let _ = axum::serve(listener, router).with_graceful_shutdown(ended).await;
 }
 
 #[cfg(test)]

@@ -2,13 +2,13 @@
 
 use super::*;
 
-fn subnet(subnet: &str, gateway: &str, range: Option<&str>) -> Option<Subnet> {
-    Some(Subnet {
+fn subnet(subnet: &str, gateway: &str, range: Option<&str>) -> Subnet {
+    Subnet {
         subnet: subnet.parse().ok(),
         gateway: gateway.parse().ok(),
         ip_range: range.map(|range| range.parse().unwrap()),
         ..Subnet::default()
-    })
+    }
 }
 
 fn told(bench: &Bench, default_network: DefaultNetwork) -> Config {
@@ -26,7 +26,7 @@ fn default_subnet(instance: &Instance) -> String {
 fn the_default_network_is_made_as_the_configuration_says() {
     let bench = Bench::new();
     let other = DefaultNetwork {
-        subnet: subnet("10.9.0.0/16", "10.9.255.254", Some("10.9.7.0/24")),
+        subnet: Some(subnet("10.9.0.0/16", "10.9.255.254", Some("10.9.7.0/24"))),
         mtu: Some(1400),
         icc: false,
         masquerade: false,
@@ -48,8 +48,10 @@ fn the_default_network_is_made_as_the_configuration_says() {
 #[test]
 fn a_default_network_that_is_told_otherwise_is_made_anew_once_it_is_empty() {
     let bench = Bench::new();
-    let first =
-        || DefaultNetwork { subnet: subnet("10.9.0.0/24", "10.9.0.1", None), ..DefaultNetwork::default() };
+    let first = || DefaultNetwork {
+        subnet: Some(subnet("10.9.0.0/24", "10.9.0.1", None)),
+        ..DefaultNetwork::default()
+    };
     let mut instance = bench.start_with(told(&bench, first())).unwrap();
     let id = instance.network("bridge").unwrap().id;
     instance.create_container(&namespace("web")).unwrap();
