@@ -7,12 +7,13 @@
 //!                                   directory ┴─ dns ── the networks' gateways, port 53
 //! ```
 //!
-//! One direction only: `cli → api → controller → {host, datapath, store}`. The controller is given what touches
+//! One direction only: `cli → config → api → controller → {host, datapath, store}`. The controller is given what touches
 //! the kernel as the traits of [`controller::backend`], so that its rules are tested without root; [`system`] puts
 //! the real ones together.
 
 pub mod api;
 pub mod cli;
+pub mod config;
 pub mod controller;
 pub mod datapath;
 pub mod dns;

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    Rnet,
+    Netns, Rnet,
     process::{self, Finished},
 };
 
@@ -48,14 +48,26 @@ impl<'r, 'h> Docker<'r, 'h> {
 
     /// `docker ARGS`.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = self.quiet(Command::new(&self.program));
+        command.arg("--host").arg(format!("unix://{}", self.rnet.socket().display())).args(args);
+        command
+    }
+
+    /// Runs `docker ARGS` in a namespace to its end: the arguments say which daemon is meant.
+    pub fn elsewhere(&self, ns: &Netns, args: &[&str]) -> Finished {
+        let mut command = self.quiet(ns.command(&self.program));
+        command.args(args);
+        process::run(command, COMMAND_LIMIT)
+    }
+
+    /// Without what the user's surroundings say.
+    fn quiet(&self, mut command: Command) -> Command {
         for variable in
             ["DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_API_VERSION", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"]
         {
             command.env_remove(variable);
         }
         command.arg("--config").arg(self.config.path());
-        command.arg("--host").arg(format!("unix://{}", self.rnet.socket().display())).args(args);
         command
     }
 

@@ -153,6 +153,25 @@ impl<'h> Rnet<'h> {
         assert!(status.success(), "rnet daemon ended with {status} on SIGTERM:\n{}", self.log());
     }
 
+    /// Has the daemon read its configuration again (SIGHUP), waits until it has, and returns what it said meanwhile.
+    ///
+    /// # Panics
+    /// When it does not run, or says nothing of it.
+    pub fn reload(&self) -> String {
+        let before = self.log().len();
+        self.daemon
+            .borrow()
+            .as_ref()
+            .unwrap_or_else(|| panic!("the daemon of {} does not run", self.instance))
+            .hang_up();
+        wait_until("the daemon reloads", COMMAND_LIMIT, || {
+            let said = self.log().split_off(before);
+            let is_done =
+                ["configuration reloaded", "reload the configuration"].iter().any(|end| said.contains(end));
+            is_done.then_some(said)
+        })
+    }
+
     /// Removes everything, and expects the daemon to end with it.
     ///
     /// # Panics

@@ -1,6 +1,7 @@
 //! What the daemon asks of the controller.
 
 use crate::controller::{
+    Config,
     backend::{FlowInfo, ReasonCount},
     error::Result,
     model::{Binding, flow_filter::FlowFilter, timeouts::Seconds},
@@ -52,6 +53,8 @@ pub trait Control: Send + Sync + 'static {
     fn timeouts(&self) -> Seconds;
     /// Changes some of the times that flows may be idle, and returns all of them.
     fn set_timeouts(&self, changes: &Seconds) -> Result<Seconds>;
+    /// Takes over from a configuration what can change while the instance runs.
+    fn reload(&self, config: Config) -> Result<()>;
     /// The instance at a glance.
     fn status(&self) -> Result<view::Status>;
     /// Forgets flows that are dead or have been idle for too long, and returns how many.

@@ -6,18 +6,23 @@ use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use futures::future::BoxFuture;
+use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::Notify,
+    sync::{Notify, watch},
     task::JoinSet,
     time::{self, MissedTickBehavior},
 };
+use tokio_rustls::rustls::ServerConfig;
 
 use super::{
-    Control, Processes, server, socket,
+    Control, Processes,
+    address::Address,
+    listeners::Listeners,
+    server, socket,
     supervisor::{Graces, Supervisor},
 };
-use crate::controller::Events;
+use crate::controller::{Config, Events};
 
 /// How often dead flows are cleared away. The shortest idle time, that of a TCP connection after a reset, is
 /// 10 s: no dead entry takes up room for half as long again.
@@ -26,13 +31,31 @@ const SWEEP_EVERY: Duration = Duration::from_secs(5);
 const DRAIN: Duration = Duration::from_secs(15);
 
 /// What a daemon is told at its start.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// The instance's name.
     pub instance: String,
     /// Path of its socket: [`super::socket_path`].
     pub socket: PathBuf,
+    /// Where else it listens.
+    pub hosts: Vec<Address>,
+    /// What it speaks TLS with on TCP; absent for none.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// Reads the configuration anew; absent where there is none to read.
+    pub reload: Option<Reload>,
+    /// Told when it is to be read.
+    pub(super) reload_now: Arc<Notify>,
 }
+
+impl Options {
+    /// A daemon that listens at its own socket only.
+    pub fn new(instance: &str, socket: PathBuf) -> Self {
+        let instance = instance.to_owned();
+        Self { instance, socket, hosts: Vec::new(), tls: None, reload: None, reload_now: Arc::default() }
+    }
+}
+
+/// Called on SIGHUP, on a thread that may block: puts in force what is not the controller's, and returns what is.
+pub type Reload = Box<dyn Fn() -> Result<Config> + Send + Sync>;
 
 /// What carries out the daemon's work.
 pub struct Parts {
@@ -57,7 +80,7 @@ pub type WatchHost = Box<dyn FnOnce(OnChange) -> Result<Box<dyn Send>> + Send>;
 /// Returns at once; may be called from any thread.
 pub type OnChange = Box<dyn Fn() + Send + Sync>;
 
-/// Runs the daemon until SIGTERM, SIGINT, or everything has been taken down. `parts` is called once it is clear
+/// Runs the daemon until SIGTERM, SIGINT, or everything has been taken down; SIGHUP reloads. `parts` is called once it is clear
 /// that no other daemon of the instance runs, on a thread that may block.
 ///
 /// # Errors
@@ -66,13 +89,18 @@ pub async fn run(options: Options, parts: impl FnOnce() -> Result<Parts> + Send 
     // Installed first, so that an early signal ends the start in order.
     let mut terminate = signal(SignalKind::terminate()).context("wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("wait for SIGINT")?;
-    serve(options, parts, Graces::default(), async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+    let mut hangup = signal(SignalKind::hangup()).context("wait for SIGHUP")?;
+    let reload_now = Arc::clone(&options.reload_now);
+    let end = async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => reload_now.notify_one(),
+            }
         }
-    })
-    .await
+    };
+    serve(options, parts, Graces::default(), end).await
 }
 
 pub(super) async fn serve(
@@ -97,42 +125,57 @@ pub(super) async fn serve(
     chores.spawn(follow_host(Arc::clone(&daemon), changed));
     chores.spawn(beside);
 
-    let (listener, socket) = socket::bind(&options.socket)?;
-    let ending = Arc::new(Notify::new());
-    let (told, taken_down) = (Arc::clone(&ending), Arc::clone(&daemon));
-    let server =
-        axum::serve(listener, server::router(Arc::clone(&daemon))).with_graceful_shutdown(async move {
-            tokio::select! {
-                () = end => {}
-                () = taken_down.taken_down() => {}
-            }
-            taken_down.end_answers();
-            told.notify_one();
-        });
-    if let Err(e) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-        tracing::warn!("tell the service manager that the daemon is ready: {e}");
-    }
+    let listeners = Listeners::bind(&options.socket, &options.hosts, options.tls).await?;
+    tell_manager(&[NotifyState::Ready]);
     tracing::info!(instance = options.instance, socket = %options.socket.display(), "ready");
+    // Not before: the service manager takes the end of a reload for the end of the start.
+    if let Some(reload) = options.reload {
+        chores.spawn(follow_configuration(Arc::clone(&daemon), options.reload_now, reload));
+    }
 
-    let mut server = std::pin::pin!(async { server.await });
-    tokio::select! {
-        served = &mut server => served.context("serve requests")?,
-        () = ending.notified() => {
-            // Best effort: without a service manager there is nobody to tell.
-            let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-            match time::timeout(DRAIN, server).await {
-                Ok(served) => served.context("serve requests")?,
-                Err(_) => tracing::warn!("requests are still under way, which are cut off"),
-            }
-        }
+    let ending = watch::Sender::new(false);
+    let mut server = Box::pin(listeners.serve(server::router(Arc::clone(&daemon)), &ending));
+    let has_failed = tokio::select! {
+        () = &mut server => true,
+        () = end => false,
+        () = daemon.taken_down() => false,
+    };
+    tell_manager(&[NotifyState::Stopping]);
+    ending.send_replace(true);
+    daemon.end_answers();
+    if !has_failed && time::timeout(DRAIN, server).await.is_err() {
+        tracing::warn!("requests are still under way, which are cut off");
     }
     chores.shutdown().await;
-    drop(socket);
     if daemon.is_down() {
         clean_up().context("remove what is left of the instance")?;
     }
     tracing::info!(instance = options.instance, "ended");
     Ok(())
+}
+
+/// Best effort: without a service manager there is nobody to tell.
+fn tell_manager(state: &[NotifyState<'_>]) {
+    if let Err(e) = sd_notify::notify(state) {
+        tracing::warn!("tell the service manager what the daemon does: {e}");
+    }
+}
+
+async fn follow_configuration(daemon: Arc<Supervisor>, told: Arc<Notify>, reload: Reload) {
+    let reload = Arc::new(reload);
+    loop {
+        told.notified().await;
+        // Without the time, systemd would not take the reload for one.
+        let time = NotifyState::monotonic_usec_now();
+        tell_manager(&[Some(NotifyState::Reloading), time.ok()].into_iter().flatten().collect::<Vec<_>>());
+        let reload = Arc::clone(&reload);
+        let reloaded = daemon.ask(move |c| c.reload(reload()?)).await;
+        match reloaded {
+            Ok(()) => tracing::info!("configuration reloaded"),
+            Err(e) => tracing::error!("reload the configuration, which stays as it was: {e}"),
+        }
+        tell_manager(&[NotifyState::Ready]);
+    }
 }
 
 async fn sweep(daemon: Arc<Supervisor>) {

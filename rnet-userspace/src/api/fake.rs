@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use super::{Control, Process, Processes, Signal};
 use crate::controller::{
-    Error,
+    Config, Error,
     backend::{FlowInfo, PortCount, ReasonCount},
     error::Result,
     events::{Events, Kind},
@@ -323,6 +323,11 @@ impl Control for FakeControl {
         let mut all = Self::lock(&self.timeouts);
         *all = timeouts::changed(*all, changes)?;
         Ok(timeouts::by_name(&all))
+    }
+
+    fn reload(&self, config: Config) -> Result<()> {
+        *Self::lock(&self.timeouts) = config.timeouts;
+        Ok(())
     }
 
     fn status(&self) -> Result<view::Status> {

@@ -1,4 +1,4 @@
-//! The daemon's HTTP interface on a unix socket, and its client.
+//! The daemon's HTTP interface, on a unix socket and wherever else it is told to listen, and its client.
 //!
 //! ```text
 //! client ── HTTP/1.1 ─▶ server ─┬─ docker: the calls that Docker's Engine has, as it has them
@@ -7,6 +7,7 @@
 //!                                                   └─▶ Processes: what runs inside the containers
 //! ```
 
+pub mod address;
 pub mod calls;
 pub mod client;
 mod control;
@@ -15,6 +16,7 @@ pub mod docker;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
+mod listeners;
 mod native;
 mod processes;
 mod server;
@@ -22,6 +24,7 @@ mod socket;
 mod supervisor;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 
 pub use control::Control;
 pub use processes::{Process, Processes, Signal};

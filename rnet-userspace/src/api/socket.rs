@@ -1,4 +1,4 @@
-//! The daemon's socket: bound once, private from the first moment, removed at the end.
+//! The daemon's sockets in the file system: bound once, private from the first moment, removed at the end.
 
 use std::{
     fs, io,
@@ -24,22 +24,40 @@ pub(super) struct SocketFile {
 /// # Errors
 /// When one does, which is named; or when something is there that is not a socket.
 pub(super) async fn refuse_if_live(path: &Path, instance: &str) -> Result<()> {
+    match listener(path).await? {
+        None => Ok(()),
+        Some(who) => bail!(
+            "another daemon of instance {instance} is running{who}: stop it, or choose another name with --instance"
+        ),
+    }
+}
+
+/// Makes sure that no program at all answers at `path`.
+///
+/// # Errors
+/// When one does, which is named; or when something is there that is not a socket.
+pub(super) async fn refuse_if_taken(path: &Path) -> Result<()> {
+    match listener(path).await? {
+        None => Ok(()),
+        Some(who) => bail!("listen at {}: another program does{who}: choose another path", path.display()),
+    }
+}
+
+/// Who listens at `path`, as `, pid 7`, if anybody does.
+async fn listener(path: &Path) -> Result<Option<String>> {
     match fs::symlink_metadata(path) {
         Ok(there) if there.file_type().is_socket() => {}
         Ok(_) => bail!("listen at {}: there is something that is not a socket; move it away", path.display()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e).with_context(|| format!("look at {}", path.display())),
     }
     match UnixStream::connect(path).await {
         Ok(stream) => {
             // The kernel notes who called listen().
             let pid = stream.peer_cred().ok().and_then(|cred| cred.pid());
-            let pid = pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
-            bail!(
-                "another daemon of instance {instance} is running{pid}: stop it, or choose another name with --instance"
-            )
+            Ok(Some(pid.map(|pid| format!(", pid {pid}")).unwrap_or_default()))
         }
-        Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => Ok(()),
+        Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => Ok(None),
         Err(e) => Err(e).with_context(|| format!("find out who listens at {}", path.display())),
     }
 }
@@ -102,9 +120,12 @@ mod tests {
                 .starts_with(&format!("another daemon of instance x is running, pid {}", std::process::id())),
             "{refused}"
         );
+        let refused = refuse_if_taken(&path).await.unwrap_err().to_string();
+        assert!(refused.contains("another program does, pid "), "{refused}");
 
         drop(listener);
         refuse_if_live(&path, "x").await.unwrap();
+        refuse_if_taken(&path).await.unwrap();
         let (_second, second_file) = bind(&path).unwrap();
         drop(file);
         assert!(path.exists(), "the first daemon's end leaves the second's socket");

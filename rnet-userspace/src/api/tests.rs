@@ -63,7 +63,7 @@ impl Daemon {
                 clean_up: Box::new(move || Ok(std::fs::remove_dir(run_dir)?)),
             })
         };
-        let options = Options { instance: "fake".into(), socket: socket.clone() };
+        let options = Options::new("fake", socket.clone());
         let served = tokio::spawn(serve(options, parts, graces, async {
             // Dropping the sender ends the daemon as well.
             let _ = ended.await;
@@ -333,7 +333,7 @@ async fn a_client_without_a_daemon_says_how_to_start_one() {
 #[tokio::test]
 async fn a_second_daemon_of_an_instance_is_refused() {
     let daemon = Daemon::start().await;
-    let options = Options { instance: "fake".into(), socket: daemon.socket().to_owned() };
+    let options = Options::new("fake", daemon.socket().to_owned());
     let refused =
         serve(options, || panic!("not reached"), LONG, std::future::pending()).await.unwrap_err().to_string();
     assert!(refused.starts_with("another daemon of instance fake is running, pid "), "{refused}");

@@ -12,6 +12,7 @@ mod foreground;
 mod generate;
 mod joining;
 mod list;
+mod log;
 mod logs;
 mod network;
 mod observe;
@@ -32,7 +33,6 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::runtime;
 
-pub use daemon::DaemonConfig;
 pub use system::System;
 
 use crate::api::{self, client::Client};
@@ -142,11 +142,6 @@ const DONE: u8 = 0;
 const FAILED: u8 = 1;
 
 impl Cli {
-    /// Whether this is the daemon, which logs.
-    pub fn is_daemon(&self) -> bool {
-        matches!(self.command, Command::Daemon(_))
-    }
-
     /// Does what was asked, and returns the exit status.
     ///
     /// # Errors

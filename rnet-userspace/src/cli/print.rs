@@ -82,6 +82,12 @@ pub fn error(error: &anyhow::Error) {
     let _ = writeln!(anstream::stderr(), "{ALARM}error:{ALARM:#} {}", on_one_line(error));
 }
 
+/// Prints a line on standard error that is no error.
+pub fn notice(text: &str) {
+    // As with errors.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 fn on_one_line(error: &anyhow::Error) -> String {
     let chain = format!("{error:#}");
     chain.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")

@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 
-use super::DaemonConfig;
 use crate::{
     api::daemon::Parts,
+    config::DaemonConfig,
     controller::view,
     host::process::{Foreground, Input},
 };

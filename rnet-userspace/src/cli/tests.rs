@@ -5,6 +5,7 @@ use clap::{CommandFactory as _, error::ErrorKind};
 use super::*;
 use crate::{
     api::daemon::Parts,
+    config::DaemonConfig,
     controller::view,
     host::process::{Foreground, Input},
 };
@@ -55,6 +56,8 @@ fn documented_command_lines_are_understood() {
     for line in [
         "daemon",
         "daemon --uplink eth0 --uplink eth1 --snat-port-range 1024-9999",
+        "daemon --config /etc/rnet/daemon.json --validate",
+        "daemon --replace-layout",
         "down",
         "network create n1",
         "network create -d bridge --subnet 10.1.0.0/24 --ip-range 10.1.0.128/25 --gateway 10.1.0.254 n1",
@@ -275,10 +278,4 @@ fn without_a_daemon_every_client_names_the_one_to_start() {
 #[test]
 fn the_shim_needs_no_daemon_and_its_status_is_passed_on() {
     assert_eq!(parse(&["shim", "{ }"]).unwrap().run(Arc::new(NoSystem)).unwrap(), 3);
-}
-
-#[test]
-fn only_the_daemon_logs() {
-    assert!(words("daemon").unwrap().is_daemon());
-    assert!(!words("down").unwrap().is_daemon());
 }

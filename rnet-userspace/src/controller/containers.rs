@@ -222,9 +222,9 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             ports,
             exposed,
             resolver: Resolver {
-                servers: request.dns.clone(),
-                search: request.dns_search.clone(),
-                options: request.dns_options.clone(),
+                servers: or_default(&request.dns, &self.config.dns),
+                search: or_default(&request.dns_search, &self.config.dns_search),
+                options: or_default(&request.dns_options, &self.config.dns_options),
             },
             extra_hosts: request.extra_hosts.clone(),
             sysctls: request.sysctls.clone(),
@@ -299,4 +299,9 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             self.tell_connected("disconnect", container, endpoint);
         }
     }
+}
+
+/// What was asked for, or what the instance has for those who ask for nothing.
+fn or_default<T: Clone>(asked: &[T], default: &[T]) -> Vec<T> {
+    if asked.is_empty() { default.to_vec() } else { asked.to_vec() }
 }

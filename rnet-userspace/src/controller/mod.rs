@@ -14,6 +14,7 @@ mod apply;
 pub mod backend;
 mod connect;
 mod containers;
+mod default_network;
 pub mod directory;
 mod endpoints;
 pub mod error;
@@ -34,6 +35,7 @@ pub mod ports;
 mod published;
 mod publishing;
 mod reconcile;
+mod reload;
 pub mod request;
 mod sandbox;
 mod show;
@@ -54,6 +56,7 @@ use ipnetwork::IpNetwork;
 use rnet_common::settings::Timeouts;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
+pub use default_network::DefaultNetwork;
 pub use directory::Directory;
 pub use error::{Error, Result};
 pub use events::Events;
@@ -89,10 +92,14 @@ pub struct Config {
     pub bind: IpAddr,
     /// Where subnets come from that nobody asked for, each pool with the prefix length of its subnets.
     pub pools: Vec<(IpNetwork, u8)>,
-    /// The default network has IPv6.
-    pub ipv6: bool,
-    /// The default network's IPv6 subnet; one of the pools' when absent.
-    pub fixed_cidr_v6: Option<IpNetwork>,
+    /// What the default network is like.
+    pub default_network: DefaultNetwork,
+    /// Name servers of containers that name none; the host's when empty.
+    pub dns: Vec<IpAddr>,
+    /// Search domains of containers that name none; the host's when empty.
+    pub dns_search: Vec<String>,
+    /// Options of resolv.conf of containers that name none; the host's when empty.
+    pub dns_options: Vec<String>,
     /// First and last source port given to masqueraded flows.
     pub snat_ports: (u16, u16),
     /// How long flows may be idle.
@@ -123,8 +130,10 @@ impl Config {
             uplinks: None,
             bind: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             pools,
-            ipv6: false,
-            fixed_cidr_v6: None,
+            default_network: DefaultNetwork::default(),
+            dns: Vec::new(),
+            dns_search: Vec::new(),
+            dns_options: Vec::new(),
             timeouts: Timeouts::default(),
             // Up to where `net.ipv4.ip_local_port_range` begins unless somebody has changed it.
             snat_ports: (1024, 32767),

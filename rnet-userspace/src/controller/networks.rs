@@ -1,28 +1,26 @@
 //! Networks: what is asked for becomes a record, the record becomes a plan.
 
-use ipnetwork::IpNetwork;
-
 use super::{
     Controller,
     apply::collected,
     backend::{BridgeState, Datapath, Host},
+    default_network::is_as_asked,
     error::{Error, Result},
     events::Kind,
     lookup,
     model::{
         name::{check_name, new_id, short_id},
-        options::{self, GatewayMode, NetworkOptions},
+        options::{GatewayMode, NetworkOptions},
     },
     now, plan,
-    request::{CreateNetwork, Subnet},
+    request::CreateNetwork,
     step::{Change, Step},
     view,
 };
 use crate::store::schema::{Container, Driver, Network, Phase};
 
-/// The default network and its interface.
+/// The default network.
 const DEFAULT: &str = "bridge";
-const DEFAULT_BRIDGE: &str = "rnet0";
 /// The other networks that are there from the start.
 const HOST: &str = "host";
 const NONE: &str = "none";
@@ -95,18 +93,11 @@ impl<H: Host, D: Datapath> Controller<H, D> {
 
     /// Makes the networks that are there from the start, those of them that are not yet.
     pub(super) fn create_predefined(&mut self) -> Result<()> {
-        self.renew_default()?;
         let missing = |c: &Self, name| !c.machine.state.networks.values().any(|n| n.name == name);
+        let there = self.machine.state.networks.values().find(|n| n.name == DEFAULT).cloned();
+        let request = self.config.default_network.request(DEFAULT, there.as_ref());
+        self.renew_default(there, &request)?;
         if missing(self, DEFAULT) {
-            let options = options::with_bridge(DEFAULT_BRIDGE);
-            let plain = |subnet| Subnet { subnet: Some(subnet), ..Subnet::default() };
-            let request = CreateNetwork {
-                name: DEFAULT.to_owned(),
-                ipv6: self.config.ipv6,
-                subnets: self.config.fixed_cidr_v6.map(plain).into_iter().collect(),
-                options,
-                ..CreateNetwork::default()
-            };
             self.build_network(&request, true)?;
         }
         for (name, driver) in [(HOST, Driver::Host), (NONE, Driver::Null)] {
@@ -119,24 +110,16 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         Ok(())
     }
 
-    /// Removes the default network if it has other IPv6 addresses than the configuration says, so that it is made
-    /// anew. With containers on it, it stays as it is.
-    fn renew_default(&mut self) -> Result<()> {
-        let Some(network) = self.machine.state.networks.values().find(|n| n.name == DEFAULT).cloned() else {
+    /// Removes the default network if it is not what the configuration says, so that it is made anew. With
+    /// containers on it, it stays as it is.
+    fn renew_default(&mut self, there: Option<Network>, wanted: &CreateNetwork) -> Result<()> {
+        let Some(network) = there.filter(|there| !is_as_asked(there, wanted)) else {
             return Ok(());
         };
-        let v6 = network.subnets.iter().map(|s| s.subnet).find(IpNetwork::is_ipv6);
-        let is_as_asked = match (self.config.ipv6, self.config.fixed_cidr_v6) {
-            (true, Some(wanted)) => v6 == Some(wanted),
-            (wanted, _) => v6.is_some() == wanted,
-        };
-        if is_as_asked {
-            return Ok(());
-        }
         if self.members(&network.id).next().is_some() {
             tracing::warn!(
-                "network {DEFAULT} keeps its addresses while containers are on it: remove them and start again \
-                 for --ipv6 and --fixed-cidr-v6 to take effect"
+                "network {DEFAULT} stays as it is while containers are on it: remove them and start again for \
+                 what the configuration says of it to take effect"
             );
             return Ok(());
         }

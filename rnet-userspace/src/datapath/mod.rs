@@ -11,6 +11,7 @@
 mod batch;
 mod endpoints;
 mod flows;
+mod layout;
 mod links;
 mod load;
 mod mappings;
@@ -49,6 +50,10 @@ pub struct Options {
     pub snat_ports: RangeInclusive<u16>,
     /// How many entries tables have. One that an earlier daemon left with another size is refused.
     pub sizes: Sizes,
+    /// Tables of another layout that are there are given up, with the flows in them.
+    pub replace_layout: bool,
+    /// How long flows may be idle.
+    pub timeouts: Timeouts,
     /// Cookie of the network namespace that is served.
     pub netns_cookie: u64,
     /// The root of the cgroup2 hierarchy, whose processes are kept from taking published ports and led to them.
@@ -82,11 +87,18 @@ impl Ebpf {
     /// replaced one by one as endpoints and uplinks are added; until then the earlier daemon's go on.
     ///
     /// # Errors
-    /// The object is missing from the build, the kernel refuses a map or program, or bpffs cannot be written.
+    /// There are tables of another layout, which nobody has said to give up; the object is missing from the build,
+    /// the kernel refuses a map or program, or bpffs cannot be written.
     pub fn open(options: Options) -> Result<Self> {
-        let Options { pin_dir, snat_ports, sizes, netns_cookie, cgroup } = options;
+        let Options { pin_dir, snat_ports, sizes, replace_layout, timeouts, netns_cookie, cgroup } = options;
+        if !replace_layout {
+            layout::refuse_others(&pin_dir)?;
+        }
         let was_there = pin_dir.exists();
-        let opened = Self::make(pin_dir.clone(), &Settings::new(netns_cookie, snat_ports), sizes, &cgroup);
+        // All of it at once: flows go by what is there already.
+        let mut settings = Settings::new(netns_cookie, snat_ports);
+        settings.timeouts = timeouts;
+        let opened = Self::make(pin_dir.clone(), &settings, sizes, &cgroup);
         if opened.is_err()
             && !was_there
             && let Err(error) = remove_pins(&pin_dir)
@@ -168,7 +180,7 @@ impl Datapath for Ebpf {
         self.tables.v4.sources.retain(&used)?;
         self.tables.v6.sources.retain(&used)?;
         self.retain_endpoints(endpoints)?;
-        remove_other_layouts(&self.pin_dir)
+        layout::remove_others(&self.pin_dir)
     }
 
     fn sweep(&mut self) -> Result<usize> {
@@ -222,26 +234,6 @@ fn remove_pins(pin_dir: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Removes what a daemon with maps of another layout left, once all it did is done by this one's programs.
-fn remove_other_layouts(pin_dir: &Path) -> Result<()> {
-    let Some(instance) = pin_dir.parent() else { return Ok(()) };
-    let of = || format!("read directory {}", instance.display());
-    for entry in fs::read_dir(instance).with_context(of)? {
-        let path = entry.with_context(of)?.path();
-        let is_layout =
-            path.file_name().and_then(|name| name.to_str()?.strip_prefix('v')).is_some_and(is_number);
-        if is_layout && path != pin_dir {
-            tracing::info!("removing what an rnet of another version left in {}", path.display());
-            remove_dir(&path)?;
-        }
-    }
-    Ok(())
-}
-
-fn is_number(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn remove_dir(dir: &Path) -> Result<()> {

@@ -16,21 +16,6 @@ use crate::controller::{
 };
 
 #[test]
-fn other_layouts_are_removed_and_nothing_else() {
-    let instance = tempfile::tempdir().unwrap();
-    for name in ["v1/links", "v2/links", "v12", "vx", "other"] {
-        fs::create_dir_all(instance.path().join(name)).unwrap();
-    }
-    remove_other_layouts(&instance.path().join("v2")).unwrap();
-    let mut left: Vec<_> = fs::read_dir(instance.path())
-        .unwrap()
-        .map(|e| e.unwrap().file_name().into_string().unwrap())
-        .collect();
-    left.sort();
-    assert_eq!(left, ["other", "v2", "vx"]);
-}
-
-#[test]
 fn an_instance_s_directory_goes_with_its_last_layout() {
     let dir = tempfile::tempdir().unwrap();
     let instance = dir.path().join("rnet");
@@ -65,7 +50,15 @@ impl Place {
             rustix::mount::MountAttrFlags::empty(),
         )
         .unwrap();
-        Options { pin_dir: self.pin_dir.clone(), snat_ports: 1024..=32767, sizes, netns_cookie: 1, cgroup }
+        Options {
+            pin_dir: self.pin_dir.clone(),
+            snat_ports: 1024..=32767,
+            sizes,
+            replace_layout: false,
+            timeouts: Timeouts::default(),
+            netns_cookie: 1,
+            cgroup,
+        }
     }
 
     fn endpoint(&self) -> EndpointSpec {

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::{
     api::Control,
     controller::{
-        Controller, Result,
+        Config, Controller, Result,
         backend::{Datapath, FlowInfo, Host, ReasonCount},
         model::{Binding, flow_filter::FlowFilter, timeouts::Seconds},
         request::{Connect, CreateContainer, CreateNetwork, Publish},
@@ -107,6 +107,10 @@ impl<H: Host + 'static, D: Datapath + 'static> Control for Shared<H, D> {
 
     fn set_timeouts(&self, changes: &Seconds) -> Result<Seconds> {
         self.lock().set_timeouts(changes)
+    }
+
+    fn reload(&self, config: Config) -> Result<()> {
+        self.lock().reload(config)
     }
 
     fn status(&self) -> Result<view::Status> {

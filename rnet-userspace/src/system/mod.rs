@@ -11,8 +11,9 @@ use anyhow::{Context, Result};
 use self::{control::Shared, processes::LocalProcesses};
 use crate::{
     api::daemon::Parts,
-    cli::{DaemonConfig, System},
-    controller::{Config, Controller, model::timeouts, view},
+    cli::System,
+    config::DaemonConfig,
+    controller::{Config, Controller, view},
     datapath::{self, Ebpf, Relay},
     dns,
     host::{
@@ -29,12 +30,14 @@ pub struct Local;
 impl System for Local {
     fn daemon(&self, config: &DaemonConfig) -> Result<Parts> {
         preflight::preflight()?;
-        let sizes = datapath::Sizes { flows: config.max_flows, ports: config.max_ports };
-        let config = instance_config(config)?;
+        let DaemonConfig { max_flows, max_ports, replace_layout, .. } = *config;
+        let sizes = datapath::Sizes { flows: max_flows, ports: max_ports };
+        let config = config.instance.clone();
+        preflight::ensure_bpffs()?;
         host::process::raise_open_files().context("raise the limit of open files")?;
         let lock =
             Lock::take(&config.run_dir).with_context(|| format!("start instance {}", config.instance))?;
-        match controller(config.clone(), sizes) {
+        match controller(config.clone(), sizes, replace_layout) {
             Ok((controller, relay)) => {
                 let directory = controller.directory();
                 Ok(Parts {
@@ -73,27 +76,19 @@ impl System for Local {
     }
 }
 
-fn instance_config(asked: &DaemonConfig) -> Result<Config> {
-    let mut config = Config::new(&asked.instance)?;
-    let version = format!("v{}", rnet_common::LAYOUT_VERSION);
-    config.pin_dir = preflight::ensure_bpffs()?.join(&asked.instance).join(version);
-    config.uplinks.clone_from(&asked.uplinks);
-    if let Some(ports) = asked.snat_ports {
-        config.snat_ports = ports;
-    }
-    config.ipv6 = asked.ipv6;
-    config.fixed_cidr_v6 = asked.fixed_cidr_v6;
-    config.timeouts = timeouts::changed(config.timeouts, &asked.timeouts)?;
-    Ok(config)
-}
-
 /// Takes up the instance. The lock has to be held.
-fn controller(config: Config, sizes: datapath::Sizes) -> Result<(Controller<Kernel, Ebpf>, Option<Relay>)> {
+fn controller(
+    config: Config,
+    sizes: datapath::Sizes,
+    replace_layout: bool,
+) -> Result<(Controller<Kernel, Ebpf>, Option<Relay>)> {
     let (first, last) = config.snat_ports;
     let options = datapath::Options {
         pin_dir: config.pin_dir.clone(),
         snat_ports: first..=last,
         sizes,
+        replace_layout,
+        timeouts: config.timeouts,
         netns_cookie: preflight::netns_cookie()?,
         cgroup: preflight::cgroup2()?,
     };

@@ -9,9 +9,9 @@ use crate::controller::{
 };
 
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
-const ENABLE_ICC: &str = "com.docker.network.bridge.enable_icc";
-const ENABLE_IP_MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
-const MTU: &str = "com.docker.network.driver.mtu";
+pub(in crate::controller) const ENABLE_ICC: &str = "com.docker.network.bridge.enable_icc";
+pub(in crate::controller) const ENABLE_IP_MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
+pub(in crate::controller) const MTU: &str = "com.docker.network.driver.mtu";
 const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
 const GATEWAY_MODE_IPV4: &str = "com.docker.network.bridge.gateway_mode_ipv4";
 const GATEWAY_MODE_IPV6: &str = "com.docker.network.bridge.gateway_mode_ipv6";

@@ -156,7 +156,11 @@ fn a_port_is_published_with_one_number_on_both_families() {
 fn the_default_network_gets_ipv6_when_it_is_asked_for() {
     let bench = Bench::new();
     let plain = || bench.config();
-    let fixed = || Config { ipv6: true, fixed_cidr_v6: "fd00:7::/64".parse().ok(), ..bench.config() };
+    let with = |subnet_v6| {
+        let default_network = DefaultNetwork { ipv6: true, subnet_v6, ..DefaultNetwork::default() };
+        Config { default_network, ..bench.config() }
+    };
+    let fixed = || with(Some(Subnet { subnet: "fd00:7::/64".parse().ok(), ..Subnet::default() }));
     let v6 = |instance: &Instance| {
         let subnets = instance.network("bridge").unwrap().subnets;
         subnets.iter().map(|s| s.subnet.to_string()).find(|s| s.contains(':'))
@@ -172,7 +176,6 @@ fn the_default_network_gets_ipv6_when_it_is_asked_for() {
     assert_eq!(v6(&instance), Some("fd00:7::/64".into()), "kept for the container");
     instance.remove_container("web", true).unwrap();
     drop(instance);
-    let any = Config { ipv6: true, ..bench.config() };
-    assert_eq!(v6(&bench.start_with(any).unwrap()), Some("fd00:7::/64".into()), "good enough");
+    assert_eq!(v6(&bench.start_with(with(None)).unwrap()), Some("fd00:7::/64".into()), "good enough");
     assert_eq!(v6(&bench.start_with(plain()).unwrap()), None);
 }

@@ -1,5 +1,6 @@
 //! The controller's rules, over a host and a datapath in memory and a store on disk.
 
+mod configuration;
 mod connect;
 mod containers;
 mod flows;
@@ -22,7 +23,7 @@ use std::{
 use tempfile::TempDir;
 
 use super::{
-    Config, Controller, Error, Result,
+    Config, Controller, DefaultNetwork, Error, Result,
     fake::{Fake, Fate, Tables},
     request::{Connect, CreateContainer, CreateNetwork, Subnet},
     view,

@@ -1,0 +1,221 @@
+//! All that the daemon listens at: its own socket, which its commands use, and what the configuration names.
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::{Context as _, Result};
+use axum::{Router, serve::Listener};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::watch,
+    task::JoinSet,
+};
+use tokio_rustls::rustls::ServerConfig;
+
+use super::{
+    address::Address,
+    socket::{self, SocketFile},
+    tls::TlsListener,
+};
+
+/// Bound sockets. Those in the file system are removed on drop.
+pub(super) struct Listeners {
+    unix: Vec<(UnixListener, SocketFile)>,
+    tcp: Vec<TcpListener>,
+    tls: Option<Arc<ServerConfig>>,
+}
+
+impl Listeners {
+    /// Listens at `own`, and at every one of `others`. TCP ones speak TLS if `tls` is there.
+    ///
+    /// # Errors
+    /// When one cannot be bound, which is named.
+    pub(super) async fn bind(own: &Path, others: &[Address], tls: Option<Arc<ServerConfig>>) -> Result<Self> {
+        let mut listeners = Self { unix: vec![socket::bind(own)?], tcp: Vec::new(), tls };
+        for address in others {
+            match address {
+                Address::Unix(path) if path == own => {}
+                Address::Unix(path) => {
+                    socket::refuse_if_taken(path).await?;
+                    listeners.unix.push(socket::bind(path)?);
+                }
+                Address::Tcp(ip, port) => {
+                    let bound =
+                        TcpListener::bind(Address::socket_addr(*ip, *port, listeners.tls.is_some())).await;
+                    listeners.tcp.push(bound.with_context(|| format!("listen at {address}"))?);
+                    if listeners.tls.is_none() {
+                        tracing::warn!(
+                            %address,
+                            "every user and program of this host may come by it, and is root's equal then: \
+                             tlsverify keeps them out"
+                        );
+                    }
+                }
+            }
+            tracing::info!(%address, "listening");
+        }
+        Ok(listeners)
+    }
+
+    /// Serves requests until `end` says so, and then those that are under way.
+    pub(super) async fn serve(self, router: Router, end: &watch::Sender<bool>) {
+        let Self { unix, tcp, tls } = self;
+        let (sockets, files): (Vec<_>, Vec<_>) = unix.into_iter().unzip();
+        let mut servers = JoinSet::new();
+        for socket in sockets {
+            servers.spawn(serve(socket, router.clone(), end.subscribe()));
+        }
+        for listener in tcp {
+            match &tls {
+                Some(tls) => {
+                    let listener = TlsListener::new(listener, Arc::clone(tls));
+                    servers.spawn(serve(listener, router.clone(), end.subscribe()));
+                }
+                None => _ = servers.spawn(serve(listener, router.clone(), end.subscribe())),
+            }
+        }
+        servers.join_all().await;
+        drop(files);
+    }
+}
+
+async fn serve<L: Listener>(listener: L, router: Router, mut end: watch::Receiver<bool>)
+where
+    L::Addr: std::fmt::Debug,
+{
+    // The sender is gone once nobody waits for the end.
+    let ended = async move { _ = end.wait_for(|ended| *ended).await };
+    // It never fails.
+    let _ = axum::serve(listener, router).with_graceful_shutdown(ended).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::SocketAddr, time::Duration};
+
+    use axum::routing::get;
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    use rustls_pki_types::{PrivateKeyDer, ServerName};
+    use tokio::{
+        io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+        net::TcpStream,
+        time,
+    };
+    use tokio_rustls::{
+        TlsConnector,
+        rustls::{ClientConfig, RootCertStore, crypto::ring},
+    };
+
+    use super::*;
+    use crate::api::tls;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+    impl Authority {
+        fn new() -> Self {
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+        }
+
+        fn issue(&self) -> (rustls_pki_types::CertificateDer<'static>, PrivateKeyDer<'static>) {
+            let key = KeyPair::generate().unwrap();
+            let params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+            let certificate = params.signed_by(&key, &self.0).unwrap().der().clone();
+            (certificate, PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+        }
+
+        fn server(&self) -> Arc<ServerConfig> {
+            let (certificate, key) = self.issue();
+            tls::server_config(vec![self.0.der().clone()], vec![certificate], key).unwrap()
+        }
+
+        /// A client that trusts this authority, with a certificate of `issuer`, or without.
+        fn client(&self, issuer: Option<&Self>) -> TlsConnector {
+            let mut roots = RootCertStore::empty();
+            roots.add(self.0.der().clone()).unwrap();
+            let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots);
+            let config = match issuer.map(Self::issue) {
+                Some((certificate, key)) => config.with_client_auth_cert(vec![certificate], key).unwrap(),
+                None => config.with_no_client_auth(),
+            };
+            TlsConnector::from(Arc::new(config))
+        }
+    }
+
+    /// A port that nobody listens at.
+    async fn free_port() -> SocketAddr {
+        TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+    }
+
+    async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<String> {
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    }
+
+    async fn ask_by(connector: &TlsConnector, addr: SocketAddr) -> std::io::Result<String> {
+        let name = ServerName::try_from("localhost").unwrap();
+        let stream = connector.connect(name, TcpStream::connect(addr).await?).await?;
+        // A server may refuse a certificate after the client has found its own part of the handshake done.
+        ask(stream).await
+    }
+
+    #[tokio::test]
+    async fn everywhere_the_same_is_served_until_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let (own, other) = (dir.path().join("own.sock"), dir.path().join("other.sock"));
+        let tcp = free_port().await;
+        let hosts = [
+            Address::Unix(other.clone()),
+            Address::Unix(own.clone()),
+            Address::Tcp(tcp.ip(), Some(tcp.port())),
+        ];
+        let listeners = Listeners::bind(&own, &hosts, None).await.unwrap();
+        let taken = Listeners::bind(&dir.path().join("third.sock"), &hosts, None).await.err().unwrap();
+        assert!(taken.to_string().contains("another program does, pid "), "{taken}");
+        let end = watch::Sender::new(false);
+        let router = Router::new().route("/", get(async || "hello"));
+        let clients = async {
+            for path in [&own, &other] {
+                let stream = tokio::net::UnixStream::connect(path).await.unwrap();
+                assert!(ask(stream).await.unwrap().ends_with("hello"));
+            }
+            assert!(ask(TcpStream::connect(tcp).await.unwrap()).await.unwrap().ends_with("hello"));
+            end.send_replace(true);
+        };
+        time::timeout(LIMIT, async { tokio::join!(listeners.serve(router, &end), clients) }).await.unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "no socket is left");
+    }
+
+    #[tokio::test]
+    async fn only_clients_of_the_authority_are_served() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ours, others) = (Authority::new(), Authority::new());
+        let tcp = free_port().await;
+        let hosts = [Address::Tcp(tcp.ip(), Some(tcp.port()))];
+        let listeners =
+            Listeners::bind(&dir.path().join("own.sock"), &hosts, Some(ours.server())).await.unwrap();
+        let end = watch::Sender::new(false);
+        let router = Router::new().route("/", get(async || "hello"));
+        let clients = async {
+            // Says nothing, and keeps nobody waiting.
+            let _silent = TcpStream::connect(tcp).await.unwrap();
+            assert!(ask_by(&ours.client(Some(&ours)), tcp).await.unwrap().ends_with("hello"));
+            for refused in [ours.client(None), ours.client(Some(&others))] {
+                assert!(ask_by(&refused, tcp).await.is_err());
+            }
+            assert!(ask_by(&others.client(Some(&ours)), tcp).await.is_err(), "the client's own check");
+            let plain = ask(TcpStream::connect(tcp).await.unwrap()).await;
+            assert!(!plain.is_ok_and(|answer| answer.contains("hello")));
+            assert!(ask_by(&ours.client(Some(&ours)), tcp).await.unwrap().ends_with("hello"));
+            end.send_replace(true);
+        };
+        time::timeout(LIMIT, async { tokio::join!(listeners.serve(router, &end), clients) }).await.unwrap();
+    }
+}

@@ -1,0 +1,25 @@
+//! What can change while an instance runs.
+
+use super::{
+    Config, Controller,
+    backend::{Datapath, Host},
+    error::Result,
+};
+
+impl<H: Host, D: Datapath> Controller<H, D> {
+    /// Takes over from `config` what can change: where ports are published by default, address pools, what
+    /// containers get in their resolv.conf, idle times and uplinks. What was made before stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](super::Error::Invalid) when the configuration contradicts itself;
+    /// [`Error::Failed`](super::Error::Failed) when the datapath refuses. Nothing is changed then, but for uplinks,
+    /// of which some may have been taken up.
+    pub fn reload(&mut self, config: Config) -> Result<()> {
+        config.check()?;
+        self.machine.datapath.set_timeouts(&config.timeouts)?;
+        let Config { uplinks, bind, pools, dns, dns_search, dns_options, timeouts, .. } = config;
+        self.config =
+            Config { uplinks, bind, pools, dns, dns_search, dns_options, timeouts, ..self.config.clone() };
+        self.refresh_host()
+    }
+}
