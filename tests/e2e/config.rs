@@ -164,6 +164,8 @@ fn sighup_puts_in_force_what_can_change_and_names_the_rest() {
     assert_eq!(rnet.ok(&["port", "old"]), "80/tcp -> 0.0.0.0:8080\n");
     tcp::exchange(&stream, 100_000, 1);
     assert!(!rnet.reload().contains("started again"), "once is enough");
+    let events = rnet.ok(&["events", "--since", "10m", "--until", "0s", "--filter", "type=daemon"]);
+    assert_eq!(events.matches("daemon reload").count(), 2, "{events}");
 
     // Broken: everything stays as it is.
     file.write("{\"ip\": \"127.0.0.1\",\n \"dsn\": []}");

@@ -22,7 +22,7 @@ use super::{
     server, socket,
     supervisor::{Graces, Supervisor},
 };
-use crate::controller::{Config, Events};
+use crate::controller::{Config, Events, events::Kind};
 
 /// How often dead flows are cleared away. The shortest idle time, that of a TCP connection after a reset, is
 /// 10 s: no dead entry takes up room for half as long again.
@@ -130,7 +130,12 @@ pub(super) async fn serve(
     tracing::info!(instance = options.instance, socket = %options.socket.display(), "ready");
     // Not before: the service manager takes the end of a reload for the end of the start.
     if let Some(reload) = options.reload {
-        chores.spawn(follow_configuration(Arc::clone(&daemon), options.reload_now, reload));
+        chores.spawn(follow_configuration(
+            Arc::clone(&daemon),
+            options.instance.clone(),
+            options.reload_now,
+            reload,
+        ));
     }
 
     let ending = watch::Sender::new(false);
@@ -161,7 +166,7 @@ fn tell_manager(state: &[NotifyState<'_>]) {
     }
 }
 
-async fn follow_configuration(daemon: Arc<Supervisor>, told: Arc<Notify>, reload: Reload) {
+async fn follow_configuration(daemon: Arc<Supervisor>, instance: String, told: Arc<Notify>, reload: Reload) {
     let reload = Arc::new(reload);
     loop {
         told.notified().await;
@@ -171,7 +176,10 @@ async fn follow_configuration(daemon: Arc<Supervisor>, told: Arc<Notify>, reload
         let reload = Arc::clone(&reload);
         let reloaded = daemon.ask(move |c| c.reload(reload()?)).await;
         match reloaded {
-            Ok(()) => tracing::info!("configuration reloaded"),
+            Ok(()) => {
+                tracing::info!("configuration reloaded");
+                daemon.events().emit(Kind::Daemon, "reload", &instance, [("name", instance.as_str())]);
+            }
             Err(e) => tracing::error!("reload the configuration, which stays as it was: {e}"),
         }
         tell_manager(&[NotifyState::Ready]);

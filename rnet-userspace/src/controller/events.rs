@@ -24,7 +24,7 @@ pub struct Event {
     pub kind: Kind,
     /// `create`, `destroy`, `connect`, `disconnect`; `start`, `die`, `stop`, …
     pub action: String,
-    /// Id of the network or container.
+    /// Id of the network or container; the instance's name for the daemon.
     pub id: String,
     /// `name`, and what else is worth knowing.
     pub attributes: BTreeMap<String, String>,
@@ -38,6 +38,8 @@ pub enum Kind {
     Network,
     /// A container.
     Container,
+    /// The daemon itself.
+    Daemon,
 }
 
 impl fmt::Display for Kind {
@@ -45,6 +47,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::Network => "network",
             Self::Container => "container",
+            Self::Daemon => "daemon",
         })
     }
 }

@@ -12,14 +12,17 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     ///
     /// # Errors
     /// [`Error::Invalid`](super::Error::Invalid) when the configuration contradicts itself;
-    /// [`Error::Failed`](super::Error::Failed) when the datapath refuses. Nothing is changed then, but for uplinks,
-    /// of which some may have been taken up.
+    /// [`Error::Failed`](super::Error::Failed) when the datapath refuses. Nothing is changed then.
     pub fn reload(&mut self, config: Config) -> Result<()> {
         config.check()?;
         self.machine.datapath.set_timeouts(&config.timeouts)?;
         let Config { uplinks, bind, pools, dns, dns_search, dns_options, timeouts, .. } = config;
         self.config =
             Config { uplinks, bind, pools, dns, dns_search, dns_options, timeouts, ..self.config.clone() };
-        self.refresh_host()
+        if let Err(e) = self.refresh_host() {
+            // As after any change of the host: it is tried again with the next.
+            tracing::warn!("take up the uplinks of the new configuration: {e}");
+        }
+        Ok(())
     }
 }
