@@ -51,6 +51,8 @@ struct Members {
 struct Known {
     name: String,
     servers: Vec<IpAddr>,
+    /// By way of a network without names, it does.
+    leads_outside: bool,
     /// Its addresses by network.
     addrs: BTreeMap<String, Vec<IpAddr>>,
 }
@@ -97,8 +99,8 @@ impl Directory {
     pub fn client(&self, source: IpAddr) -> Option<Client> {
         let names = self.read();
         let (_, known) = names.asking(source)?;
-        let leads_outside = known.addrs.keys().any(|id| names.networks.get(id).is_some_and(|n| !n.internal));
-        Some(Client { servers: known.servers.clone(), leads_outside })
+        let by_one = known.addrs.keys().any(|id| names.networks.get(id).is_some_and(|n| !n.internal));
+        Some(Client { servers: known.servers.clone(), leads_outside: by_one || known.leads_outside })
     }
 
     /// The addresses, of both families, of whom `source` knows by this name, or by this name and its network's
@@ -114,8 +116,10 @@ impl Directory {
             known.flatten().copied().collect::<Vec<_>>()
         };
         let mut found: Vec<_> = networks().flat_map(|(id, network)| addrs_in(id, network, &name)).collect();
-        if found.is_empty()
-            && let Some((name, of)) = name.rsplit_once('.')
+        // Either part may have dots of its own.
+        let mut readings = name.match_indices('.').map(|(dot, _)| (&name[..dot], &name[dot + 1..]));
+        while found.is_empty()
+            && let Some((name, of)) = readings.next()
         {
             let of_that_name = networks().filter(|(_, network)| network.name == of);
             found = of_that_name.flat_map(|(id, network)| addrs_in(id, network, name)).collect();
@@ -159,8 +163,12 @@ impl Names {
 
     fn add(&mut self, container: &Container) {
         let mut addrs = BTreeMap::new();
+        let mut leads_outside = false;
         for endpoint in container.endpoints.iter().filter(|e| e.phase == Phase::Ready) {
-            let Some(network) = self.networks.get_mut(&endpoint.network) else { continue };
+            let Some(network) = self.networks.get_mut(&endpoint.network) else {
+                leads_outside |= !endpoint.gateways.is_empty();
+                continue;
+            };
             for name in names(container, endpoint) {
                 network.named.entry(name.to_ascii_lowercase()).or_default().insert(container.id.clone());
             }
@@ -169,8 +177,12 @@ impl Names {
             addrs.insert(endpoint.network.clone(), own);
         }
         if !addrs.is_empty() {
-            let known =
-                Known { name: container.name.clone(), servers: container.resolver.servers.clone(), addrs };
+            let known = Known {
+                name: container.name.clone(),
+                servers: container.resolver.servers.clone(),
+                leads_outside,
+                addrs,
+            };
             self.containers.insert(container.id.clone(), known);
         }
     }
@@ -292,6 +304,20 @@ mod tests {
         assert_eq!(directory.name_of(ip("10.1.0.3"), ip("10.2.0.3")), None);
         assert!(!directory.client(ip("10.2.0.3")).unwrap().leads_outside);
         assert_eq!(*directory.gateways().borrow(), BTreeSet::from([ip("10.1.0.1"), ip("10.2.0.1")]));
+    }
+
+    #[test]
+    fn the_default_network_leads_outside_too_and_names_may_have_dots() {
+        let mut both =
+            container("a.b", &[("back.end", "10.2.0.2/24", &[]), ("bridge", "172.17.0.2/16", &[])]);
+        both.endpoints[1].gateways = vec![ip("172.17.0.1")];
+        let one = container("one", &[("back.end", "10.2.0.3/24", &[])]);
+        let directory = directory(&[network("back.end", "10.2.0.1", true)], &[both, one]);
+        assert!(directory.client(ip("10.2.0.2")).unwrap().leads_outside);
+        assert!(!directory.client(ip("10.2.0.3")).unwrap().leads_outside);
+        for name in ["a.b", "a.b.back.end"] {
+            assert_eq!(found(&directory, "10.2.0.3", name), ["10.2.0.2"], "{name}");
+        }
     }
 
     #[test]

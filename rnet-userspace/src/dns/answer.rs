@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use hickory_proto::{
-    op::{Edns, Message, MessageType, Metadata, OpCode, ResponseCode},
+    op::{Edns, Message, Metadata, OpCode, ResponseCode},
     rr::{DNSClass, Name, RData, Record, RecordType, rdata},
 };
 use rand::seq::SliceRandom as _;
@@ -43,11 +43,11 @@ pub(super) enum Decision {
 /// Decides on a query from `source`.
 pub(super) fn decide(directory: &Directory, source: IpAddr, query: &[u8], transport: Transport) -> Decision {
     let reply = |code| failure(query, code).map_or(Decision::Ignore, Decision::Reply);
-    let message = match Message::from_vec(query) {
-        Ok(message) if message.metadata.message_type == MessageType::Query => message,
-        Ok(_) => return Decision::Ignore,
-        Err(_) => return reply(ResponseCode::FormErr),
-    };
+    // QR of RFC 1035 4.1.1: an answer is never answered, however it is formed.
+    if query.get(2).is_none_or(|flags| flags & 0x80 != 0) {
+        return Decision::Ignore;
+    }
+    let Some(message) = parse(query) else { return reply(ResponseCode::FormErr) };
     let Some(client) = directory.client(source) else { return reply(REFUSED) };
     if message.metadata.op_code != OpCode::Query {
         return reply(ResponseCode::NotImp);
@@ -70,13 +70,19 @@ pub(super) fn decide(directory: &Directory, source: IpAddr, query: &[u8], transp
 
 /// An answer that says only that there is none. Nothing for what is too short to be answered.
 pub(super) fn failure(query: &[u8], code: ResponseCode) -> Option<Vec<u8>> {
-    if let Ok(message) = Message::from_vec(query) {
+    if let Some(message) = parse(query) {
         let mut response = respond(&message);
         response.metadata.response_code = code;
         return response.to_vec().ok();
     }
     let id = query.get(..HEADER)?.first_chunk().map(|id| u16::from_be_bytes(*id))?;
     Message::error_msg(id, OpCode::Query, code).to_vec().ok()
+}
+
+/// A query that asks one thing. What else it claims to have is not made room for.
+fn parse(query: &[u8]) -> Option<Message> {
+    let questions = query.get(4..6)?;
+    if questions == [0, 1] { Message::from_vec(query).ok() } else { None }
 }
 
 /// The records of a name that `source` knows: none at all where it has none of this type, which nobody else is to be
@@ -87,7 +93,12 @@ fn known(directory: &Directory, source: IpAddr, name: &Name, kind: RecordType) -
         && net.prefix_len() == net.max_prefix_len()
     {
         let target = directory.name_of(source, net.addr())?;
-        let target = Name::from_utf8(format!("{target}.")).ok()?;
+        // What cannot be written as a name is nobody else's to know either. Underscores are no letters of a host's
+        // name, and can be in a container's.
+        let Ok(mut target) = Name::from_labels(target.split('.').map(str::as_bytes)) else {
+            return Some(Vec::new());
+        };
+        target.set_fqdn(true);
         return Some(vec![Record::from_rdata(name.clone(), TTL, RData::PTR(rdata::PTR(target)))]);
     }
     let mut addrs = directory.find(source, &name.to_utf8())?;
@@ -126,7 +137,7 @@ fn respond(query: &Message) -> Message {
 
 #[cfg(test)]
 mod tests {
-    use hickory_proto::op::Query;
+    use hickory_proto::op::{MessageType, Query};
 
     use super::*;
     use crate::controller::directory::testing::{container, directory, network};
@@ -141,6 +152,7 @@ mod tests {
             .map(|n| container(&format!("c{n}"), &[("n1", &format!("10.1.0.{}/24", n + 100), &["many"])]))
             .chain([
                 container("web", &[("n1", "10.1.0.2/24", &[]), ("n2", "10.2.0.2/24", &[])]),
+                container("my_db", &[("n1", "10.1.0.3/24", &[])]),
                 container("inside", &[("n2", "10.2.0.3/24", &[])]),
             ])
             .collect();
@@ -194,6 +206,8 @@ mod tests {
         let answered = reply("10.1.0.100", &query("2.0.1.10.in-addr.arpa.", RecordType::PTR));
         let [record] = answered.answers.as_slice() else { panic!("{answered:?}") };
         assert_eq!(record.data, RData::PTR(rdata::PTR(Name::from_utf8("web.n1.").unwrap())));
+        let answered = reply("10.1.0.100", &query("3.0.1.10.in-addr.arpa.", RecordType::PTR));
+        assert_eq!(answered.answers[0].data.to_string(), "my_db.n1.");
         let unknown = query("1.1.1.1.in-addr.arpa.", RecordType::PTR);
         assert_eq!(asked_by("10.1.0.100", &unknown, Transport::Udp), Decision::Forward(Vec::new()));
     }
@@ -233,17 +247,18 @@ mod tests {
         newer.set_edns(Edns::new().set_version(1).clone());
         // BADSIG has the same number.
         assert_eq!(u16::from(code(&newer)), u16::from(ResponseCode::BADVERS));
-        let mut two = query("web.", RecordType::A);
-        two.add_query(two.queries[0].clone());
-        assert_eq!(code(&two), ResponseCode::FormErr);
 
         let bytes = query("web.", RecordType::A).to_vec().unwrap();
-        let Decision::Reply(answered) = decide(&names(), ip("10.1.0.100"), &bytes[..20], Transport::Udp)
-        else {
-            panic!("no reply")
-        };
-        let answered = Message::from_vec(&answered).unwrap();
-        assert_eq!(answered.metadata.response_code, ResponseCode::FormErr);
+        let mut many = bytes.clone();
+        many[4..6].fill(0xff);
+        for malformed in [&bytes[..20], &many] {
+            let decision = decide(&names(), ip("10.1.0.100"), malformed, Transport::Udp);
+            let Decision::Reply(answered) = decision else { panic!("no reply") };
+            let answered = Message::from_vec(&answered).unwrap();
+            assert_eq!(answered.metadata.response_code, ResponseCode::FormErr);
+        }
+        many[2] |= 0x80;
+        assert_eq!(decide(&names(), ip("10.1.0.100"), &many, Transport::Udp), Decision::Ignore);
         assert_eq!(decide(&names(), ip("10.1.0.100"), &bytes[..11], Transport::Udp), Decision::Ignore);
         let response = query("web.", RecordType::A).into_response();
         assert_eq!(asked_by("10.1.0.100", &response, Transport::Udp), Decision::Ignore);

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use hickory_proto::op::{Message, MessageType};
+use hickory_proto::op::{Message, MessageType, ResponseCode};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpStream, UdpSocket},
@@ -29,6 +29,7 @@ pub(super) async fn ask(
     limit: Duration,
 ) -> Option<Vec<u8>> {
     let asked = Message::from_vec(query).ok()?;
+    let mut failed = None;
     for server in servers.iter().take(SERVERS) {
         // Nobody but the server is to be able to guess it (RFC 5452).
         let id: u16 = rand::random();
@@ -39,12 +40,21 @@ pub(super) async fn ask(
             Transport::Tcp => timeout(limit, by_tcp(*server, &sent, is_answer)).await,
         };
         match outcome {
+            Ok(Ok(reply)) if is_failure(&reply) => failed = Some(reply),
             Ok(Ok(reply)) => return with_id(&reply, asked.metadata.id),
             Ok(Err(error)) => tracing::debug!(%server, "ask for a name: {error}"),
             Err(_) => tracing::debug!(%server, "ask for a name: no answer within {limit:?}"),
         }
     }
-    None
+    // Better than silence.
+    with_id(&failed?, asked.metadata.id)
+}
+
+/// Whether a server says no more than that it cannot or will not help.
+fn is_failure(reply: &[u8]) -> bool {
+    Message::from_vec(reply).is_ok_and(|reply| {
+        [ResponseCode::ServFail, ResponseCode::Refused].contains(&reply.metadata.response_code)
+    })
 }
 
 /// From a port that the kernel chooses anew for every question.
@@ -103,7 +113,7 @@ mod tests {
     use std::{future::Future, net::UdpSocket as Blocking};
 
     use hickory_proto::{
-        op::{Query, ResponseCode},
+        op::Query,
         rr::{Name, RecordType},
     };
     use tokio::net::TcpListener;
@@ -183,6 +193,22 @@ mod tests {
         };
         let (reply, ()) = asked(&[gone, addr], Transport::Udp, serve).await;
         assert!(reply.is_some());
+        let ((refusing, first), (helping, second)) = (upstream().await, upstream().await);
+        let answer_with = async |socket: &UdpSocket, code| {
+            let mut buffer = [0; 512];
+            let (len, client) = socket.recv_from(&mut buffer).await.unwrap();
+            let reply = answered(&buffer[..len], |reply| reply.metadata.response_code = code);
+            socket.send_to(&reply, client).await.unwrap();
+        };
+        let serve = async {
+            answer_with(&refusing, ResponseCode::Refused).await;
+            answer_with(&helping, ResponseCode::NoError).await;
+        };
+        let (reply, ()) = asked(&[first, second], Transport::Udp, serve).await;
+        assert_eq!(reply.unwrap().metadata.response_code, ResponseCode::NoError);
+        let serve = answer_with(&refusing, ResponseCode::ServFail);
+        let (reply, ()) = asked(&[first], Transport::Udp, serve).await;
+        assert_eq!(reply.unwrap().metadata.response_code, ResponseCode::ServFail);
         let (reply, ()) = asked(&[], Transport::Udp, async {}).await;
         assert_eq!(reply, None);
     }
