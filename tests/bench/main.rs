@@ -1,0 +1,73 @@
+//! rnet's benchmark: its datapath and its controller side by side with what they stand in for, on hosts made of network
+//! namespaces. `cargo xtask bench` builds and starts it.
+//!
+//! Every figure is a ratio within one run, or says what machine it is of. Nothing of the machine's own network is
+//! touched.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "talking to the terminal is what a benchmark does")]
+
+mod progress;
+mod report;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Result, ensure};
+use clap::Parser;
+
+use crate::{progress::Progress, report::Part};
+
+/// Measures rnet against iptables, nft, routing and the bridge.
+#[derive(Parser)]
+#[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
+struct Options {
+    /// Few rounds, short cells and small counts: to see that everything works, not to decide by.
+    #[arg(long)]
+    quick: bool,
+    /// Only these parts, workloads or paths.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    only: Vec<String>,
+    /// How often each cell is measured.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: Option<u32>,
+    /// Where the report is written.
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    out: PathBuf,
+}
+
+/// What the parts of the benchmark are run with.
+struct Bench {
+    /// Few rounds, short cells, small counts.
+    quick: bool,
+    /// How often each cell is measured.
+    rounds: u32,
+    progress: Progress,
+}
+
+/// A part of the benchmark.
+struct Job {
+    name: &'static str,
+    run: fn(&Bench) -> Result<Part>,
+}
+
+const JOBS: [Job; 0] = [];
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
+    ensure!(nix::unistd::geteuid().is_root(), "needs root: it makes network namespaces and loads eBPF programs");
+    let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { 5 });
+    let bench = Bench { quick: options.quick, rounds, progress: Progress::new() };
+    for job in JOBS {
+        bench.progress.begin(job.name);
+        let part = (job.run)(&bench)?;
+        println!("{}", serde_json::to_string_pretty(&part)?);
+    }
+    Ok(())
+}
