@@ -5,6 +5,7 @@
 //! touched.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "talking to the terminal is what a benchmark does")]
 
+mod load;
 mod progress;
 mod report;
 
@@ -51,7 +52,12 @@ struct Job {
 const JOBS: [Job; 0] = [];
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
+    let outcome = match std::env::args().nth(1).as_deref() {
+        // One end of the load, started by the benchmark itself.
+        Some("load") => load::main(std::env::args().skip(1)),
+        _ => run(&Options::parse()),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
