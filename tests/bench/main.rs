@@ -5,6 +5,7 @@
 //! touched.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "talking to the terminal is what a benchmark does")]
 
+mod busy;
 mod load;
 mod progress;
 mod report;
