@@ -1,7 +1,11 @@
 //! What a run found: tables for people, figures for programs.
 
+mod chart;
+
 use serde::Serialize;
 use serde_json::Value;
+
+pub(crate) use self::chart::{Bar, Chart, Group, Spread};
 
 /// What one part of the benchmark found.
 #[derive(Debug, Serialize)]
@@ -14,6 +18,8 @@ pub(crate) struct Part {
     pub(crate) about: String,
     /// The figures as people read them.
     pub(crate) tables: Vec<Table>,
+    /// The same to look at, as far as bars tell more.
+    pub(crate) charts: Vec<Chart>,
     /// The figures as they were measured, with units in the keys' names.
     pub(crate) figures: Value,
 }
