@@ -7,15 +7,25 @@
 
 mod busy;
 mod load;
+mod machine;
+mod only;
 mod progress;
 mod report;
+mod traffic;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{cell::RefCell, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Result, ensure};
-use clap::Parser;
+use clap::{Parser, ValueEnum as _};
+use rand::{SeedableRng as _, rngs::StdRng};
 
-use crate::{progress::Progress, report::Part};
+use crate::{
+    load::Workload,
+    only::{Names, Only},
+    progress::Progress,
+    report::Part,
+    traffic::GROUPS,
+};
 
 /// Measures rnet against iptables, nft, routing and the bridge.
 #[derive(Parser)]
@@ -41,7 +51,17 @@ struct Bench {
     quick: bool,
     /// How often each cell is measured.
     rounds: u32,
+    only: Only,
+    /// Decides the order within a round.
+    random: RefCell<StdRng>,
     progress: Progress,
+}
+
+impl Bench {
+    /// How long one workload is measured on one path.
+    fn cell(&self) -> Duration {
+        Duration::from_millis(if self.quick { 500 } else { 2000 })
+    }
 }
 
 /// A part of the benchmark.
@@ -70,11 +90,24 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<()> {
     ensure!(nix::unistd::geteuid().is_root(), "needs root: it makes network namespaces and loads eBPF programs");
     let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { 5 });
-    let bench = Bench { quick: options.quick, rounds, progress: Progress::new() };
-    for job in JOBS {
-        bench.progress.begin(job.name);
-        let part = (job.run)(&bench)?;
-        println!("{}", serde_json::to_string_pretty(&part)?);
+    let names = Names {
+        parts: GROUPS.iter().map(|g| g.name.to_owned()).chain(JOBS.iter().map(|j| j.name.to_owned())).collect(),
+        traffic: GROUPS.iter().map(|g| g.name.to_owned()).collect(),
+        workloads: Workload::value_variants().iter().map(|w| w.name()).collect(),
+        paths: GROUPS.iter().flat_map(traffic::Group::path_names).map(str::to_owned).collect(),
+    };
+    let only = Only::parse(&options.only, &names)?;
+    let random = RefCell::new(StdRng::seed_from_u64(1));
+    let bench = Bench { quick: options.quick, rounds, only, random, progress: Progress::new() };
+    for group in GROUPS.iter().filter(|g| bench.only.wants_part(g.name)) {
+        bench.progress.begin(group.name);
+        let part = traffic::run(&bench, group)?;
+        for table in &part.tables {
+            println!("{}\n{}", table.title, table.columns.join("\t"));
+            for row in &table.rows { println!("{}", row.join("\t")); }
+        }
+        println!("{}", part.about);
+        std::fs::write(format!("/tmp/w/bench-{}.json", group.name), serde_json::to_string_pretty(&part)?)?;
     }
     Ok(())
 }

@@ -1,9 +1,6 @@
 //! What a run found: tables for people, figures for programs.
 
 mod chart;
-mod folder;
-mod markdown;
-mod svg;
 pub(crate) mod terminal;
 
 use serde::Serialize;
@@ -11,7 +8,6 @@ use serde_json::Value;
 
 pub(crate) use self::{
     chart::{Bar, Chart, Group, Spread},
-    folder::Folder,
 };
 use crate::machine::Machine;
 

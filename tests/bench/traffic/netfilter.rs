@@ -1,0 +1,164 @@
+//! The ways of the host's own packet filter, with the rules that Docker makes.
+
+use std::{fmt::Write as _, net::IpAddr};
+
+use anyhow::Result;
+use testbed::{Host, Netns};
+
+use super::{
+    path::{PORT, feed},
+    sites::{Bridged, CONTAINER, CONTAINER6, SUBNET, SUBNET6},
+};
+
+/// Which of its tools makes the rules.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tool {
+    /// `iptables-legacy`.
+    Legacy,
+    /// `iptables-nft`.
+    Nft,
+}
+
+/// Ports that are published besides the one that is measured, all before it.
+fn others(published: u32) -> impl Iterator<Item = u32> {
+    10_001..10_000 + published
+}
+
+/// Makes Docker's rules for both families, with so many published ports of which the measured one is the last.
+///
+/// # Errors
+/// When they are not taken.
+pub(super) fn docker(host: &Host, tool: Tool, published: u32) -> Result<()> {
+    let kind = if tool == Tool::Legacy { "legacy" } else { "nft" };
+    feed(&host.ns, &format!("iptables-{kind}-restore"), &[], &rules(CONTAINER.into(), SUBNET, published))?;
+    feed(&host.ns, &format!("ip6tables-{kind}-restore"), &[], &rules(CONTAINER6.into(), SUBNET6, published))
+}
+
+/// As Docker Engine 27 makes them with its user-space proxy off.
+fn rules(container: IpAddr, subnet: &str, published: u32) -> String {
+    let (bits, loopback, to) = match container {
+        IpAddr::V4(addr) => (32, "127.0.0.0/8", addr.to_string()),
+        IpAddr::V6(addr) => (128, "::1/128", format!("[{addr}]")),
+    };
+    let (mut masquerade, mut dnat, mut accept) = (String::new(), String::new(), String::new());
+    let mut publish = |protocol: &str, outer: u32, inner: u32| {
+        let own = format!("{container}/{bits}");
+        let _ = writeln!(
+            masquerade,
+            "-A POSTROUTING -s {own} -d {own} -p {protocol} -m {protocol} --dport {inner} -j MASQUERADE"
+        );
+        let _ = writeln!(
+            dnat,
+            "-A DOCKER -p {protocol} -m {protocol} --dport {outer} -j DNAT --to-destination {to}:{inner}"
+        );
+        let _ = writeln!(
+            accept,
+            "-A DOCKER -d {own} ! -i docker0 -o docker0 -p {protocol} -m {protocol} --dport {inner} -j ACCEPT"
+        );
+    };
+    for port in others(published) {
+        publish("tcp", port, port);
+    }
+    publish("udp", PORT.into(), PORT.into());
+    publish("tcp", PORT.into(), PORT.into());
+    format!(
+        "*nat
+:PREROUTING ACCEPT [0:0]
+:INPUT ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:POSTROUTING ACCEPT [0:0]
+:DOCKER - [0:0]
+-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
+-A OUTPUT ! -d {loopback} -m addrtype --dst-type LOCAL -j DOCKER
+-A POSTROUTING -s {subnet} ! -o docker0 -j MASQUERADE
+{masquerade}{dnat}COMMIT
+*filter
+:INPUT ACCEPT [0:0]
+:FORWARD DROP [0:0]
+:OUTPUT ACCEPT [0:0]
+:DOCKER - [0:0]
+:DOCKER-ISOLATION-STAGE-1 - [0:0]
+:DOCKER-ISOLATION-STAGE-2 - [0:0]
+:DOCKER-USER - [0:0]
+-A FORWARD -j DOCKER-USER
+-A FORWARD -j DOCKER-ISOLATION-STAGE-1
+-A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A FORWARD -o docker0 -j DOCKER
+-A FORWARD -i docker0 ! -o docker0 -j ACCEPT
+-A FORWARD -i docker0 -o docker0 -j ACCEPT
+{accept}-A DOCKER-ISOLATION-STAGE-1 -i docker0 ! -o docker0 -j DOCKER-ISOLATION-STAGE-2
+-A DOCKER-ISOLATION-STAGE-1 -j RETURN
+-A DOCKER-ISOLATION-STAGE-2 -o docker0 -j DROP
+-A DOCKER-ISOLATION-STAGE-2 -j RETURN
+-A DOCKER-USER -j RETURN
+COMMIT
+"
+    )
+}
+
+/// The same with maps and sets, as one would write it by hand for nftables.
+///
+/// # Errors
+/// When the rules are not taken.
+pub(super) fn nft(host: &Host) -> Result<()> {
+    let mut rules = String::new();
+    for (family, container, subnet) in
+        [("ip", IpAddr::from(CONTAINER), SUBNET), ("ip6", IpAddr::from(CONTAINER6), SUBNET6)]
+    {
+        let _ = write!(
+            rules,
+            "table {family} published {{
+    map ports {{
+        type inet_proto . inet_service : {kind} . inet_service
+        elements = {{ tcp . {PORT} : {container} . {PORT}, udp . {PORT} : {container} . {PORT} }}
+    }}
+    chain prerouting {{
+        type nat hook prerouting priority dstnat
+        fib daddr type local dnat {family} to meta l4proto . th dport map @ports
+    }}
+    chain postrouting {{
+        type nat hook postrouting priority srcnat
+        {family} saddr {subnet} oifname != \"docker0\" masquerade
+    }}
+    chain forward {{
+        type filter hook forward priority filter; policy drop
+        ct state established,related accept
+        oifname \"docker0\" ct status dnat accept
+        iifname \"docker0\" accept
+    }}
+}}
+",
+            kind = if family == "ip" { "ipv4_addr" } else { "ipv6_addr" },
+        );
+    }
+    feed(&host.ns, "nft", &["-f", "-"], &rules)
+}
+
+/// Whether the bridge asks the packet filter about what passes through it (`br_netfilter`).
+pub(super) fn filter_bridge(ns: &Netns, on: bool) {
+    for family in ["ip", "ip6"] {
+        let key = format!("net/bridge/bridge-nf-call-{family}tables");
+        if ns.output_of("cat", &[&format!("/proc/sys/{key}")]).is_some() {
+            ns.set_sysctl(&key, if on { "1" } else { "0" });
+        }
+    }
+}
+
+/// A bridge whose packets the filter does not see, as on a host without `br_netfilter`.
+pub(super) fn unfiltered(host: &Host) -> Result<Bridged> {
+    filter_bridge(&host.ns, false);
+    Bridged::new(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_measured_port_is_the_last_of_as_many_as_asked_for() {
+        let rules = rules(CONTAINER.into(), SUBNET, 1000);
+        let dnat: Vec<&str> = rules.lines().filter(|l| l.contains("-p tcp") && l.contains("DNAT")).collect();
+        assert_eq!(dnat.len(), 1000);
+        assert!(dnat[999].contains("--dport 8080 "), "{}", dnat[999]);
+    }
+}
