@@ -45,6 +45,10 @@ fn open(target: SocketAddr) -> io::Result<TcpStream> {
 /// Sends as much as passes; counts what the server says has arrived.
 fn stream(target: SocketAddr, flows: usize, duration: Duration) -> Result<Measured> {
     let streams: Vec<_> = (0..flows).map(|_| open(target)).collect::<Result<_, _>>().context("connect")?;
+    for stream in &streams {
+        // What BBR makes of a path depends on its pacing timers. A kernel without CUBIC has its own default.
+        let _ = socket2::SockRef::from(stream).set_tcp_congestion(b"cubic");
+    }
     let started = Instant::now();
     let threads: Vec<_> = streams
         .into_iter()

@@ -57,10 +57,6 @@ impl<'h> Path<'h> {
         interfaces: [&'static str; 2],
         owned: Owned<'h>,
     ) -> Result<Self> {
-        for ns in [client, server] {
-            // What a fast sender gains by pacing depends on timers, not on the path.
-            ns.set_sysctl("net/ipv4/tcp_congestion_control", "cubic");
-        }
         let any: IpAddr = match target {
             IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
             IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
