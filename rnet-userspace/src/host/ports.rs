@@ -13,6 +13,7 @@ use rustix::{
         AddressFamily, SocketFlags, SocketType, bind, ipproto, listen, socket_with,
         sockopt::{set_ipv6_v6only, set_socket_reuseaddr},
     },
+    process::{Resource, getrlimit},
 };
 
 use rnet_common::local::NAMES;
@@ -33,16 +34,29 @@ pub(super) struct Sockets {
 
 impl PortHold for Sockets {}
 
-/// Takes these ports, all or none.
+/// Takes these ports, all or none. Of more than half as many as this process may have files open, the rest is taken and
+/// let go again: what somebody has is found, and only for what comes between this and the datapath is there no guard.
 pub(super) fn hold(ports: &[HostPort]) -> Result<Sockets, PortUnavailable> {
-    let held = ports.iter().filter_map(|port| match take(*port) {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    hold_at_most(usize::try_from(files / 2).unwrap_or(usize::MAX), ports)
+}
+
+fn hold_at_most(limit: usize, ports: &[HostPort]) -> Result<Sockets, PortUnavailable> {
+    let mut held = Vec::new();
+    let taken = ports.iter().filter_map(|port| match take(*port) {
         // A port of every address leaves those out at which rnet itself answers for names.
         Err(Errno::ADDRINUSE) if port.port == NAMES && is_taken_by_us_alone(*port) => None,
         // Nobody on this host can have one either.
         Err(Errno::PROTONOSUPPORT | Errno::SOCKTNOSUPPORT) if port.protocol == Protocol::Sctp => None,
         taken => Some(taken.map_err(|errno| explain(*port, errno))),
     });
-    Ok(Sockets { _held: held.collect::<Result<_, _>>()? })
+    for socket in taken {
+        let socket = socket?;
+        if held.len() < limit {
+            held.push(socket);
+        }
+    }
+    Ok(Sockets { _held: held })
 }
 
 fn take(port: HostPort) -> Result<OwnedFd, Errno> {
@@ -208,6 +222,22 @@ mod tests {
             TcpListener::bind("127.0.0.2:81").unwrap();
             drop(held);
             assert_free(&ports);
+        });
+    }
+
+    #[test]
+    fn more_ports_than_files_are_looked_at_all_the_same() {
+        in_new_netns(|| {
+            ip("link set lo up");
+            let ports = ["0.0.0.0:80/tcp", "0.0.0.0:81/tcp", "0.0.0.0:82/tcp"].map(port);
+            let held = hold_at_most(2, &ports).unwrap();
+            assert!(TcpListener::bind("127.0.0.1:81").is_err());
+            let third = TcpListener::bind("127.0.0.1:82").unwrap();
+            drop(held);
+            assert_free(&ports[..2]);
+            let refused = hold_at_most(2, &ports).unwrap_err();
+            assert!(matches!(refused, PortUnavailable::InUse(taken, _) if taken == ports[2]), "{refused:?}");
+            drop(third);
         });
     }
 
