@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "talking to the terminal is what a benchmark does")]
 
 mod busy;
+mod interrupt;
 mod load;
 mod machine;
 mod only;
@@ -13,18 +14,25 @@ mod progress;
 mod report;
 mod traffic;
 
-use std::{cell::RefCell, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    path::PathBuf,
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum as _};
 use rand::{SeedableRng as _, rngs::StdRng};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     load::Workload,
+    machine::Machine,
     only::{Names, Only},
     progress::Progress,
-    report::Part,
-    traffic::GROUPS,
+    report::{FORMAT, Failure, Folder, Measured, Report, Settings},
+    traffic::{GROUPS, Group},
 };
 
 /// Measures rnet against iptables, nft, routing and the bridge.
@@ -40,8 +48,11 @@ struct Options {
     /// How often each cell is measured.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
+    /// What the random order of paths comes from.
+    #[arg(long, value_name = "N")]
+    seed: Option<u32>,
     /// Where the report is written.
-    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    #[arg(long, value_name = "DIR", default_value = "target/bench/report")]
     out: PathBuf,
 }
 
@@ -54,6 +65,8 @@ struct Bench {
     only: Only,
     /// Decides the order within a round.
     random: RefCell<StdRng>,
+    /// How many cells began while the machine was busy with something else.
+    disturbed: Cell<u32>,
     progress: Progress,
 }
 
@@ -63,14 +76,6 @@ impl Bench {
         Duration::from_millis(if self.quick { 500 } else { 2000 })
     }
 }
-
-/// A part of the benchmark.
-struct Job {
-    name: &'static str,
-    run: fn(&Bench) -> Result<Part>,
-}
-
-const JOBS: [Job; 0] = [];
 
 fn main() -> ExitCode {
     let outcome = match std::env::args().nth(1).as_deref() {
@@ -88,26 +93,83 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<()> {
-    ensure!(nix::unistd::geteuid().is_root(), "needs root: it makes network namespaces and loads eBPF programs");
-    let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { 5 });
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "needs root: it makes network namespaces and loads eBPF programs"
+    );
+    let owned = |names: &mut dyn Iterator<Item = &'static str>| names.map(str::to_owned).collect::<Vec<_>>();
     let names = Names {
-        parts: GROUPS.iter().map(|g| g.name.to_owned()).chain(JOBS.iter().map(|j| j.name.to_owned())).collect(),
-        traffic: GROUPS.iter().map(|g| g.name.to_owned()).collect(),
-        workloads: Workload::value_variants().iter().map(|w| w.name()).collect(),
-        paths: GROUPS.iter().flat_map(traffic::Group::path_names).map(str::to_owned).collect(),
+        parts: owned(&mut GROUPS.iter().map(|group| group.name)),
+        traffic: owned(&mut GROUPS.iter().map(|group| group.name)),
+        workloads: Workload::value_variants().iter().map(|workload| workload.name()).collect(),
+        paths: owned(&mut GROUPS.iter().flat_map(Group::path_names)),
     };
     let only = Only::parse(&options.only, &names)?;
-    let random = RefCell::new(StdRng::seed_from_u64(1));
-    let bench = Bench { quick: options.quick, rounds, only, random, progress: Progress::new() };
-    for group in GROUPS.iter().filter(|g| bench.only.wants_part(g.name)) {
+    interrupt::catch()?;
+    let folder = Folder::create(&options.out)?;
+    let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { 5 });
+    let seed = options.seed.unwrap_or_else(rand::random);
+    let began = Instant::now();
+    let mut report = Report {
+        format: FORMAT,
+        rnet: version()?,
+        revision: revision(),
+        started: OffsetDateTime::now_utc().format(&Rfc3339)?,
+        seconds: 0.0,
+        complete: false,
+        settings: Settings { quick: options.quick, rounds, seed, only: options.only.clone() },
+        noisy_cells: 0,
+        machine: Machine::look(),
+        parts: Vec::new(),
+        failures: Vec::new(),
+    };
+    let bench = Bench {
+        quick: options.quick,
+        rounds,
+        only,
+        random: RefCell::new(StdRng::seed_from_u64(seed.into())),
+        disturbed: Cell::new(0),
+        progress: Progress::new(),
+    };
+    for group in GROUPS.iter().filter(|group| bench.only.wants_part(group.name)) {
         bench.progress.begin(group.name);
-        let part = traffic::run(&bench, group)?;
-        for table in &part.tables {
-            println!("{}\n{}", table.title, table.columns.join("\t"));
-            for row in &table.rows { println!("{}", row.join("\t")); }
+        let since = Instant::now();
+        match traffic::run(&bench, group) {
+            Ok(part) => {
+                bench.progress.print(&report::terminal::part(&part));
+                report.parts.push(Measured { part, seconds: since.elapsed().as_secs_f64() });
+            }
+            Err(error) if interrupt::requested() => return Err(error),
+            Err(error) => {
+                bench.progress.print(&format!("{}: {error:#}", group.name));
+                report.failures.push(Failure { part: group.name, error: format!("{error:#}") });
+            }
         }
-        println!("{}", part.about);
-        std::fs::write(format!("/tmp/w/bench-{}.json", group.name), serde_json::to_string_pretty(&part)?)?;
+        report.seconds = began.elapsed().as_secs_f64();
+        report.noisy_cells = bench.disturbed.get();
+        folder.write(&report)?;
     }
+    report.complete = true;
+    folder.write(&report)?;
+    folder.link("latest")?;
+    println!("the report is {}", folder.path().join("report.md").display());
+    ensure!(report.failures.is_empty(), "{} parts could not be measured", report.failures.len());
     Ok(())
+}
+
+/// What the measured program says of its version.
+fn version() -> Result<String> {
+    let mut command = Command::new(testbed::daemon::binary());
+    command.arg("--version");
+    let finished = testbed::process::run(command, Duration::from_secs(10));
+    ensure!(finished.status.success(), "rnet --version: {}", finished.stderr.trim());
+    Ok(finished.stdout.trim().to_owned())
+}
+
+/// The revision of the sources that this program is built of, if they are a repository's.
+fn revision() -> Option<String> {
+    let mut command = Command::new("git");
+    command.args(["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty"]);
+    let finished = testbed::process::try_run(command, Duration::from_secs(10))?;
+    finished.status.success().then(|| finished.stdout.trim().to_owned())
 }

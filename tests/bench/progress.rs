@@ -35,6 +35,11 @@ impl Progress {
         self.bar.set_message(what.into());
     }
 
+    /// Prints above the bar.
+    pub(crate) fn print(&self, text: &str) {
+        self.bar.suspend(|| println!("{text}"));
+    }
+
     /// So much of what was expected is done.
     pub(crate) fn done(&self, duration: Duration) {
         self.bar.inc(millis(duration));

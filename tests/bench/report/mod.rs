@@ -1,6 +1,9 @@
 //! What a run found: tables for people, figures for programs.
 
 mod chart;
+mod folder;
+mod markdown;
+mod svg;
 pub(crate) mod terminal;
 
 use serde::Serialize;
@@ -8,13 +11,17 @@ use serde_json::Value;
 
 pub(crate) use self::{
     chart::{Bar, Chart, Group, Spread},
+    folder::Folder,
 };
 use crate::machine::Machine;
+
+/// The layout of `report.json`; another number is another layout.
+pub(crate) const FORMAT: u32 = 1;
 
 /// What one run of the benchmark found, as far as it has come.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    /// The layout of `report.json`; another number is another layout.
+    /// [`FORMAT`].
     pub(crate) format: u32,
     /// What the measured `rnet` says of its version.
     pub(crate) rnet: String,
@@ -115,5 +122,79 @@ impl Table {
         let is_figure = |cell: &String| cell.trim_start_matches(['-', '+', '<', '>', '~', ' ']).starts_with(|c: char| c.is_ascii_digit());
         let cells: Vec<_> = self.rows.iter().filter_map(|row| row.get(column)).filter(|cell| !["", "-"].contains(&cell.as_str())).collect();
         column > 0 && !cells.is_empty() && cells.into_iter().all(is_figure)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A report with one part that has everything.
+    pub(super) fn sample() -> Report {
+        let mut table = Table::new("Connections per second", &["path", "connections/s", "ratio"]);
+        table.row(["iptables", "100", "1.00"].map(str::to_owned));
+        table.row(["rnet", "150", "1.50"].map(str::to_owned));
+        let mut chart = Chart::ratios("published", "Ratio to iptables", "ratio to iptables");
+        chart.groups.push(Group {
+            label: "connect/request/close".to_owned(),
+            bars: [("iptables", 1.0), ("rnet", 1.5)]
+                .map(|(series, median)| Bar {
+                    series: series.to_owned(),
+                    value: Spread { median, min: median - 0.1, max: median + 0.1 },
+                })
+                .into(),
+            noise: Some(Spread { median: 1.0, min: 0.95, max: 1.05 }),
+        });
+        let part = Part {
+            name: "published",
+            title: "Published ports",
+            about: "Through one published port.".to_owned(),
+            tables: vec![table],
+            charts: vec![chart],
+            figures: json!({"connections_per_second": {"rnet": [150.0]}}),
+        };
+        Report {
+            format: FORMAT,
+            rnet: "rnet version 1.2.3".to_owned(),
+            revision: Some("0123456789ab".to_owned()),
+            started: "2030-01-02T03:04:05Z".to_owned(),
+            seconds: 12.5,
+            complete: false,
+            settings: Settings { quick: false, rounds: 5, seed: 42, only: vec!["published".to_owned()] },
+            noisy_cells: 3,
+            machine: Machine::look(),
+            parts: vec![Measured { part, seconds: 10.0 }],
+            failures: vec![Failure { part: "control", error: "no <such> thing".to_owned() }],
+        }
+    }
+
+    #[test]
+    fn the_json_is_what_programs_read() {
+        let report = serde_json::to_value(sample()).unwrap();
+        assert_eq!(report["format"], FORMAT);
+        assert_eq!(report["settings"], json!({"quick": false, "rounds": 5, "seed": 42, "only": ["published"]}));
+        assert_eq!(report["noisy_cells"], 3);
+        assert_eq!(report["failures"], json!([{"part": "control", "error": "no <such> thing"}]));
+        let part = &report["parts"][0];
+        assert_eq!(part["name"], "published");
+        assert_eq!(part["seconds"], 10.0);
+        assert_eq!(part["figures"]["connections_per_second"]["rnet"], json!([150.0]));
+        assert_eq!(part["tables"][0]["rows"][1], json!(["rnet", "150", "1.50"]));
+        assert_eq!(
+            part["charts"][0]["groups"][0]["bars"][1],
+            json!({"series": "rnet", "value": {"median": 1.5, "min": 1.4, "max": 1.6}})
+        );
+    }
+
+    #[test]
+    fn a_column_is_of_figures_when_every_cell_with_something_in_it_is() {
+        let mut table = Table::new("", &["1", "figures", "words", "mixed"]);
+        table.row(["1", "1.5 (1.2-1.9)", "one", "1"].map(str::to_owned));
+        table.row(["2", "-", "", "none"].map(str::to_owned));
+        table.row(["3", "+0.5 %", "", ""].map(str::to_owned));
+        let of_figures: Vec<_> = (0..4).map(|column| table.is_of_figures(column)).collect();
+        assert_eq!(of_figures, [false, true, false, false]);
     }
 }

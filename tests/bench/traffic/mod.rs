@@ -20,6 +20,7 @@ pub(crate) use self::groups::{GROUPS, Group};
 use crate::{
     Bench,
     busy::{self, CpuTime},
+    interrupt,
     load::{Latency, Workload},
     report::{self, Bar, Chart, Part, Spread, Table},
 };
@@ -83,7 +84,9 @@ pub(crate) fn run(bench: &Bench, group: &Group) -> Result<Part> {
         for (path, again, workload) in &order {
             let path = &mut paths[*path];
             bench.progress.doing(format!("round {round}: {} through {}", workload.name(), path.name));
+            interrupt::check()?;
             let disturbed = !busy::wait_quiet(QUIET_LIMIT);
+            bench.disturbed.update(|count| count + u32::from(disturbed));
             let before = CpuTime::now();
             let measured = path.run(*workload, duration)?;
             let busy = CpuTime::now().since(before);
