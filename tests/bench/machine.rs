@@ -64,7 +64,8 @@ impl Machine {
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: memory_bytes(&meminfo),
             virtual_machine: is_virtual(&cpuinfo) || line("/sys/hypervisor/type").is_some(),
-            product: Some(product.into_iter().flatten().collect::<Vec<_>>().join(" ")).filter(|p| !p.is_empty()),
+            product: Some(product.into_iter().flatten().collect::<Vec<_>>().join(" "))
+                .filter(|p| !p.is_empty()),
             governor: line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
             bpf_jit: line("/proc/sys/net/core/bpf_jit_enable"),
             bpf_stats: line("/proc/sys/kernel/bpf_stats_enabled"),
@@ -140,7 +141,8 @@ mod tests {
 
     #[test]
     fn a_processor_tells_its_name_and_its_hypervisor() {
-        let virtual_one = "processor\t: 0\nmodel name\t: A CPU: fast\nflags\t\t: fpu hypervisor sse\n\nprocessor\t: 1\n";
+        let virtual_one =
+            "processor\t: 0\nmodel name\t: A CPU: fast\nflags\t\t: fpu hypervisor sse\n\nprocessor\t: 1\n";
         assert_eq!(field(virtual_one, "model name"), Some("A CPU: fast".to_owned()));
         assert!(is_virtual(virtual_one));
         let real_one = "processor\t: 0\nflags\t\t: fpu nohypervisor sse\n";

@@ -3,7 +3,11 @@
 //!
 //! Every figure is a ratio within one run, or says what machine it is of. Nothing of the machine's own network is
 //! touched.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "talking to the terminal is what a benchmark does")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "talking to the terminal is what a benchmark does"
+)]
 
 mod busy;
 mod interrupt;

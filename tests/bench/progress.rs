@@ -14,7 +14,8 @@ impl Progress {
     /// An empty bar.
     pub(crate) fn new() -> Self {
         let bar = ProgressBar::new(0);
-        let style = ProgressStyle::with_template("{prefix:>10} {bar:30} {percent:>3} % {eta:>4} left  {wide_msg}");
+        let style =
+            ProgressStyle::with_template("{prefix:>10} {bar:30} {percent:>3} % {eta:>4} left  {wide_msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.enable_steady_tick(Duration::from_millis(500));
         Self { bar }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "talking to the terminal is what a task does")]
 
+mod bench;
 mod build;
 mod command;
 mod demo;
@@ -28,6 +29,8 @@ enum Task {
     Run(run::Options),
     /// Run the tests.
     Test(test::Options),
+    /// Measure rnet against iptables, nft, routing and the bridge.
+    Bench(bench::Options),
     /// Check format and lints of both halves.
     Lint,
     /// The demonstration itself: what `run` starts as root.
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Task::Build(options) => build::run(&options).map(|_| ExitCode::SUCCESS),
         Task::Run(options) => run::run(&options),
         Task::Test(options) => test::run(&options),
+        Task::Bench(options) => bench::run(&options),
         Task::Lint => lint::run().map(|()| ExitCode::SUCCESS),
         Task::Demonstrate(options) => demo::run(&options),
         Task::ServePage(options) => demo::page::serve(&options).map(|()| ExitCode::SUCCESS),

@@ -107,7 +107,8 @@ fn executable(test: &str) -> Result<PathBuf> {
     executable_in(&output, test).with_context(|| format!("`{}` built no test {test}", line(&build)))
 }
 
-fn run_piped(command: &mut Command) -> Result<String> {
+/// Runs a command and returns what it prints.
+pub(crate) fn run_piped(command: &mut Command) -> Result<String> {
     let output = command.spawn().and_then(std::process::Child::wait_with_output);
     let output = output.with_context(|| format!("run `{}`", line(command)))?;
     if !output.status.success() {
@@ -116,7 +117,8 @@ fn run_piped(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn executable_in(messages: &str, test: &str) -> Option<PathBuf> {
+/// The executable of this name among what cargo says that it has built.
+pub(crate) fn executable_in(messages: &str, test: &str) -> Option<PathBuf> {
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())

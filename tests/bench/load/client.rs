@@ -72,7 +72,12 @@ fn stream(target: SocketAddr, flows: usize, duration: Duration) -> Result<Measur
         longest = longest.max(took);
     }
     // Lossless: far below 2^53.
-    Ok(Measured { units: bytes as f64 * 8.0 / 1e9, seconds: longest.as_secs_f64(), latency: None, failures: 0 })
+    Ok(Measured {
+        units: bytes as f64 * 8.0 / 1e9,
+        seconds: longest.as_secs_f64(),
+        latency: None,
+        failures: 0,
+    })
 }
 
 struct Asked {
@@ -185,7 +190,12 @@ fn datagrams(target: SocketAddr, duration: Duration, answered_first: bool) -> Re
 }
 
 fn of_samples(samples: Vec<u64>, took: Duration, failures: u64) -> Measured {
-    Measured { units: samples.len() as f64, seconds: took.as_secs_f64(), latency: Latency::of(samples), failures }
+    Measured {
+        units: samples.len() as f64,
+        seconds: took.as_secs_f64(),
+        latency: Latency::of(samples),
+        failures,
+    }
 }
 
 fn nanos(duration: Duration) -> u64 {

@@ -194,7 +194,9 @@ pub(crate) fn main(arguments: impl Iterator<Item = String>) -> Result<()> {
 fn bind_to(cpu: usize) -> Result<()> {
     let count = std::thread::available_parallelism().context("count the processors")?.get();
     let mut set = CpuSet::new();
-    set.set(cpu % count).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)).context("choose a processor")
+    set.set(cpu % count)
+        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set))
+        .context("choose a processor")
 }
 
 #[cfg(test)]

@@ -103,7 +103,10 @@ fn answer(listener: &TcpListener) -> Result<()> {
             if fd == listener.as_raw_fd() {
                 // Clients that give up are theirs to count.
                 let Ok((stream, _)) = listener.accept() else { continue };
-                stream.set_nodelay(true).and_then(|()| stream.set_nonblocking(true)).context("set up a connection")?;
+                stream
+                    .set_nodelay(true)
+                    .and_then(|()| stream.set_nonblocking(true))
+                    .context("set up a connection")?;
                 poll.add(&stream).context("wait for a connection's data")?;
                 connections.insert(stream.as_raw_fd(), stream);
                 continue;

@@ -21,7 +21,8 @@ impl Folder {
     /// Makes the directory, unless it is there.
     pub(crate) fn create(directory: &Path) -> Result<Self> {
         let folder = Self { directory: directory.to_path_buf(), owner: caller() };
-        let missing: Vec<_> = directory.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
+        let missing: Vec<_> =
+            directory.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
         fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
         for made in missing {
             folder.give_away(made)?;

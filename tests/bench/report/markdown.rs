@@ -52,10 +52,18 @@ fn part(part: &Part) -> String {
 
 /// A table, with its columns under each other also where it is read as text.
 fn table(table: &Table) -> String {
-    let lines: Vec<Vec<String>> =
-        std::iter::once(&table.columns).chain(&table.rows).map(|row| row.iter().map(|c| escape(c)).collect()).collect();
+    let lines: Vec<Vec<String>> = std::iter::once(&table.columns)
+        .chain(&table.rows)
+        .map(|row| row.iter().map(|c| escape(c)).collect())
+        .collect();
     let width = |column: usize| {
-        lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0).max(3)
+        lines
+            .iter()
+            .filter_map(|line| line.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or(0)
+            .max(3)
     };
     let columns: Vec<(usize, bool)> =
         (0..table.columns.len()).map(|column| (width(column), table.is_of_figures(column))).collect();
@@ -90,7 +98,8 @@ fn escape(text: &str) -> String {
 
 fn reproduce(settings: &Settings, revision: Option<&str>) -> String {
     let quick = if settings.quick { " --quick" } else { "" };
-    let only = if settings.only.is_empty() { String::new() } else { format!(" --only {}", settings.only.join(",")) };
+    let only =
+        if settings.only.is_empty() { String::new() } else { format!(" --only {}", settings.only.join(",")) };
     let sources = revision.map(|it| format!(", with the sources at {it}")).unwrap_or_default();
     format!(
         "## To measure this again\n\nOn a machine that has nothing else to do{sources}:\n\n```\ncargo xtask bench{quick} \

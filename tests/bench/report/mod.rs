@@ -105,7 +105,11 @@ pub(crate) struct Table {
 impl Table {
     /// An empty table.
     pub(crate) fn new(title: impl Into<String>, columns: &[&str]) -> Self {
-        Self { title: title.into(), columns: columns.iter().map(|c| (*c).to_owned()).collect(), rows: Vec::new() }
+        Self {
+            title: title.into(),
+            columns: columns.iter().map(|c| (*c).to_owned()).collect(),
+            rows: Vec::new(),
+        }
     }
 
     /// Adds a row.
@@ -119,8 +123,15 @@ impl Table {
     }
     /// Whether a column holds figures, which stand on the right, rather than words.
     fn is_of_figures(&self, column: usize) -> bool {
-        let is_figure = |cell: &String| cell.trim_start_matches(['-', '+', '<', '>', '~', ' ']).starts_with(|c: char| c.is_ascii_digit());
-        let cells: Vec<_> = self.rows.iter().filter_map(|row| row.get(column)).filter(|cell| !["", "-"].contains(&cell.as_str())).collect();
+        let is_figure = |cell: &String| {
+            cell.trim_start_matches(['-', '+', '<', '>', '~', ' ']).starts_with(|c: char| c.is_ascii_digit())
+        };
+        let cells: Vec<_> = self
+            .rows
+            .iter()
+            .filter_map(|row| row.get(column))
+            .filter(|cell| !["", "-"].contains(&cell.as_str()))
+            .collect();
         column > 0 && !cells.is_empty() && cells.into_iter().all(is_figure)
     }
 }
@@ -174,7 +185,10 @@ mod tests {
     fn the_json_is_what_programs_read() {
         let report = serde_json::to_value(sample()).unwrap();
         assert_eq!(report["format"], FORMAT);
-        assert_eq!(report["settings"], json!({"quick": false, "rounds": 5, "seed": 42, "only": ["published"]}));
+        assert_eq!(
+            report["settings"],
+            json!({"quick": false, "rounds": 5, "seed": 42, "only": ["published"]})
+        );
         assert_eq!(report["noisy_cells"], 3);
         assert_eq!(report["failures"], json!([{"part": "control", "error": "no <such> thing"}]));
         let part = &report["parts"][0];

@@ -117,7 +117,8 @@ fn paint_bar(
     canvas.draw(&Text::new(bar.series.clone(), (LEFT - 8, middle), name.clone()))?;
     let Spread { median, min, max } = bar.value;
     canvas.draw(&Rectangle::new([(LEFT, y + 2), (scale.at(median), y + BAR - 2)], colour.filled()))?;
-    canvas.draw(&PathElement::new([(scale.at(min), middle), (scale.at(max), middle)], BLACK.stroke_width(1)))?;
+    canvas
+        .draw(&PathElement::new([(scale.at(min), middle), (scale.at(max), middle)], BLACK.stroke_width(1)))?;
     for end in [min, max] {
         let x = scale.at(end);
         canvas.draw(&PathElement::new([(x, middle - 3), (x, middle + 3)], BLACK.stroke_width(1)))?;

@@ -1,6 +1,6 @@
 //! A part on the terminal.
 
-use comfy_table::{CellAlignment, ContentArrangement, Table as Grid, presets, LineStyle};
+use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table as Grid, presets};
 
 use super::{Part, Table};
 

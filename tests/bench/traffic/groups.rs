@@ -59,7 +59,7 @@ pub(crate) const GROUPS: [Group; 6] = [
             ("iptables-1000", |name, host| iptables(name, host, 1000, Way::Published, Family::V4)),
             ("iptables-10000", |name, host| iptables(name, host, 10_000, Way::Published, Family::V4)),
             ("iptables-nft", |name, host| {
-                let bridged = netfilter::unfiltered(host)?;
+                let bridged = netfilter::unfiltered(host);
                 netfilter::docker(host, Tool::Nft, 1)?;
                 bridged.path(name, host, Way::Published, Family::V4)
             }),
@@ -67,9 +67,7 @@ pub(crate) const GROUPS: [Group; 6] = [
             ("routed", |name, host| routed(name, host, Way::Published, Family::V4)),
             ("veth", |name, host| sites::pair(name, host, Family::V4)),
             ("rnet", |name, host| rnet(name, host, Way::Published, Family::V4)),
-            ("rnet-1000", |name, host| {
-                sites::rnet(name, host, (Way::Published, Family::V4), &[], &[], 999)
-            }),
+            ("rnet-1000", |name, host| sites::rnet(name, host, (Way::Published, Family::V4), &[], &[], 999)),
             ("rnet-60000", |name, host| {
                 sites::rnet(name, host, (Way::Published, Family::V4), &[], &[], 59_999)
             }),
@@ -83,12 +81,10 @@ pub(crate) const GROUPS: [Group; 6] = [
         workloads: &[Connect, Stream, RequestResponse16, Udp],
         paths: &[
             ("proxy", |name, host| {
-                let direct = netfilter::unfiltered(host)?.path(name, host, Way::Direct, Family::V4)?;
+                let direct = netfilter::unfiltered(host).path(name, host, Way::Direct, Family::V4)?;
                 direct.through_proxy(Ipv4Addr::LOCALHOST.into())
             }),
-            ("direct", |name, host| {
-                netfilter::unfiltered(host)?.path(name, host, Way::Direct, Family::V4)
-            }),
+            ("direct", |name, host| netfilter::unfiltered(host).path(name, host, Way::Direct, Family::V4)),
             ("rnet", |name, host| rnet(name, host, Way::Loopback, Family::V4)),
         ],
     },
@@ -99,11 +95,9 @@ pub(crate) const GROUPS: [Group; 6] = [
         reference: "bridge",
         workloads: MAIN,
         paths: &[
-            ("bridge", |name, host| {
-                netfilter::unfiltered(host)?.path(name, host, Way::Neighbour, Family::V4)
-            }),
+            ("bridge", |name, host| netfilter::unfiltered(host).path(name, host, Way::Neighbour, Family::V4)),
             ("bridge-nf", |name, host| {
-                let bridged = sites::Bridged::new(host)?;
+                let bridged = sites::Bridged::new(host);
                 netfilter::filter_bridge(&host.ns, true);
                 netfilter::docker(host, Tool::Legacy, 1)?;
                 bridged.path(name, host, Way::Neighbour, Family::V4)
@@ -134,7 +128,7 @@ pub(crate) const GROUPS: [Group; 6] = [
         workloads: MAIN,
         paths: &[
             ("iptables", |name, host| {
-                let bridged = sites::Bridged::new(host)?;
+                let bridged = sites::Bridged::new(host);
                 netfilter::filter_bridge(&host.ns, true);
                 netfilter::docker(host, Tool::Legacy, 1)?;
                 bridged.path(name, host, Way::Hairpin, Family::V4)
@@ -164,19 +158,19 @@ fn iptables<'h>(
     way: Way,
     family: Family,
 ) -> Result<Path<'h>> {
-    let bridged = netfilter::unfiltered(host)?;
+    let bridged = netfilter::unfiltered(host);
     netfilter::docker(host, Tool::Legacy, published)?;
     bridged.path(name, host, way, family)
 }
 
 fn nft<'h>(name: &'static str, host: &'h Host, way: Way) -> Result<Path<'h>> {
-    let bridged = netfilter::unfiltered(host)?;
+    let bridged = netfilter::unfiltered(host);
     netfilter::nft(host)?;
     bridged.path(name, host, way, Family::V4)
 }
 
 fn routed<'h>(name: &'static str, host: &'h Host, way: Way, family: Family) -> Result<Path<'h>> {
-    netfilter::unfiltered(host)?.routed(name, host, way, family)
+    netfilter::unfiltered(host).routed(name, host, way, family)
 }
 
 fn rnet<'h>(name: &'static str, host: &'h Host, way: Way, family: Family) -> Result<Path<'h>> {

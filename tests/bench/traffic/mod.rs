@@ -67,7 +67,8 @@ pub(crate) fn run(bench: &Bench, group: &Group) -> Result<Part> {
         bench.progress.doing(format!("making {name}"));
         paths.push(build(name, host).with_context(|| format!("make the path {name}"))?);
     }
-    let reference = paths.iter().position(|p| p.name == group.reference).context("a group without its reference")?;
+    let reference =
+        paths.iter().position(|p| p.name == group.reference).context("a group without its reference")?;
     let duration = bench.cell();
     let mut order: Vec<(usize, bool, Workload)> = workloads
         .iter()
@@ -130,7 +131,8 @@ fn summarise(group: &Group, workloads: &[Workload], paths: &[&'static str], cell
                 .iter()
                 .filter(rate)
                 .filter_map(|cell| {
-                    let of_round = |c: &&&Cell| c.path == group.reference && !c.again && c.round == cell.round;
+                    let of_round =
+                        |c: &&&Cell| c.path == group.reference && !c.again && c.round == cell.round;
                     of_workload.iter().find(of_round).map(|reference| cell.rate / reference.rate)
                 })
                 .collect();
@@ -232,6 +234,9 @@ mod tests {
         }
         let part = summarise(group, &[Workload::Connect], &["iptables", "rnet"], &cells).unwrap();
         assert_eq!(part.figures["ratios"]["connect/rnet"]["median"], 1.5);
-        assert_eq!(part.tables[0].rows[0], ["connect", "1.00 (1.00–1.00)", "1.50 (1.50–1.50)", "1.01 (1.01–1.01)"]);
+        assert_eq!(
+            part.tables[0].rows[0],
+            ["connect", "1.00 (1.00–1.00)", "1.50 (1.50–1.50)", "1.01 (1.01–1.01)"]
+        );
     }
 }

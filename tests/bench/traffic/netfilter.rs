@@ -145,7 +145,7 @@ pub(super) fn filter_bridge(ns: &Netns, on: bool) {
 }
 
 /// A bridge whose packets the filter does not see, as on a host without `br_netfilter`.
-pub(super) fn unfiltered(host: &Host) -> Result<Bridged> {
+pub(super) fn unfiltered(host: &Host) -> Bridged {
     filter_bridge(&host.ns, false);
     Bridged::new(host)
 }

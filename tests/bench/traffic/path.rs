@@ -83,11 +83,15 @@ impl<'h> Path<'h> {
         let bind = SocketAddr::new(at, PORT);
         let mut command = self.client.command(this_program()?);
         command.args(["load", "proxy", "--bind", &bind.to_string(), "--target", &self.target.to_string()]);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("start the proxy")?;
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("start the proxy")?;
         let stdout = child.stdout.take();
         self._proxy = Some(Owner(child));
         let mut line = String::new();
-        stdout.map(|out| BufReader::new(out).read_line(&mut line)).transpose().context("wait for the proxy")?;
+        stdout
+            .map(|out| BufReader::new(out).read_line(&mut line))
+            .transpose()
+            .context("wait for the proxy")?;
         ensure!(line == "ready\n", "the proxy of {} does not start", self.name);
         self.target = bind;
         Ok(self)
@@ -115,8 +119,14 @@ impl<'h> Path<'h> {
         command.args(["load", "drive", "--cpu", CLIENT_CPU, "--workload", &workload.name()]);
         command.args(["--target", &self.target.to_string(), "--millis", &duration.as_millis().to_string()]);
         let finished = process::run(command, duration + Duration::from_secs(20));
-        ensure!(finished.status.success(), "the client ended with {}: {}", finished.status, finished.stderr.trim());
-        let mut measured: Measured = serde_json::from_str(&finished.stdout).context("read what the client found")?;
+        ensure!(
+            finished.status.success(),
+            "the client ended with {}: {}",
+            finished.status,
+            finished.stderr.trim()
+        );
+        let mut measured: Measured =
+            serde_json::from_str(&finished.stdout).context("read what the client found")?;
         if workload.is_counted_by_server() {
             // What is under way arrives meanwhile.
             std::thread::sleep(Duration::from_millis(20));
@@ -144,7 +154,8 @@ impl<'h> Path<'h> {
 pub(super) fn tool(ns: &Netns, program: &str, args: &[&str]) -> Result<()> {
     let mut command = ns.command(program);
     command.args(args);
-    let finished = process::try_run(command, TOOL_LIMIT).with_context(|| format!("{program} is not installed"))?;
+    let finished =
+        process::try_run(command, TOOL_LIMIT).with_context(|| format!("{program} is not installed"))?;
     ensure!(finished.status.success(), "{program} {}: {}", args.join(" "), finished.stderr.trim());
     Ok(())
 }

@@ -69,7 +69,7 @@ pub(super) struct Bridged {
 
 impl Bridged {
     /// Makes the bridge and its containers, and has the host forward.
-    pub(super) fn new(host: &Host) -> Result<Self> {
+    pub(super) fn new(host: &Host) -> Self {
         dual(host);
         host.ns.ip("link add docker0 type bridge
                     addr add 172.17.0.1/16 dev docker0
@@ -94,9 +94,10 @@ impl Bridged {
             ns
         };
         let container = attach("container", "veth0", CONTAINER, CONTAINER6);
-        let neighbour = attach("neighbour", "veth1", NEIGHBOUR, Ipv6Addr::new(0xfd00, 0x17, 0, 0, 0, 0, 0, 3));
+        let neighbour =
+            attach("neighbour", "veth1", NEIGHBOUR, Ipv6Addr::new(0xfd00, 0x17, 0, 0, 0, 0, 0, 3));
         topology::wait_for_carrier(&host.ns, "docker0");
-        Ok(Self { container, neighbour })
+        Self { container, neighbour }
     }
 
     /// A path of it.
@@ -114,25 +115,25 @@ impl Bridged {
     }
 
     /// The same without translation: the client knows where the container is.
-    pub(super) fn routed<'h>(self, name: &'static str, host: &'h Host, way: Way, family: Family) -> Result<Path<'h>> {
+    pub(super) fn routed<'h>(
+        self,
+        name: &'static str,
+        host: &'h Host,
+        way: Way,
+        family: Family,
+    ) -> Result<Path<'h>> {
         host.client.ip(&format!(
             "route add {SUBNET} via {HOST}
              -6 route add {SUBNET6} via {HOST6}"
         ));
         let inside = Netns::open(self.container.path());
         let owned = Owned { rnet: None, namespaces: vec![self.container, self.neighbour] };
-        match way {
-            Way::Egress => {
-                Path::new(name, (&inside, &host.client), family.of(CLIENT, CLIENT6), ["eth0", UPLINK], owned)
-            }
-            _ => Path::new(
-                name,
-                (&host.client, &inside),
-                family.of(CONTAINER, CONTAINER6),
-                [UPLINK, "eth0"],
-                owned,
-            ),
-        }
+        let (ends, target, interfaces) = if way == Way::Egress {
+            ((&inside, &host.client), family.of(CLIENT, CLIENT6), ["eth0", UPLINK])
+        } else {
+            ((&host.client, &inside), family.of(CONTAINER, CONTAINER6), [UPLINK, "eth0"])
+        };
+        Path::new(name, ends, target, interfaces, owned)
     }
 }
 
@@ -170,7 +171,8 @@ pub(super) fn rnet<'h>(
     }
     let addr6 = container.ns.output_of("ip", &["-6", "-o", "addr", "show", "dev", "eth0", "scope", "global"]);
     let addr6 = addr6.unwrap_or_default();
-    let addr6 = addr6.split_whitespace().skip_while(|w| *w != "inet6").nth(1).and_then(|a| a.split('/').next());
+    let addr6 =
+        addr6.split_whitespace().skip_while(|w| *w != "inet6").nth(1).and_then(|a| a.split('/').next());
     let addr6 = addr6.and_then(|a| a.parse().ok()).unwrap_or(Ipv6Addr::UNSPECIFIED);
     let inside = Netns::open(container.ns.path());
     let other = Netns::open(neighbour.ns.path());
