@@ -1,0 +1,51 @@
+//! The benchmark measures real traffic, writes its report, and leaves nothing behind. What the figures are is not
+//! looked at here.
+
+use std::{fs, process::Command, time::Duration};
+
+use serde_json::Value;
+use testbed::process;
+
+const LIMIT: Duration = Duration::from_secs(180);
+
+fn bench(args: &[&str]) -> process::Finished {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rnet-bench"));
+    command.args(args);
+    process::run(command, LIMIT)
+}
+
+#[test]
+fn a_quick_run_measures_every_path_it_is_asked_for() {
+    testbed::require_root!();
+    let out = tempfile::tempdir().unwrap();
+    let directory = out.path().join("report");
+    let only = "hairpin,ipv6,connect,udp,iptables,rnet,rnet6";
+    let finished = bench(&["--quick", "--only", only, "--out", directory.to_str().unwrap()]);
+    assert!(finished.status.success(), "{}{}", finished.stdout, finished.stderr);
+    let report: Value = serde_json::from_slice(&fs::read(directory.join("report.json")).unwrap()).unwrap();
+    assert_eq!((&report["complete"], &report["failures"]), (&true.into(), &Value::Array(Vec::new())));
+    for (part, reference, path) in [(0, "iptables", "rnet"), (1, "ip6tables", "rnet6")] {
+        let figures = &report["parts"][part]["figures"];
+        assert_eq!(figures["reference"], reference);
+        for workload in ["connect", "udp"] {
+            let ratio = figures["ratios"][format!("{workload}/{path}")]["median"].as_f64();
+            assert!(ratio.is_some_and(|ratio| ratio > 0.0), "{workload} through {path}: {figures}");
+        }
+        // Two workloads on two paths, and the reference a second time.
+        assert_eq!(figures["cells"].as_array().unwrap().len(), 6);
+    }
+    for name in ["report.md", "hairpin.svg", "ipv6.svg"] {
+        assert!(fs::metadata(directory.join(name)).unwrap().len() > 100, "{name}");
+    }
+}
+
+#[test]
+fn a_name_that_does_not_exist_is_told_with_those_that_do() {
+    testbed::require_root!();
+    let finished = bench(&["--only", "warp"]);
+    assert_eq!(finished.status.code(), Some(1));
+    for word in ["`warp`", "published", "stream-no-tso", "rnet-30000"] {
+        assert!(finished.stderr.contains(word), "{word}: {}", finished.stderr);
+    }
+    assert_eq!(finished.stdout, "");
+}
