@@ -3,7 +3,7 @@
 use std::{
     io::{self, IoSlice},
     mem::MaybeUninit,
-    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     time::Duration,
 };
 
@@ -220,6 +220,29 @@ fn udp_from_a_socket_bound_to_loopback_is_refused() {
     assert_eq!(server.peers(), []);
 }
 
+/// Where on the host somebody accepts connections.
+fn listening(host: &Host) -> Option<Vec<SocketAddr>> {
+    let sockets = host.ns.output_of("ss", &["-Htln"])?;
+    let local = |line: &str| line.split_whitespace().nth(3)?.replace("%lo", "").parse().ok();
+    Some(sockets.lines().filter_map(local).collect())
+}
+
+#[test]
+fn the_relay_takes_no_port_that_the_kernel_gives_out() {
+    testbed::require_root!();
+    let host = Host::new();
+    let _server = host.ns.run(|| TcpListener::bind("127.0.0.1:65535").unwrap());
+    let rnet = Rnet::start(&host);
+    let Some(sockets) = listening(&host) else { return testbed::skip("needs ss (iproute2)") };
+    for relay in ["127.0.0.1:65534", "[::1]:65535"].map(addr) {
+        assert!(sockets.contains(&relay), "{sockets:?}");
+    }
+    let web = rnet.run("web", &["-p", "32768-60999:32768-60999", "-p", "8080:80"]);
+    let _server = tcp::echo(&web.ns, "0.0.0.0:80");
+    let stream = tcp::connect_from(&host.ns, addr("127.0.0.1:0"), addr("127.0.0.1:8080")).unwrap();
+    tcp::exchange(&stream, MIB, 5);
+}
+
 #[test]
 fn the_relay_serves_only_who_was_led_to_it() {
     testbed::require_root!();
@@ -227,13 +250,8 @@ fn the_relay_serves_only_who_was_led_to_it() {
     let rnet = Rnet::start(&host);
     let web = both(&rnet);
     let server = tcp::echo(&web.ns, "0.0.0.0:80");
-    let listening = host.ns.output_of("ss", &["-Htln"]);
-    let Some(listening) = listening else { return testbed::skip("needs ss (iproute2)") };
-    let relays: Vec<SocketAddr> = listening
-        .lines()
-        .filter_map(|line| line.split_whitespace().nth(3)?.replace("%lo", "").parse().ok())
-        .collect();
-    assert_eq!(relays.len(), 2, "one of each family: {listening}");
+    let Some(relays) = listening(&host) else { return testbed::skip("needs ss (iproute2)") };
+    assert_eq!(relays.len(), 2, "one of each family: {relays:?}");
     for relay in relays {
         assert!(relay.ip().is_loopback(), "{relay}");
         let stream = tcp::connect(&host.ns, relay).unwrap();

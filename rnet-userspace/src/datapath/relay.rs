@@ -4,6 +4,7 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    ops::RangeInclusive,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -15,7 +16,10 @@ use aya::{
 };
 use nix::sys::socket::{setsockopt, sockopt::BindToDevice};
 use rnet_common::{Be16, Ip4, Ip6, SockAddr, local::relay_index};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, listen, socket_with};
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, listen, socket_with},
+};
 use tokio::{
     io::copy_bidirectional,
     net::TcpStream,
@@ -29,6 +33,10 @@ use super::tables::{Address, take, wrong};
 const CONNECT_LIMIT: Duration = Duration::from_secs(127);
 /// Pause after a failure to accept, which mostly is a lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Where a listener takes its port, the last that is free. Nobody can publish a port that it has, and here hardly
+/// anybody wants to: no service has a number in this range (RFC 6335, section 6). It begins where the kernel's range for
+/// sockets that name no port (`ip_local_port_range`) ends, out of which the whole of that could not be published.
+const PORTS: RangeInclusive<u16> = 61000..=65535;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 
@@ -47,8 +55,8 @@ trait Destinations: Send + Sync {
 struct Diverted<A>(Mutex<HashMap<MapData, SockAddr<A>, SockAddr<A>>>);
 
 impl Relay {
-    /// Listens on a port of 127.0.0.1 and one of ::1 that the kernel chooses, and tells the programs. A family whose
-    /// loopback address is not there is left out.
+    /// Listens on a port of 127.0.0.1 and one of ::1, and tells the programs. A family whose loopback address is not
+    /// there is left out.
     pub(super) fn open(ebpf: &mut Ebpf) -> Result<Self> {
         let mut relays: SockMap<MapData> = take(ebpf, "RELAYS")?.try_into().map_err(wrong("RELAYS"))?;
         let families: [(IpAddr, Arc<dyn Destinations>); 2] = [
@@ -110,7 +118,16 @@ fn listen_on(addr: IpAddr) -> io::Result<TcpListener> {
     let socket = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
     // Where route_localnet is set, a neighbour could reach a loopback address.
     setsockopt(&socket, BindToDevice, &"lo".into())?;
-    bind(&socket, &SocketAddr::from((addr, 0)))?;
+    // Where all are taken, any port is better than none.
+    for port in PORTS.rev().chain([0]) {
+        match bind(&socket, &SocketAddr::from((addr, port))) {
+            Err(Errno::ADDRINUSE) if port != 0 => {}
+            bound => {
+                bound?;
+                break;
+            }
+        }
+    }
     listen(&socket, BACKLOG)?;
     Ok(socket.into())
 }
