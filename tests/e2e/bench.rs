@@ -44,7 +44,7 @@ fn a_name_that_does_not_exist_is_told_with_those_that_do() {
     testbed::require_root!();
     let finished = bench(&["--only", "warp"]);
     assert_eq!(finished.status.code(), Some(1));
-    for word in ["`warp`", "published", "stream-no-tso", "rnet-30000"] {
+    for word in ["`warp`", "published", "stream-no-tso", "rnet-60000"] {
         assert!(finished.stderr.contains(word), "{word}: {}", finished.stderr);
     }
     assert_eq!(finished.stdout, "");

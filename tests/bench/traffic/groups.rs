@@ -68,8 +68,8 @@ pub(crate) const GROUPS: [Group; 6] = [
             ("veth", |name, host| sites::pair(name, host, Family::V4)),
             ("rnet", |name, host| rnet(name, host, Way::Published, Family::V4)),
             ("rnet-1000", |name, host| sites::rnet(name, host, (Way::Published, Family::V4), &[], &[], 999)),
-            ("rnet-30000", |name, host| {
-                sites::rnet(name, host, (Way::Published, Family::V4), &[], &[], 29_999)
+            ("rnet-60000", |name, host| {
+                sites::rnet(name, host, (Way::Published, Family::V4), &[], &[], 59_999)
             }),
         ],
     },

@@ -161,8 +161,7 @@ pub(super) fn rnet<'h>(
     let (tcp, udp) = (format!("{PORT}:{PORT}"), format!("{PORT}:{PORT}/udp"));
     let container = rnet.run("server", &["--network", "bench", "-p", &tcp, "-p", &udp]);
     let neighbour = rnet.run("neighbour", &["--network", "bench"]);
-    // Two ranges, around the measured port. Below where the kernel takes ports from for sockets that name none: the
-    // daemon itself has some.
+    // Two ranges, around the measured port. They end below what the daemon itself listens on.
     if others > 0 {
         let low = others.min(u32::from(PORT) - 2001);
         let ranges = [(2001, 2000 + low), (u32::from(PORT) + 1, u32::from(PORT) + others - low)];
