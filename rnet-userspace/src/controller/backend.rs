@@ -132,6 +132,8 @@ pub trait Host: Send {
     fn find_link(&self, name: &str) -> Result<Option<Link>>;
     /// Removes a link.
     fn delete_link(&self, name: &str) -> Result<()>;
+    /// Removes links, those that are there, in less time than one after another takes.
+    fn delete_links(&self, names: &BTreeSet<String>) -> Result<()>;
     /// Makes a network namespace that `ip netns` shows as `name`, with its loopback up; a failure leaves nothing.
     /// A namespace of that name that is there already is an error.
     fn create_netns(&self, name: &str) -> Result<PathBuf>;

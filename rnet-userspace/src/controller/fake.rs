@@ -147,6 +147,16 @@ impl World {
         Link { index: self.last_index, mac: MacAddr([2, 0, 0, 0, a, b]) }
     }
 
+    fn delete_link(&mut self, name: &str) {
+        assert!(!self.foreign.links.contains(name), "{name} is not rnet's");
+        self.tables.bridges.remove(name);
+        if let Some((_, veth)) = self.tables.veths.remove(name) {
+            let mut routes = self.tables.default_routes.remove(&veth.netns).unwrap_or_default();
+            routes.retain(|route| route.interface != veth.name);
+            self.tables.set_routes(&veth.netns, routes);
+        }
+    }
+
     fn exists(&self, name: &str) -> bool {
         let Tables { bridges, veths, .. } = &self.tables;
         bridges.contains_key(name) || veths.contains_key(name) || self.foreign.links.contains(name)
@@ -197,14 +207,13 @@ impl Host for Fake {
     }
 
     fn delete_link(&self, name: &str) -> Result<()> {
-        let mut world = self.call("delete_link")?;
-        assert!(!world.foreign.links.contains(name), "{name} is not rnet's");
-        world.tables.bridges.remove(name);
-        if let Some((_, veth)) = world.tables.veths.remove(name) {
-            let mut routes = world.tables.default_routes.remove(&veth.netns).unwrap_or_default();
-            routes.retain(|route| route.interface != veth.name);
-            world.tables.set_routes(&veth.netns, routes);
-        }
+        self.call("delete_link")?.delete_link(name);
+        Ok(())
+    }
+
+    fn delete_links(&self, names: &BTreeSet<String>) -> Result<()> {
+        let mut world = self.call("delete_links")?;
+        names.iter().for_each(|name| world.delete_link(name));
         Ok(())
     }
 

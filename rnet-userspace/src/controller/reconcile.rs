@@ -81,6 +81,9 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         self.down = true;
         let mut errors: Vec<Cause> = Vec::new();
         let State { containers, networks } = self.machine.state.clone();
+        // All at once, which takes about as long as one. Removing the containers then finds no more of them.
+        let veths = containers.values().flat_map(|c| c.endpoints.iter().map(|e| e.host_interface.clone()));
+        errors.extend(self.machine.host.delete_links(&veths.collect()).err());
         for container in containers.into_values() {
             let name = container.name.clone();
             let done = self.destroy_container(container);

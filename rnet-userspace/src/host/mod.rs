@@ -79,6 +79,11 @@ impl Host for Kernel {
         Netlink::open()?.delete_link(name).with_context(|| format!("delete link {name}"))
     }
 
+    fn delete_links(&self, names: &BTreeSet<String>) -> Result<()> {
+        let what = || format!("delete {} links", names.len());
+        Netlink::open()?.delete_links(names).with_context(what)
+    }
+
     fn create_netns(&self, name: &str) -> Result<PathBuf> {
         netns::create(name).with_context(|| format!("create network namespace {name}"))
     }

@@ -1,8 +1,10 @@
 //! Requests to the kernel over netlink that return when the kernel has answered.
 
 use std::{
+    collections::BTreeSet,
     future::Future,
     io,
+    iter::repeat_with,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
 };
@@ -96,6 +98,38 @@ impl Netlink {
         }
     }
 
+    /// Removes the links of these names, those that are there, together: with each request that removes any, the kernel
+    /// waits several times until no packet can be on its way through them, and lets nobody else change a link
+    /// meanwhile.
+    pub(super) fn delete_links(&self, names: &BTreeSet<String>) -> Result<()> {
+        let links = self.links()?;
+        let groups: BTreeSet<u32> = links.iter().filter_map(group_of).collect();
+        let doomed: Vec<u32> = links
+            .iter()
+            .filter(|link| name_of(link).is_some_and(|name| names.contains(name)))
+            .map(|link| link.header.index)
+            .collect();
+        if doomed.is_empty() {
+            return Ok(());
+        }
+        // What a request can name several links by. Nobody else has this one, which is not looked at anywhere else.
+        let group = repeat_with(rand::random).find(|group| *group != 0 && !groups.contains(group));
+        let group = group.unwrap_or(u32::MAX);
+        for index in doomed {
+            match self.change_link(LinkUnspec::new_with_index(index).link_group(group).build()) {
+                Err(e) if !is(&e, Errno::NODEV) => return Err(e).context("put links into a group"),
+                _ => {}
+            }
+        }
+        let mut request = LinkMessage::default();
+        request.attributes.push(LinkAttribute::Group(group));
+        match self.wait(self.handle.link().del_with_message(request).execute()) {
+            // All have gone by themselves.
+            Err(e) if !is(&e, Errno::NODEV) => Err(e).context("remove a group of links"),
+            _ => Ok(()),
+        }
+    }
+
     /// Gives a link an address that can be used at once.
     pub(super) fn add_address(&self, index: u32, addr: InterfaceAddr) -> Result<()> {
         let mut request = self.handle.address().add(index, addr.ip(), addr.prefix());
@@ -177,6 +211,13 @@ pub(super) fn name_of(message: &LinkMessage) -> Option<&str> {
     })
 }
 
+fn group_of(message: &LinkMessage) -> Option<u32> {
+    message.attributes.iter().find_map(|attribute| {
+        let LinkAttribute::Group(group) = attribute else { return None };
+        Some(*group)
+    })
+}
+
 /// A random address that is locally administered and of one station. An interface that is given one keeps it:
 /// the kernel changes a bridge's with its ports otherwise, and udev that of an interface of random address.
 pub(super) fn random_mac() -> [u8; 6] {
@@ -195,4 +236,33 @@ pub(super) fn with_mtu<T>(link: LinkMessageBuilder<T>, mtu: Option<u32>) -> Link
 
 fn is(error: &io::Error, errno: Errno) -> bool {
     error.raw_os_error() == Some(errno.raw_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use rtnetlink::LinkVeth;
+
+    use super::*;
+    use crate::host::testing::in_new_netns;
+
+    #[test]
+    fn links_are_removed_together_and_others_stay() {
+        in_new_netns(|| {
+            let netlink = Netlink::open().unwrap();
+            for (a, b) in [("a", "a1"), ("b", "b1"), ("c", "c1")] {
+                netlink.add_link(LinkVeth::new(a, b).build()).unwrap();
+            }
+            let names = || {
+                let links = netlink.links().unwrap();
+                links.iter().filter_map(name_of).map(str::to_owned).collect::<BTreeSet<_>>()
+            };
+            let before = names();
+            netlink.delete_links(&["gone".to_owned()].into()).unwrap();
+            assert_eq!(names(), before);
+            netlink.delete_links(&["a", "c", "gone"].map(str::to_owned).into()).unwrap();
+            let gone: Vec<_> = before.difference(&names()).cloned().collect();
+            assert_eq!(gone, ["a", "a1", "c", "c1"]);
+            assert!(netlink.links().unwrap().iter().all(|link| group_of(link) == Some(0)));
+        });
+    }
 }

@@ -221,6 +221,6 @@ fn down_leaves_nothing_and_what_it_could_not_remove_it_removes_next_time() {
             break;
         }
     }
-    // Five for web, four for db, two for each network, one for the datapath.
-    assert_eq!(failures, 14);
+    // One for all veths, five for web, four for db, two for each network, one for the datapath.
+    assert_eq!(failures, 15);
 }
