@@ -35,7 +35,7 @@ use crate::{
     machine::Machine,
     only::{Names, Only},
     progress::Progress,
-    report::{FORMAT, Failure, Folder, Measured, Report, Settings},
+    report::{FORMAT, Failure, Folder, Measured, Part, Report, Settings},
     traffic::{GROUPS, Group},
 };
 
@@ -102,8 +102,9 @@ fn run(options: &Options) -> Result<()> {
         "needs root: it makes network namespaces and loads eBPF programs"
     );
     let owned = |names: &mut dyn Iterator<Item = &'static str>| names.map(str::to_owned).collect::<Vec<_>>();
+    let parts = parts();
     let names = Names {
-        parts: owned(&mut GROUPS.iter().map(|group| group.name)),
+        parts: owned(&mut parts.iter().map(|(name, _)| *name)),
         traffic: owned(&mut GROUPS.iter().map(|group| group.name)),
         workloads: Workload::value_variants().iter().map(|workload| workload.name()).collect(),
         paths: owned(&mut GROUPS.iter().flat_map(Group::path_names)),
@@ -135,18 +136,18 @@ fn run(options: &Options) -> Result<()> {
         disturbed: Cell::new(0),
         progress: Progress::new(),
     };
-    for group in GROUPS.iter().filter(|group| bench.only.wants_part(group.name)) {
-        bench.progress.begin(group.name);
+    for (name, measure) in parts.into_iter().filter(|(name, _)| bench.only.wants_part(name)) {
+        bench.progress.begin(name);
         let since = Instant::now();
-        match traffic::run(&bench, group) {
+        match measure(&bench) {
             Ok(part) => {
                 bench.progress.print(&report::terminal::part(&part));
                 report.parts.push(Measured { part, seconds: since.elapsed().as_secs_f64() });
             }
             Err(error) if interrupt::requested() => return Err(error),
             Err(error) => {
-                bench.progress.print(&format!("{}: {error:#}", group.name));
-                report.failures.push(Failure { part: group.name, error: format!("{error:#}") });
+                bench.progress.print(&format!("{name}: {error:#}"));
+                report.failures.push(Failure { part: name, error: format!("{error:#}") });
             }
         }
         report.seconds = began.elapsed().as_secs_f64();
@@ -159,6 +160,17 @@ fn run(options: &Options) -> Result<()> {
     println!("the report is {}", folder.path().join("report.md").display());
     ensure!(report.failures.is_empty(), "{} parts could not be measured", report.failures.len());
     Ok(())
+}
+
+/// Measures one part.
+type Measure = Box<dyn Fn(&Bench) -> Result<Part>>;
+
+/// Every part by its name on the command line, in the order in which they are measured.
+fn parts() -> Vec<(&'static str, Measure)> {
+    let groups = GROUPS
+        .iter()
+        .map(|group| (group.name, Box::new(|bench: &Bench| traffic::run(bench, group)) as Measure));
+    groups.collect()
 }
 
 /// What the measured program says of its version.
