@@ -10,6 +10,7 @@
 )]
 
 mod busy;
+mod cost;
 mod interrupt;
 mod load;
 mod machine;
@@ -170,7 +171,7 @@ fn parts() -> Vec<(&'static str, Measure)> {
     let groups = GROUPS
         .iter()
         .map(|group| (group.name, Box::new(|bench: &Bench| traffic::run(bench, group)) as Measure));
-    groups.collect()
+    groups.chain([("cost", Box::new(cost::run) as Measure)]).collect()
 }
 
 /// What the measured program says of its version.

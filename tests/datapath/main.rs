@@ -11,7 +11,6 @@ mod frames6;
 mod hairpin;
 mod icmp;
 mod ipv6;
-mod lab;
 mod lifetime;
 mod publish;
 mod random;
@@ -19,3 +18,5 @@ mod refusals;
 mod size;
 mod sources;
 mod switching;
+
+use testbed::lab;

@@ -12,6 +12,7 @@ pub mod consistency;
 pub mod daemon;
 pub mod docker;
 mod ethtool;
+pub mod lab;
 pub mod netns;
 pub mod packet;
 pub mod process;

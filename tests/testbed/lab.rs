@@ -2,13 +2,16 @@
 //!
 //! `BPF_PROG_TEST_RUN` needs interfaces and routes that are really there: the programs look up routes. Where a packet
 //! is sent to can't be seen, only that it is redirected; that is for the tests between namespaces.
+#![expect(clippy::unwrap_used, reason = "a lab that cannot be made fails its test")]
 
 use std::{
     fs::File,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
+    time::Duration,
 };
 
+use crate::{netns::Netns, packet::Ethernet};
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, lpm_trie},
@@ -19,72 +22,103 @@ use rnet_common::{
     Backend, Be16, Counter, Endpoint, EndpointFlags, Family, Flow, FlowKey, Ip4, Ip6, Mac, Mapping, PortKey,
     Program, Reason, Settings, Side, SourceKey, Tuple, Veth, counter::counter_index,
 };
-use testbed::{netns::Netns, packet::Ethernet};
 
 /// TC actions (linux/pkt_cls.h).
-pub(crate) const UNSPEC: i32 = -1;
-pub(crate) const SHOT: i32 = 2;
-pub(crate) const REDIRECT: i32 = 7;
+pub const UNSPEC: i32 = -1;
+/// Dropped.
+pub const SHOT: i32 = 2;
+/// Sent to another interface.
+pub const REDIRECT: i32 = 7;
 
-pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-pub(crate) const HOST_SECOND: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 9);
-pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
-pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 1);
-pub(crate) const WEB: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 2);
-pub(crate) const APP: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 3);
+/// The host's first address.
+pub const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// The host's second address.
+pub const HOST_SECOND: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 9);
+/// A client outside, the next hop of the default route.
+pub const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
+/// The address of the bridge of the first network.
+pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 1);
+/// On the first network.
+pub const WEB: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 2);
+/// On the first network, too.
+pub const APP: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 3);
 /// On a network of its own.
-pub(crate) const OTHER: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 2);
-pub(crate) const OTHER_GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 1);
+pub const OTHER: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 2);
+/// The address of the other network's bridge.
+pub const OTHER_GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 1);
 
-pub(crate) const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
-pub(crate) const CLIENT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x100);
-pub(crate) const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 1);
+/// The host's address.
+pub const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+/// A client outside.
+pub const CLIENT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x100);
+/// The address of the bridge of the first network.
+pub const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 1);
 
-pub(crate) const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 1, 0];
+/// The client's Ethernet address.
+pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 1, 0];
 
 /// A container of the lab.
 #[derive(Clone, Copy)]
-pub(crate) struct Container {
-    pub(crate) addr: Ipv4Addr,
-    pub(crate) gateway: Ipv4Addr,
-    pub(crate) mac: [u8; 6],
-    pub(crate) gateway_mac: [u8; 6],
-    pub(crate) ifindex: u32,
-    pub(crate) bridge: u32,
-    pub(crate) network: u32,
+pub struct Container {
+    /// Its address.
+    pub addr: Ipv4Addr,
+    /// Its network's gateway.
+    pub gateway: Ipv4Addr,
+    /// The Ethernet address of its interface.
+    pub mac: [u8; 6],
+    /// That of the bridge.
+    pub gateway_mac: [u8; 6],
+    /// The host's end of its veth.
+    pub ifindex: u32,
+    /// The bridge.
+    pub bridge: u32,
+    /// Its network's number.
+    pub network: u32,
     /// Its mapping, of the same generation.
-    pub(crate) mapping: u32,
+    pub mapping: u32,
 }
 
-pub(crate) struct Lab {
-    pub(crate) ebpf: Ebpf,
+/// The programs with their namespace.
+pub struct Lab {
+    /// Programs and maps.
+    pub ebpf: Ebpf,
     /// Packets are run in the namespace of the thread that asks: this one's, until the lab is gone.
     outside: File,
-    ns: Netns,
-    pub(crate) uplink: u32,
-    pub(crate) uplink_mac: [u8; 6],
-    pub(crate) web: Container,
-    pub(crate) app: Container,
-    pub(crate) other: Container,
+    /// Where they run.
+    pub ns: Netns,
+    /// The interface that leads outside.
+    pub uplink: u32,
+    /// Its Ethernet address.
+    pub uplink_mac: [u8; 6],
+    /// At [`WEB`].
+    pub web: Container,
+    /// At [`APP`].
+    pub app: Container,
+    /// At [`OTHER`].
+    pub other: Container,
 }
 
 /// What became of a packet.
 #[derive(Debug)]
-pub(crate) struct Outcome {
-    pub(crate) action: i32,
-    pub(crate) frame: Vec<u8>,
+pub struct Outcome {
+    /// The TC action.
+    pub action: i32,
+    /// The frame as the program left it.
+    pub frame: Vec<u8>,
 }
 
 /// Which program.
 #[derive(Clone, Copy)]
-pub(crate) enum From {
+pub enum From {
+    /// `from_uplink`, on the uplink.
     Uplink,
+    /// `from_container`, on the veth with this index.
     Container(u32),
 }
 
 impl Lab {
     /// Two networks: `web` and `app` on one, `other` on another. Nothing is published.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let ns = Netns::new("lab");
         ns.ip("link add up0 type veth peer up1
                link add c1 type veth peer c1p
@@ -151,12 +185,14 @@ impl Lab {
         lab
     }
 
-    pub(crate) fn set_snat_ports(&mut self, min: u16, max: u16) {
+    /// Says which source ports masqueraded flows get.
+    pub fn set_snat_ports(&mut self, min: u16, max: u16) {
         let map = self.ebpf.map_mut("SETTINGS").unwrap();
         Array::try_from(map).unwrap().set(0, Settings::new(0, min..=max), 0).unwrap();
     }
 
-    pub(crate) fn set_endpoint(&mut self, container: &Container, flags: u32) {
+    /// Makes a container known, or changes its flags.
+    pub fn set_endpoint(&mut self, container: &Container, flags: u32) {
         self.set_mapping(container.mapping, container.mapping);
         let endpoint = Endpoint::<Ip4> {
             gateway: container.gateway.into(),
@@ -191,21 +227,15 @@ impl Lab {
         }
     }
 
-    pub(crate) fn set_mapping(&mut self, slot: u32, generation: u32) {
+    /// Gives a mapping a generation.
+    pub fn set_mapping(&mut self, slot: u32, generation: u32) {
         let map = self.ebpf.map_mut("MAPPINGS").unwrap();
         Array::try_from(map).unwrap().set(slot, Mapping::new(generation), 0).unwrap();
     }
 
     /// Publishes a port on an address of the host, under the next generation of mapping 10 plus the protocol's number,
     /// which is returned.
-    pub(crate) fn publish(
-        &mut self,
-        addr: Ipv4Addr,
-        port: u16,
-        proto: u8,
-        to: Ipv4Addr,
-        to_port: u16,
-    ) -> u32 {
+    pub fn publish(&mut self, addr: Ipv4Addr, port: u16, proto: u8, to: Ipv4Addr, to_port: u16) -> u32 {
         let mapping = 10 + u32::from(proto);
         let generation = self.mapping(mapping).generation + 1;
         self.set_mapping(mapping, generation);
@@ -216,7 +246,7 @@ impl Lab {
     }
 
     /// Publishes an IPv6 port on every address of the host, likewise.
-    pub(crate) fn publish6(&mut self, port: u16, proto: u8, to: Ipv6Addr, to_port: u16) -> u32 {
+    pub fn publish6(&mut self, port: u16, proto: u8, to: Ipv6Addr, to_port: u16) -> u32 {
         let mapping = 100 + u32::from(proto);
         self.set_mapping(mapping, 1);
         let key = PortKey::new(Ip6::default(), Be16::new(port), proto);
@@ -226,7 +256,7 @@ impl Lab {
     }
 
     /// Opens a port published on every address of the host to one list of sources alone.
-    pub(crate) fn restrict(&mut self, port: u16, proto: u8, list: u32) {
+    pub fn restrict(&mut self, port: u16, proto: u8, list: u32) {
         let key = PortKey::new(Ip4::default(), Be16::new(port), proto);
         let mut ports = self.table::<_, Backend<Ip4>>("PORTS4");
         let mut backend = ports.get(&key, 0).unwrap();
@@ -235,7 +265,7 @@ impl Lab {
     }
 
     /// The same for IPv6.
-    pub(crate) fn restrict6(&mut self, port: u16, proto: u8, list: u32) {
+    pub fn restrict6(&mut self, port: u16, proto: u8, list: u32) {
         let key = PortKey::new(Ip6::default(), Be16::new(port), proto);
         let mut ports = self.table::<_, Backend<Ip6>>("PORTS6");
         let mut backend = ports.get(&key, 0).unwrap();
@@ -244,7 +274,7 @@ impl Lab {
     }
 
     /// Adds a prefix to a list of sources.
-    pub(crate) fn allow(&mut self, list: u32, addr: IpAddr, prefix: u32) {
+    pub fn allow(&mut self, list: u32, addr: IpAddr, prefix: u32) {
         match addr {
             IpAddr::V4(addr) => self.add_source(list, Ip4::from(addr), prefix, "SOURCES4"),
             IpAddr::V6(addr) => self.add_source(list, Ip6::from(addr), prefix, "SOURCES6"),
@@ -261,12 +291,18 @@ impl Lab {
     }
 
     /// Ethernet addresses of what arrives from the client.
-    pub(crate) fn client_link(&self) -> Ethernet {
+    pub fn client_link(&self) -> Ethernet {
         Ethernet { src: CLIENT_MAC, dst: self.uplink_mac }
     }
 
     /// Runs a program on a frame.
-    pub(crate) fn run(&self, from: From, frame: &[u8]) -> Outcome {
+    pub fn run(&self, from: From, frame: &[u8]) -> Outcome {
+        self.run_repeatedly(from, frame, 1).0
+    }
+
+    /// Runs a program `repeat` times, each time on what the time before has left of the frame. The duration is that of
+    /// one run, on average and in whole nanoseconds.
+    pub fn run_repeatedly(&self, from: From, frame: &[u8], repeat: u32) -> (Outcome, Duration) {
         let (name, ifindex) = match from {
             From::Uplink => ("from_uplink", self.uplink),
             From::Container(ifindex) => ("from_container", ifindex),
@@ -281,15 +317,16 @@ impl Lab {
             data_in: Some(frame),
             data_out: Some(&mut out),
             ctx_in: Some(&context),
+            repeat,
             ..TestRunOptions::new()
         });
         let result = result.unwrap_or_else(|e| panic!("run {name}: {e:?}"));
         out.truncate(result.data_size_out as usize);
-        Outcome { action: result.return_value.cast_signed(), frame: out }
+        (Outcome { action: result.return_value.cast_signed(), frame: out }, result.duration)
     }
 
     /// Runs a program on a frame and says under which reason it was counted, which must be one alone.
-    pub(crate) fn judge(&mut self, from: From, frame: &[u8]) -> (Outcome, Reason) {
+    pub fn judge(&mut self, from: From, frame: &[u8]) -> (Outcome, Reason) {
         let program = match from {
             From::Uplink => Program::FromUplink,
             From::Container(_) => Program::FromContainer,
@@ -306,7 +343,8 @@ impl Lab {
         (outcome, reason)
     }
 
-    pub(crate) fn counter(&self, program: Program, reason: Reason) -> Counter {
+    /// What a program has counted under a reason.
+    pub fn counter(&self, program: Program, reason: Reason) -> Counter {
         let counts = PerCpuArray::<_, Counter>::try_from(self.ebpf.map("COUNTS").unwrap()).unwrap();
         let cpus = counts.get(&counter_index(program, reason), 0).unwrap();
         cpus.iter().fold(Counter::default(), |sum, cpu| Counter {
@@ -315,28 +353,39 @@ impl Lab {
         })
     }
 
-    pub(crate) fn mapping(&self, slot: u32) -> Mapping {
+    /// A mapping.
+    pub fn mapping(&self, slot: u32) -> Mapping {
         Array::<_, Mapping>::try_from(self.ebpf.map("MAPPINGS").unwrap()).unwrap().get(&slot, 0).unwrap()
     }
 
-    pub(crate) fn flow(&mut self, tuple: Tuple<Ip4>, proto: u8, side: Side) -> Option<Flow<Ip4>> {
+    /// The entry of packets with this tuple that arrive at `side`.
+    pub fn flow(&mut self, tuple: Tuple<Ip4>, proto: u8, side: Side) -> Option<Flow<Ip4>> {
         self.table("FLOWS4").get(&FlowKey::new(tuple, proto, side), 0).ok()
     }
 
-    pub(crate) fn set_flow(&mut self, tuple: Tuple<Ip4>, proto: u8, side: Side, flow: Flow<Ip4>) {
+    /// Adds or replaces an entry.
+    pub fn set_flow(&mut self, tuple: Tuple<Ip4>, proto: u8, side: Side, flow: Flow<Ip4>) {
         self.table("FLOWS4").insert(FlowKey::new(tuple, proto, side), flow, 0).unwrap();
     }
 
-    pub(crate) fn flows(&mut self) -> Vec<(FlowKey<Ip4>, Flow<Ip4>)> {
+    /// All IPv4 entries.
+    pub fn flows(&mut self) -> Vec<(FlowKey<Ip4>, Flow<Ip4>)> {
         self.table("FLOWS4").iter().map(Result::unwrap).collect()
     }
 
-    pub(crate) fn table<K: Pod, V: Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {
+    /// A hash map by its name.
+    pub fn table<K: Pod, V: Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {
         self.ebpf.map_mut(name).unwrap().try_into().unwrap()
     }
 
     fn program(&mut self, name: &str) -> &mut SchedClassifier {
         self.ebpf.program_mut(name).unwrap().try_into().unwrap()
+    }
+}
+
+impl Default for Lab {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -349,22 +398,23 @@ impl Drop for Lab {
 
 impl Container {
     /// Its IPv6 address. Only the first network has IPv6.
-    pub(crate) fn addr6(self) -> Ipv6Addr {
+    pub fn addr6(self) -> Ipv6Addr {
         Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, u16::from(self.addr.octets()[3]))
     }
 
-    pub(crate) fn from(self) -> From {
+    /// What it sends.
+    pub fn from(self) -> From {
         From::Container(self.ifindex)
     }
 
     /// Ethernet addresses of what it sends by way of its gateway.
-    pub(crate) fn to_gateway(self) -> Ethernet {
+    pub fn to_gateway(self) -> Ethernet {
         Ethernet { src: self.mac, dst: self.gateway_mac }
     }
 }
 
 /// A tuple in the words of a map.
-pub(crate) fn tuple(src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16)) -> Tuple<Ip4> {
+pub fn tuple(src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16)) -> Tuple<Ip4> {
     Tuple { src: src.0.into(), dst: dst.0.into(), sport: Be16::new(src.1), dport: Be16::new(dst.1) }
 }
 
