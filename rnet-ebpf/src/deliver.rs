@@ -99,7 +99,7 @@ pub(crate) fn is_to_container<A: Family>(flow: &Flow<A>) -> bool {
 /// Into a flow's container, once the packet is rewritten.
 #[inline(always)]
 pub(crate) fn enter<A: Family>(skb: Skb, flow: &Flow<A>) -> Result<i32, Reason> {
-    rewrite::frame(skb, flow.mac, flow.gateway_mac)?;
+    rewrite::frame_of(skb, flow)?;
     Ok(redirect_peer(skb, flow.to_ifindex))
 }
 

@@ -5,8 +5,10 @@
 //! checksum is always complete, and adjusting it keeps the sum of the header zero, which is why the helper for it
 //! has nothing to tell the kernel either: it is written along with the addresses.
 
+use core::mem::offset_of;
+
 use rnet_common::{
-    Family, Ip4, Ip6, Mac, Reason, Tuple,
+    Family, Flow, Ip4, Ip6, Mac, Reason, Tuple,
     checksum::{adjust, difference, fold},
     flow::proto,
 };
@@ -19,9 +21,21 @@ use crate::{
 /// Gives the frame its next destination.
 #[inline(always)]
 pub(crate) fn frame(skb: Skb, destination: Mac, source: Mac) -> Result<(), Reason> {
-    #[repr(C)]
-    struct Addresses(Mac, Mac);
-    ok(skb.write(0, &Addresses(destination, source)))
+    ok(skb.put(0, destination) && skb.put(size_of::<Mac>(), source))
+}
+
+/// Gives the frame of a packet of a flow its next destination: the container, from its bridge.
+#[inline(always)]
+pub(crate) fn frame_of<A: Family>(skb: Skb, flow: &Flow<A>) -> Result<(), Reason> {
+    const _: () = assert!(
+        offset_of!(Flow<Ip4>, gateway_mac) == offset_of!(Flow<Ip4>, mac) + size_of::<Mac>()
+            && offset_of!(Flow<Ip6>, gateway_mac) == offset_of!(Flow<Ip6>, mac) + size_of::<Mac>()
+            && offset_of!(Flow<Ip4>, mac) % 4 == 0
+            && offset_of!(Flow<Ip6>, mac) % 4 == 0
+    );
+    let addresses: *const [u32; 3] = (&raw const flow.mac).cast();
+    // SAFETY: both addresses lie one behind the other, at a word's boundary: see the assertion.
+    ok(skb.put(0, unsafe { *addresses }))
 }
 
 /// Rewrites addresses, ports and time to live.
@@ -32,19 +46,18 @@ pub(crate) fn translate<A: Rewrite + Parse>(
     to: &Tuple<A>,
     ttl: u8,
 ) -> Result<(), Reason> {
-    A::header(skb, packet, to, ttl)?;
     // The transport header is in the first fragment.
-    if packet.part == Part::Tail {
-        return Ok(());
+    if packet.part != Part::Tail {
+        let addresses = addresses(&packet.tuple, to);
+        match packet.proto {
+            proto::TCP => transport(skb, packet, to, TCP_CHECKSUM, addresses, false)?,
+            proto::UDP => transport(skb, packet, to, UDP_CHECKSUM, addresses, true)?,
+            icmp if icmp == A::ICMP => echo(skb, packet, to, addresses)?,
+            // SCTP's checksum does not cover addresses, and its ports stay.
+            _ => {}
+        }
     }
-    let addresses = addresses(&packet.tuple, to);
-    match packet.proto {
-        proto::TCP => transport(skb, packet, to, TCP_CHECKSUM, addresses, false),
-        proto::UDP => transport(skb, packet, to, UDP_CHECKSUM, addresses, true),
-        icmp if icmp == A::ICMP => echo(skb, packet, to, addresses),
-        // SCTP's checksum does not cover addresses, and its ports stay.
-        _ => Ok(()),
-    }
+    A::header(skb, packet, to, ttl)
 }
 
 /// Offsets of the checksum in the transport header.
@@ -78,7 +91,7 @@ fn transport<A: Family>(
     let after = ports(to);
     if before != after {
         ok(skb.adjust_for_word(at, before, after, udp))?;
-        ok(skb.write(packet.l4, &after))?;
+        ok(skb.put(packet.l4, after))?;
     }
     Ok(())
 }
@@ -98,7 +111,7 @@ fn echo<A: Rewrite>(skb: Skb, packet: &Packet<A>, to: &Tuple<A>, addresses: u16)
     let (before, after) = (identifier(&packet.tuple), identifier(to));
     if before != after {
         ok(skb.adjust_for_word(packet.l4 + ICMP_CHECKSUM, before as u32, after as u32, false))?;
-        ok(skb.write(packet.l4 + IDENTIFIER, &after))?;
+        ok(skb.put(packet.l4 + IDENTIFIER, after))?;
     }
     Ok(())
 }
@@ -179,15 +192,8 @@ pub(crate) trait Rewrite: Family {
 impl Rewrite for Ip4 {
     #[inline(always)]
     fn header(skb: Skb, packet: &Packet<Self>, to: &Tuple<Self>, ttl: u8) -> Result<(), Reason> {
+        /// From here to the header's end: time to live, protocol and checksum in one word, and the addresses.
         const TTL: usize = ETH_LEN + 8;
-        /// From the time to live to the destination: contiguous in the header.
-        #[repr(C)]
-        struct Rest {
-            ttl_proto: u16,
-            checksum: u16,
-            src: u32,
-            dst: u32,
-        }
         let checksum: u16 = skb.read(ETH_LEN + IP4_CHECKSUM).ok_or(Reason::RewriteFailed)?;
         let before = u16::from_ne_bytes([packet.ttl, packet.proto]);
         let after = u16::from_ne_bytes([ttl, packet.proto]);
@@ -196,13 +202,8 @@ impl Rewrite for Ip4 {
             before as u64 + from.src.sum() + from.dst.sum(),
             after as u64 + to.src.sum() + to.dst.sum(),
         );
-        let rest = Rest {
-            ttl_proto: after,
-            checksum: adjust(checksum, change),
-            src: to.src.wire(),
-            dst: to.dst.wire(),
-        };
-        ok(skb.write(TTL, &rest))
+        let first = after as u32 | (adjust(checksum, change) as u32) << 16;
+        ok(skb.put(TTL, [first, to.src.wire(), to.dst.wire()]))
     }
 
     #[inline(always)]
@@ -226,12 +227,21 @@ const IP4_CHECKSUM: usize = 10;
 impl Rewrite for Ip6 {
     #[inline(always)]
     fn header(skb: Skb, packet: &Packet<Self>, to: &Tuple<Self>, ttl: u8) -> Result<(), Reason> {
-        const HOP_LIMIT: usize = ETH_LEN + 7;
-        if to.src != packet.tuple.src || to.dst != packet.tuple.dst {
-            ok(skb.write_summed(ETH_LEN + IP6_ADDRESSES, &to.src)
-                && skb.write_summed(ETH_LEN + IP6_ADDRESSES + 16, &to.dst))?;
+        /// The word that ends with the hop limit; the addresses follow.
+        const WORD: usize = ETH_LEN + 4;
+        #[repr(C)]
+        struct Rest {
+            word: u32,
+            src: [u32; 4],
+            dst: [u32; 4],
         }
-        ok(skb.write_summed(HOP_LIMIT, &ttl))
+        let word: u32 = skb.read(WORD).ok_or(Reason::RewriteFailed)?;
+        let [length_high, length_low, next, _] = word.to_ne_bytes();
+        let word = u32::from_ne_bytes([length_high, length_low, next, ttl]);
+        if to.src == packet.tuple.src && to.dst == packet.tuple.dst {
+            return ok(skb.write_summed(WORD, &word));
+        }
+        ok(skb.write_summed(WORD, &Rest { word, src: to.src.wire(), dst: to.dst.wire() }))
     }
 
     #[inline(always)]

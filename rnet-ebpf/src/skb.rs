@@ -44,6 +44,8 @@ unsafe impl Wire for u16 {}
 // SAFETY: an integer.
 unsafe impl Wire for u32 {}
 // SAFETY: an array of integers.
+unsafe impl Wire for [u32; 3] {}
+// SAFETY: as above.
 unsafe impl Wire for [u32; 4] {}
 // SAFETY: `repr(transparent)` around an array of integers.
 unsafe impl Wire for Mac {}
@@ -165,7 +167,24 @@ impl Skb {
         Some(unsafe { *((data + offset) as *const T) })
     }
 
-    /// Overwrites the packet at `offset`. Checksums are the caller's affair.
+    /// Overwrites a field at `offset` from the start of the frame, which has been read or pulled. Checksums are the
+    /// caller's affair.
+    ///
+    /// A program that does so gets a prologue from the verifier that unshares the packet if it is a clone
+    /// (`tc_cls_act_gen_prologue`).
+    #[inline(always)]
+    pub(crate) fn put<T: Wire>(self, offset: usize, value: T) -> bool {
+        let Some(offset) = bounded(offset) else { return false };
+        let (data, end) = self.bounds();
+        if data + offset + size_of::<T>() > end {
+            return false;
+        }
+        // SAFETY: as in `read`; and a `Wire` has no invalid bytes to write.
+        unsafe { *((data + offset) as *mut T) = value };
+        true
+    }
+
+    /// Overwrites the packet at `offset`, be it in the packet's linear part or not. Checksums are the caller's affair.
     #[inline(always)]
     pub(crate) fn write<T>(self, offset: usize, value: &T) -> bool {
         // SAFETY: a valid context, and a value of as many bytes as are said; the helper checks the offset.

@@ -30,8 +30,9 @@ pub(crate) struct Built {
     pub(crate) object: PathBuf,
 }
 
-/// `debuginfo` and `--btf` give the object its BTF. Always the same flags: others would build `core` again.
-const BPF_FLAGS: &str = "-C debuginfo=2 -C link-arg=--btf";
+/// `debuginfo` and `--btf` give the object its BTF. Unless it is told otherwise the linker has LLVM call `memset`, which
+/// writes byte by byte, for every structure that is zeroed. Always the same flags: others would build `core` again.
+const BPF_FLAGS: &str = "-C debuginfo=2 -C link-arg=--btf -C link-arg=--disable-expand-memcpy-in-order";
 
 pub(crate) fn run(options: &Options) -> Result<Built> {
     let toolchain = setup::bpf_toolchain()?;
