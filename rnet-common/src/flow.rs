@@ -54,6 +54,12 @@ impl<A: Family> Tuple<A> {
         Self { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport }
     }
 
+    /// Both ports, as the word that they are in a packet.
+    #[inline(always)]
+    pub fn ports(&self) -> u32 {
+        self.sport.wire() as u32 | (self.dport.wire() as u32) << 16
+    }
+
     /// Becomes the tuple of an answer to `packet`, field by field: a program's stack has no room for whole copies.
     #[inline(always)]
     pub fn set_reversed(&mut self, packet: &Self) {

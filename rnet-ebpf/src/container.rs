@@ -4,13 +4,14 @@ use rnet_common::{Endpoint, EndpointFlags, Flow, Reason, Side, flow::flow_flags}
 
 use crate::{
     conntrack,
-    deliver::{self, Route},
+    deliver,
     fragment::{self, Unknown},
     icmp,
     maps::{self, NewFlow, Work},
     nat::Net,
     packet::{self, Class, Packet, Part},
     programs::Outcome,
+    route::Route,
     skb::Skb,
 };
 

@@ -1,25 +1,21 @@
 //! The way out: into a container, or to the next hop.
 
 use aya_ebpf::{
-    bindings::{
-        BPF_F_INGRESS, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_SRC_ADDR, BPF_FIB_LKUP_RET_SUCCESS,
-        BPF_FIB_LKUP_RET_UNSUPP_LWT, BPF_FIB_LOOKUP_SKIP_NEIGH, BPF_FIB_LOOKUP_SRC,
-        bpf_fib_lookup as FibLookup, bpf_redir_neigh as NextHop,
-    },
-    helpers::generated::{bpf_fib_lookup, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer},
+    bindings::BPF_F_INGRESS,
+    helpers::generated::{bpf_redirect, bpf_redirect_peer},
 };
 use rnet_common::{
-    Endpoint, Family, Flow, Ip4, Ip6, Reason, Tuple,
+    Endpoint, Family, Flow, Reason,
     flow::{flow_flags, proto},
 };
 
 use crate::{
     answer, conntrack,
-    maps::{self, Question},
     nat::Net,
     packet::{self, Packet},
     programs::{Outcome, Packed},
     rewrite,
+    route::{self, Route},
     skb::{ETH_LEN, Skb},
 };
 
@@ -78,6 +74,10 @@ fn try_forward<A: Net>(skb: Skb, packet: &Packet<A>, flow: &Flow<A>) -> Outcome 
     if packet.ttl <= 1 {
         return Err(Reason::TtlExpired);
     }
+    if let Some(hop) = route::known(skb, packet, flow) {
+        rewrite::translate(skb, packet, &flow.to, packet.ttl - 1)?;
+        return Ok(Carried { reason: flow.carried, action: hop.redirect(skb)? });
+    }
     let route = Route::find(skb, packet, &flow.to, flow.to_ifindex)?;
     if route.is_too_small {
         // The host's stack fragments it. The stack takes the time to live, too.
@@ -86,6 +86,7 @@ fn try_forward<A: Net>(skb: Skb, packet: &Packet<A>, flow: &Flow<A>) -> Outcome 
         let action = unsafe { bpf_redirect(flow.to_ifindex, u64::from(BPF_F_INGRESS)) as i32 };
         return Ok(Carried { reason: flow.carried, action });
     }
+    route.note(packet, flow);
     rewrite::translate(skb, packet, &flow.to, packet.ttl - 1)?;
     Ok(Carried { reason: flow.carried, action: route.redirect() })
 }
@@ -105,7 +106,7 @@ pub(crate) fn enter<A: Family>(skb: Skb, flow: &Flow<A>) -> Result<i32, Reason> 
 
 /// Length of the largest IP packet that this one is sent as: a segmentation-offloaded one is many.
 #[inline(always)]
-fn segment_length<A: Family>(skb: Skb, packet: &Packet<A>) -> u32 {
+pub(crate) fn segment_length<A: Family>(skb: Skb, packet: &Packet<A>) -> u32 {
     let segment = skb.gso_size();
     if segment == 0 {
         return skb.len() - ETH_LEN as u32;
@@ -136,149 +137,4 @@ fn redirect_peer(skb: Skb, ifindex: u32) -> i32 {
     skb.set_for_host();
     // SAFETY: takes integers; the kernel checks the interface when it acts on the verdict.
     unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
-}
-
-/// A route: the interface and the next hop.
-pub(crate) struct Route {
-    question: *mut Question,
-    /// It takes only smaller packets, and this one may be fragmented.
-    pub(crate) is_too_small: bool,
-}
-
-impl Route {
-    /// The route for a packet with tuple `to` that came in through the bridge `from`. What the host's stack
-    /// answers better (no route, too large) is its own reason.
-    #[inline(always)]
-    pub(crate) fn find<A: Net>(
-        skb: Skb,
-        packet: &Packet<A>,
-        to: &Tuple<A>,
-        from: u32,
-    ) -> Result<Self, Reason> {
-        Self::look_up(skb, packet, to, from, BPF_FIB_LOOKUP_SKIP_NEIGH)
-    }
-
-    /// The same, and the source address that the host would use on it.
-    #[inline(always)]
-    pub(crate) fn find_with_source<A: Net>(
-        skb: Skb,
-        packet: &Packet<A>,
-        to: &Tuple<A>,
-        from: u32,
-    ) -> Result<Self, Reason> {
-        Self::look_up(skb, packet, to, from, BPF_FIB_LOOKUP_SKIP_NEIGH | BPF_FIB_LOOKUP_SRC)
-    }
-
-    #[inline(always)]
-    fn look_up<A: Net>(
-        skb: Skb,
-        packet: &Packet<A>,
-        to: &Tuple<A>,
-        from: u32,
-        flags: u32,
-    ) -> Result<Self, Reason> {
-        let question = maps::question().ok_or(Reason::Unroutable)?;
-        // SAFETY: this CPU's slot of a map, which nobody else uses while the program runs.
-        let fib = unsafe { &mut (*question).route };
-        // SAFETY: integers and unions of integers.
-        unsafe { core::ptr::write_bytes(fib, 0, 1) };
-        fib.ifindex = from;
-        fib.l4_protocol = packet.proto;
-        fib.sport = to.sport.wire();
-        fib.dport = to.dport.wire();
-        // Without a length the kernel compares the packet with the device's MTU, after all else is found.
-        if !packet.may_fragment {
-            let length = segment_length(skb, packet);
-            fib.__bindgen_anon_1.tot_len = if length > u16::MAX as u32 { u16::MAX } else { length as u16 };
-        }
-        A::fill(fib, to);
-        // SAFETY: a valid context, and a structure of the length given.
-        let found = unsafe { bpf_fib_lookup(skb.as_ptr().cast(), fib, size_of::<FibLookup>() as i32, flags) };
-        const SUCCESS: i64 = BPF_FIB_LKUP_RET_SUCCESS as i64;
-        const FRAG_NEEDED: i64 = BPF_FIB_LKUP_RET_FRAG_NEEDED as i64;
-        const NO_SRC_ADDR: i64 = BPF_FIB_LKUP_RET_NO_SRC_ADDR as i64;
-        const UNSUPP_LWT: i64 = BPF_FIB_LKUP_RET_UNSUPP_LWT as i64;
-        match found {
-            SUCCESS => Ok(Self { question, is_too_small: false }),
-            FRAG_NEEDED if packet.may_fragment => Ok(Self { question, is_too_small: true }),
-            FRAG_NEEDED => Err(Reason::TooBig),
-            NO_SRC_ADDR => Err(Reason::NoSourceAddress),
-            // The stack would encapsulate it, with the container's own address inside.
-            UNSUPP_LWT => Err(Reason::Untranslatable),
-            _ => Err(Reason::Unroutable),
-        }
-    }
-
-    /// The interface.
-    #[inline(always)]
-    pub(crate) fn ifindex(&self) -> u32 {
-        self.fib().ifindex
-    }
-
-    /// The source address that the host would use.
-    #[inline(always)]
-    pub(crate) fn source<A: Net>(&self) -> Result<A, Reason> {
-        let source = A::source(self.fib());
-        if source == A::any() { Err(Reason::NoSourceAddress) } else { Ok(source) }
-    }
-
-    /// To the next hop's neighbour, which the kernel resolves.
-    #[inline(always)]
-    pub(crate) fn redirect(&self) -> i32 {
-        // SAFETY: as in `look_up`.
-        let hop = unsafe { &mut (*self.question).hop };
-        let fib = self.fib();
-        hop.nh_family = fib.family as u32;
-        // SAFETY: the widest member of a union of integers, all of it initialised. The look-up has put the next
-        // hop in place of the destination, of whichever family it is.
-        hop.__bindgen_anon_1.ipv6_nh = unsafe { fib.__bindgen_anon_4.ipv6_dst };
-        // SAFETY: a structure of the length given.
-        unsafe { bpf_redirect_neigh(fib.ifindex, hop, size_of::<NextHop>() as i32, 0) as i32 }
-    }
-
-    #[inline(always)]
-    fn fib(&self) -> &FibLookup {
-        // SAFETY: as in `look_up`, which has filled it in; it is not asked again before it has served.
-        unsafe { &(*self.question).route }
-    }
-}
-
-/// A family's part in route look-up.
-pub(crate) trait Routed: Family {
-    /// Fills in family and addresses.
-    fn fill(fib: &mut FibLookup, tuple: &Tuple<Self>);
-    /// Reads the source address.
-    fn source(fib: &FibLookup) -> Self;
-}
-
-impl Routed for Ip4 {
-    #[inline(always)]
-    fn fill(fib: &mut FibLookup, tuple: &Tuple<Self>) {
-        const AF_INET: u8 = 2;
-        fib.family = AF_INET;
-        fib.__bindgen_anon_3.ipv4_src = tuple.src.wire();
-        fib.__bindgen_anon_4.ipv4_dst = tuple.dst.wire();
-    }
-
-    #[inline(always)]
-    fn source(fib: &FibLookup) -> Self {
-        // SAFETY: a union of integers, initialised.
-        Self::from_wire(unsafe { fib.__bindgen_anon_3.ipv4_src })
-    }
-}
-
-impl Routed for Ip6 {
-    #[inline(always)]
-    fn fill(fib: &mut FibLookup, tuple: &Tuple<Self>) {
-        const AF_INET6: u8 = 10;
-        fib.family = AF_INET6;
-        fib.__bindgen_anon_3.ipv6_src = tuple.src.wire();
-        fib.__bindgen_anon_4.ipv6_dst = tuple.dst.wire();
-    }
-
-    #[inline(always)]
-    fn source(fib: &FibLookup) -> Self {
-        // SAFETY: a union of integers, initialised.
-        Self::from_wire(unsafe { fib.__bindgen_anon_3.ipv6_src })
-    }
 }

@@ -5,12 +5,13 @@ use rnet_common::{Flow, Reason, Side, Tuple};
 
 use crate::{
     conntrack,
-    deliver::{self, Carried, Route},
+    deliver::{self, Carried},
     maps::NewFlow,
     nat::Net,
     packet::{Packet, Quoted},
     programs::{Outcome, Packed},
     rewrite,
+    route::Route,
     skb::Skb,
 };
 

@@ -16,13 +16,13 @@ use aya_ebpf::{
 };
 use rnet_common::{
     Backend, Be16, Counter, Endpoint, Family, Flow, FlowKey, FragmentHead, FragmentKey, HeldKey, Ip4, Ip6,
-    Mapping, PeerKey, PortKey, Program, Settings, SockAddr, SourceKey, Veth,
+    Mapping, PeerKey, PortKey, Program, Settings, SockAddr, SourceKey, Tuple, Veth,
     counter::{COUNTERS, REASONS},
     limits,
     local::{self, relay_index},
 };
 
-use crate::packet::Packet;
+use crate::{packet::Packet, route::Hop};
 
 /// Memory is taken for entries that exist, not for the table's limit.
 const SPARSE: usize = BPF_F_NO_PREALLOC as usize;
@@ -35,6 +35,9 @@ type Locals<A> = HashMap<A, u32, { limits::LOCALS }, SPARSE>;
 type Peers<A> = LruHashMap<PeerKey<A>, SockAddr<A>, { limits::PEERS }>;
 type Diverted<A> = LruHashMap<SockAddr<A>, SockAddr<A>, { limits::DIVERTED }>;
 type Fragments<A> = LruHashMap<FragmentKey<A>, FragmentHead, { limits::FRAGMENTS }>;
+
+/// Next hops that each CPU keeps: few enough to stay in its cache. A power of two.
+const HOPS: usize = 64;
 
 /// What a program works on: too large for the stack, where it has 512 bytes.
 ///
@@ -97,6 +100,11 @@ static FRAGMENTS6: Fragments<Ip6> = LruHashMap::new();
 static WORK4: PerCpuArray<Work<Ip4>, 1> = PerCpuArray::new();
 #[btf_map]
 static WORK6: PerCpuArray<Work<Ip6>, 1> = PerCpuArray::new();
+/// Next hops, by a hash of the tuple: another flow's is overwritten.
+#[btf_map]
+static HOPS4: PerCpuArray<Hop<Ip4>, HOPS> = PerCpuArray::new();
+#[btf_map]
+static HOPS6: PerCpuArray<Hop<Ip6>, HOPS> = PerCpuArray::new();
 #[btf_map]
 static QUESTION: PerCpuArray<Question, 1> = PerCpuArray::new();
 /// Containers' interfaces by their host side's index.
@@ -139,12 +147,13 @@ pub(crate) trait Tables: Family {
     fn locals() -> &'static Locals<Self>;
     fn fragments() -> &'static Fragments<Self>;
     fn works() -> &'static PerCpuArray<Work<Self>, 1>;
+    fn hops() -> &'static PerCpuArray<Hop<Self>, HOPS>;
     fn peers() -> &'static Peers<Self>;
     fn diverted() -> &'static Diverted<Self>;
 }
 
 macro_rules! tables {
-    ($family:ty, $flows:ident, $ports:ident, $sources:ident, $endpoints:ident, $locals:ident, $fragments:ident, $work:ident,
+    ($family:ty, $flows:ident, $ports:ident, $sources:ident, $endpoints:ident, $locals:ident, $fragments:ident, $work:ident, $hops:ident,
      $peers:ident, $diverted:ident) => {
         impl Tables for $family {
             #[inline(always)]
@@ -183,6 +192,11 @@ macro_rules! tables {
             }
 
             #[inline(always)]
+            fn hops() -> &'static PerCpuArray<Hop<Self>, HOPS> {
+                &$hops
+            }
+
+            #[inline(always)]
             fn peers() -> &'static Peers<Self> {
                 &$peers
             }
@@ -195,8 +209,8 @@ macro_rules! tables {
     };
 }
 
-tables!(Ip4, FLOWS4, PORTS4, SOURCES4, ENDPOINTS4, LOCALS4, FRAGMENTS4, WORK4, PEERS4, DIVERTED4);
-tables!(Ip6, FLOWS6, PORTS6, SOURCES6, ENDPOINTS6, LOCALS6, FRAGMENTS6, WORK6, PEERS6, DIVERTED6);
+tables!(Ip4, FLOWS4, PORTS4, SOURCES4, ENDPOINTS4, LOCALS4, FRAGMENTS4, WORK4, HOPS4, PEERS4, DIVERTED4);
+tables!(Ip6, FLOWS6, PORTS6, SOURCES6, ENDPOINTS6, LOCALS6, FRAGMENTS6, WORK6, HOPS6, PEERS6, DIVERTED6);
 
 /// What came of inserting an entry that must be new.
 pub(crate) enum Inserted {
@@ -252,6 +266,16 @@ pub(crate) fn work<A: Tables>() -> Option<&'static mut Work<A>> {
     // SAFETY: this CPU's slot. TC programs run with bottom halves off and do not interrupt one another, and each
     // takes the slot once.
     A::works().get_ptr_mut(0).map(|work| unsafe { &mut *work })
+}
+
+/// Where this CPU keeps the next hop of packets with this tuple, or of others.
+#[inline(always)]
+pub(crate) fn hop<A: Tables>(to: &Tuple<A>) -> Option<&'static mut Hop<A>> {
+    // Fibonacci hashing: the upper half of the product depends on all bits.
+    let hash = (to.src.sum() + to.dst.sum() + to.ports() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    // SAFETY: this CPU's slot. TC programs run with bottom halves off and do not interrupt one another, and none
+    // takes two at once.
+    A::hops().get_ptr_mut(hash as u32 % HOPS as u32).map(|hop| unsafe { &mut *hop })
 }
 
 /// Where questions to the kernel are put together: zeroed by whoever asks.

@@ -8,10 +8,10 @@ use rnet_common::{Be16, Family, Flow, Ip4, Ip6, Reason, Tuple, flow::proto};
 
 use crate::{
     answer::Answer,
-    deliver::Routed,
     maps::{self, Tables},
     packet::{Packet, Parse},
     rewrite::Rewrite,
+    route::Routed,
     skb::Skb,
 };
 

@@ -87,19 +87,12 @@ fn transport<A: Family>(
     if addresses != 0 && addresses != u16::MAX {
         ok(skb.adjust_for_addresses(at, addresses, udp))?;
     }
-    let before = ports(&packet.tuple);
-    let after = ports(to);
+    let (before, after) = (packet.tuple.ports(), to.ports());
     if before != after {
         ok(skb.adjust_for_word(at, before, after, udp))?;
         ok(skb.put(packet.l4, after))?;
     }
     Ok(())
-}
-
-/// Both ports as the word that they are in the packet.
-#[inline(always)]
-fn ports<A: Family>(tuple: &Tuple<A>) -> u32 {
-    tuple.sport.wire() as u32 | (tuple.dport.wire() as u32) << 16
 }
 
 /// An ICMP echo's identifier, which stands in for a port.
@@ -145,8 +138,8 @@ pub(crate) fn translate_error<A: Rewrite + Parse>(
     let mut change = if A::V6 { within } else { 0 };
     let at = quoted.l4;
     let (words, checksum) = match quoted.proto {
-        proto::TCP => (Some((ports(&quoted.tuple), ports(inner))), TCP_CHECKSUM),
-        proto::UDP => (Some((ports(&quoted.tuple), ports(inner))), UDP_CHECKSUM),
+        proto::TCP => (Some((quoted.tuple.ports(), inner.ports())), TCP_CHECKSUM),
+        proto::UDP => (Some((quoted.tuple.ports(), inner.ports())), UDP_CHECKSUM),
         icmp if icmp == A::ICMP => (None, ICMP_CHECKSUM),
         _ => return ok(skb.adjust(packet.l4 + ICMP_CHECKSUM, change)),
     };
