@@ -241,6 +241,7 @@ fn prepare(lab: &mut Lab, samples: usize) -> Vec<Case> {
         case("published TCP, new", outside, fresh(&|port| tcp(link, at(CLIENT, port), host, true))),
         case("published UDP, new", outside, fresh(&|port| udp(link, at(CLIENT, port), host))),
         passed(lab),
+        Case { expected: UNSPEC, ..case("not of IP", outside, Again(other(link))) },
         Case {
             expected: SHOT,
             ..case("a container's own address", outside, Again(tcp(link, client, at(WEB, 81), true)))
@@ -335,6 +336,11 @@ fn ip(link: Ethernet, src: IpAddr, dst: IpAddr) -> PacketBuilderStep<IpHeaders> 
         (IpAddr::V6(src), IpAddr::V6(dst)) => frame.ipv6(src.octets(), dst.octets(), HOPS),
         _ => unreachable!("a packet is of one family"),
     }
+}
+
+/// A frame of an EtherType for experiments (IEEE 802).
+fn other(link: Ethernet) -> Vec<u8> {
+    [&link.dst[..], &link.src, &[0x88, 0xb5], &[0; 64]].concat()
 }
 
 /// 64 bytes, or none to open a connection.
