@@ -10,6 +10,7 @@
 )]
 
 mod busy;
+mod control;
 mod interrupt;
 mod load;
 mod machine;
@@ -170,7 +171,8 @@ fn parts() -> Vec<(&'static str, Measure)> {
     let groups = GROUPS
         .iter()
         .map(|group| (group.name, Box::new(|bench: &Bench| traffic::run(bench, group)) as Measure));
-    groups.collect()
+    let others = [(control::NAME, Box::new(control::run) as Measure)];
+    groups.chain(others).collect()
 }
 
 /// What the measured program says of its version.
