@@ -10,6 +10,7 @@
 )]
 
 mod busy;
+mod control;
 mod cost;
 mod interrupt;
 mod load;
@@ -171,7 +172,11 @@ fn parts() -> Vec<(&'static str, Measure)> {
     let groups = GROUPS
         .iter()
         .map(|group| (group.name, Box::new(|bench: &Bench| traffic::run(bench, group)) as Measure));
-    groups.chain([("cost", Box::new(cost::run) as Measure)]).collect()
+    let others = [
+        ("cost", Box::new(cost::run) as Measure),
+        (control::NAME, Box::new(control::run) as Measure),
+    ];
+    groups.chain(others).collect()
 }
 
 /// What the measured program says of its version.

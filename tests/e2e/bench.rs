@@ -4,7 +4,7 @@
 use std::{fs, process::Command, time::Duration};
 
 use serde_json::Value;
-use testbed::process;
+use testbed::process::{self, Process};
 
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -40,11 +40,70 @@ fn a_quick_run_measures_every_path_it_is_asked_for() {
 }
 
 #[test]
+fn a_quick_run_measures_the_controller() {
+    testbed::require_root!();
+    let out = tempfile::tempdir().unwrap();
+    let directory = out.path().join("report");
+    let finished = bench(&["--quick", "--only", "control", "--out", directory.to_str().unwrap()]);
+    assert!(finished.status.success(), "{}{}", finished.stdout, finished.stderr);
+    let report: Value = serde_json::from_slice(&fs::read(directory.join("report.json")).unwrap()).unwrap();
+    assert_eq!((&report["complete"], &report["failures"]), (&true.into(), &Value::Array(Vec::new())));
+    let figures = &report["parts"][0]["figures"];
+    let timings = figures["timings"].as_array().unwrap();
+    assert!(timings.iter().all(|timing| timing["seconds"].as_f64().is_some_and(|s| s > 0.0)), "{figures}");
+    let measured = |by: &str, what: &str, load: &str| {
+        timings.iter().any(|t| (&t["by"], &t["what"], &t["load"]) == (&by.into(), &what.into(), &load.into()))
+    };
+    for what in ["run", "run-at-once", "remove", "down", "start"] {
+        assert!(measured("rnet", what, "5 containers"), "{what}: {figures}");
+    }
+    for by in ["rnet", "nft", "iptables-restore", "iptables-calls"] {
+        assert!(
+            measured(by, "publish", "500 ports") && measured(by, "unpublish", "500 ports"),
+            "{by}: {figures}"
+        );
+    }
+    for kept in figures["memory"].as_array().unwrap() {
+        assert!(kept["rss_kib"].as_u64() >= kept["pss_kib"].as_u64(), "{kept}");
+        for map in ["PORTS4", "MAPPINGS", "FLOWS6", "COUNTS"] {
+            assert!(kept["maps_bytes"][map].as_u64().is_some_and(|bytes| bytes > 0), "{map}: {kept}");
+        }
+    }
+    for name in ["report.md", "control.svg", "control-ports.svg"] {
+        assert!(fs::metadata(directory.join(name)).unwrap().len() > 100, "{name}");
+    }
+}
+
+#[test]
+fn an_interrupted_run_leaves_nothing() {
+    testbed::require_root!();
+    let out = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rnet-bench"));
+    command.args(["--only", "control", "--rounds", "1", "--out"]).arg(out.path().join("report"));
+    let mut run = Process::start(command);
+    let traces = [format!("t{}-", run.id()), format!("rnet-t{}-", run.id())];
+    let left_in = |dir: &str| -> Vec<String> {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.filter(|name| traces.iter().any(|trace| name.starts_with(trace))).collect()
+    };
+    testbed::wait_until("a container is started", LIMIT, || {
+        left_in("/run/netns").iter().any(|name| name.starts_with(&traces[0])).then_some(())
+    });
+    run.terminate();
+    let status = run.wait(LIMIT).expect("it ends when told to");
+    assert_eq!(status.code(), Some(1), "an interrupted run is no success");
+    for dir in ["/run/netns", "/run", "/var/lib", testbed::bpf::BPFFS] {
+        assert_eq!(left_in(dir), [""; 0], "{dir}");
+    }
+}
+
+#[test]
 fn a_name_that_does_not_exist_is_told_with_those_that_do() {
     testbed::require_root!();
     let finished = bench(&["--only", "warp"]);
     assert_eq!(finished.status.code(), Some(1));
-    for word in ["`warp`", "published", "stream-no-tso", "rnet-60000"] {
+    for word in ["`warp`", "published", "stream-no-tso", "rnet-60000", "control"] {
         assert!(finished.stderr.contains(word), "{word}: {}", finished.stderr);
     }
     assert_eq!(finished.stdout, "");

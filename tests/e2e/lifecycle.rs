@@ -2,6 +2,7 @@
 
 use std::{
     net::TcpStream,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -191,4 +192,20 @@ fn what_disappeared_while_no_daemon_ran_is_cleaned_up() {
     let web = rnet.run("web", &["-p", "8080:80"]);
     let _server = tcp::echo(&web.ns, "0.0.0.0:80");
     tcp::ask(&host.client, host.at(8080));
+}
+
+/// Namespaces are mounted in its directories, which nobody else would ever take away.
+#[test]
+fn what_a_killed_daemon_had_goes_with_its_test() {
+    testbed::require_root!();
+    let host = Host::new();
+    let rnet = Rnet::start(&host);
+    let places = ["/run", "/var/lib", bpf::BPFFS].map(|dir| Path::new(dir).join(rnet.instance()));
+    rnet.run("web", &[]);
+    rnet.kill9();
+    assert!(places.iter().all(|place| place.exists()), "{places:?}");
+    drop(rnet);
+    assert!(!places.iter().any(|place| place.exists()), "{places:?}");
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(&*places[0].to_string_lossy()), "{mounts}");
 }

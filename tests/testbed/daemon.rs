@@ -4,6 +4,7 @@ use std::{
     cell::RefCell,
     fs::{self, File},
     net::Ipv4Addr,
+    os::unix::{net::UnixStream, process::CommandExt as _},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -115,14 +116,27 @@ impl<'h> Rnet<'h> {
         let log = log.unwrap_or_else(|e| panic!("open {}: {e}", self.log.path().display()));
         let second = log.try_clone().unwrap_or_else(|e| panic!("share the log file: {e}"));
         command.envs(self.env.iter().cloned()).stdout(log).stderr(second);
+        // An interrupt from the terminal is for whoever runs this, and needs the daemon to remove everything.
+        command.process_group(0);
         let mut daemon = Process::start(command);
         wait_until("rnet daemon answers", START_LIMIT, || {
             if let Some(status) = daemon.ended() {
                 panic!("rnet daemon ended with {status}:\n{}", self.log());
             }
+            // Nobody is asked who does not listen yet: that would be a process each time.
+            UnixStream::connect(self.socket()).ok()?;
             self.cmd(&["status"]).status.success().then_some(())
         });
         *self.daemon.borrow_mut() = Some(daemon);
+    }
+
+    /// The daemon's process id.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn daemon_id(&self) -> u32 {
+        let daemon = self.daemon.borrow();
+        daemon.as_ref().unwrap_or_else(|| panic!("the daemon of {} does not run", self.instance)).id()
     }
 
     /// Ends the daemon as a crash would (SIGKILL).
@@ -295,7 +309,7 @@ impl Drop for Rnet<'_> {
         let mut daemon = self.daemon.borrow_mut().take();
         if let Some(daemon) = &mut daemon {
             let mut down = Process::start(self.quiet(&["down"]));
-            if down.wait(END_LIMIT).is_some() {
+            if down.wait(COMMAND_LIMIT).is_some() {
                 daemon.terminate();
                 daemon.wait(Duration::from_secs(5));
             }
@@ -306,6 +320,7 @@ impl Drop for Rnet<'_> {
             remove_named(&Path::new("/run/netns").join(name));
         }
         for dir in snapshot::places(&self.instance) {
+            unmount_namespaces(&dir);
             let _ = fs::remove_dir_all(dir);
         }
     }
@@ -317,6 +332,15 @@ impl Rnet<'_> {
         command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
         command
     }
+}
+
+/// Lets go of the UTS and IPC namespaces that containers' directories hold, which nobody has taken down.
+fn unmount_namespaces(dir: &Path) {
+    let files = snapshot::files_below(dir);
+    files
+        .iter()
+        .filter(|file| file.ends_with("uts") || file.ends_with("ipc"))
+        .for_each(|file| remove_named(file));
 }
 
 /// Ends the container processes that a killed daemon left in a namespace of a test's own instance.

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::store::{
     Store, remove_empty_dir,
-    schema::{Container, Phase, State},
+    schema::{Container, Endpoint, Phase, State},
 };
 
 impl<H: Host, D: Datapath> Controller<H, D> {
@@ -167,13 +167,27 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     fn heal_containers(&mut self, rebuilt: &[String]) -> Result<()> {
         let mut errors = Vec::new();
         let links = self.machine.host.link_names()?;
-        let containers: Vec<Container> = self.machine.state.containers.values().cloned().collect();
-        for container in containers.into_iter().filter(|c| c.phase == Phase::Ready) {
+        let containers = self.machine.state.containers.values().filter(|c| c.phase == Phase::Ready);
+        // Nearly always none, and this is asked with every change of a link.
+        let unwell: Vec<Container> =
+            containers.filter(|c| self.needs_healing(c, rebuilt, &links)).cloned().collect();
+        for container in unwell {
             let name = container.name.clone();
             let healed = self.heal_container(container, rebuilt, &links);
             errors.extend(healed.err().map(|e| Cause::from(e).context(format!("restore container {name}"))));
         }
         Ok(collected(errors)?)
+    }
+
+    /// Whether [`Controller::heal_container`] has something to do.
+    fn needs_healing(&self, container: &Container, rebuilt: &[String], links: &BTreeSet<String>) -> bool {
+        if container.state == ContainerState::Exited {
+            return container.remove || container.netns.is_some();
+        }
+        let is_right = |e: &Endpoint| {
+            e.phase == Phase::Ready && links.contains(&e.host_interface) && !rebuilt.contains(&e.network)
+        };
+        !self.is_alive(container) || !container.endpoints.iter().all(is_right)
     }
 
     fn heal_container(

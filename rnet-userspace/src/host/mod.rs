@@ -117,11 +117,11 @@ impl Host for Kernel {
     }
 
     fn interfaces(&self, netns: &Path) -> Result<BTreeSet<String>> {
-        routes::link_names(&Netlink::in_netns(netns)?)
+        netns::within(netns, routes::link_names)
     }
 
     fn link_names(&self) -> Result<BTreeSet<String>> {
-        routes::link_names(&Netlink::open()?)
+        routes::link_names()
     }
 
     fn hostname(&self) -> Result<String> {

@@ -1,8 +1,8 @@
 //! What the host has: routes, addresses and ways out.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, fs, net::IpAddr};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use ipnetwork::IpNetwork;
 use netlink_packet_route::{
     address::{AddressAttribute, AddressMessage},
@@ -10,10 +10,7 @@ use netlink_packet_route::{
     route::{RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteType},
 };
 
-use super::{
-    bridge::is_bridge,
-    netlink::{Netlink, name_of},
-};
+use super::{bridge::is_bridge, netlink::Netlink};
 use crate::controller::backend::{DefaultRoute, Uplink};
 
 /// `RT_TABLE_LOCAL` of linux/rtnetlink.h.
@@ -34,17 +31,29 @@ pub(super) fn addresses(netlink: &Netlink) -> Result<Vec<IpAddr>> {
 
 /// The Ethernet interfaces that are up, part of no other interface, no bridges, and not among `own`.
 pub(super) fn uplinks(netlink: &Netlink, own: &BTreeSet<String>) -> Result<Vec<Uplink>> {
-    let links = netlink.links()?;
-    let leading_out = links.iter().filter(|link| leads_out(link));
-    let uplinks = leading_out
-        .filter_map(|link| Some(Uplink { index: link.header.index, name: name_of(link)?.to_owned() }))
-        .filter(|uplink| !own.contains(&uplink.name));
-    Ok(uplinks.collect())
+    let mut uplinks = Vec::new();
+    for name in link_names()?.difference(own) {
+        // It may have gone meanwhile.
+        let link = netlink.link(name)?.filter(leads_out);
+        uplinks.extend(link.map(|link| Uplink { index: link.header.index, name: name.clone() }));
+    }
+    uplinks.sort_unstable_by_key(|uplink| uplink.index);
+    Ok(uplinks)
 }
 
-/// Names of all links.
-pub(super) fn link_names(netlink: &Netlink) -> Result<BTreeSet<String>> {
-    Ok(netlink.links()?.iter().filter_map(name_of).map(str::to_owned).collect())
+/// Names of all links of the calling thread's namespace. Asked for over netlink, the kernel describes each link in full
+/// and looks for the namespace of a veth's peer among all that there are (`__peernet2id`), which takes a time that grows
+/// with the square of the number of containers.
+pub(super) fn link_names() -> Result<BTreeSet<String>> {
+    // Not /proc/net, which is of the process's first thread.
+    let counters = fs::read_to_string("/proc/thread-self/net/dev").context("list links")?;
+    Ok(names_in(&counters))
+}
+
+/// The names in the kernel's list of interfaces and what they counted, below two lines of headings.
+fn names_in(counters: &str) -> BTreeSet<String> {
+    let names = counters.lines().skip(2).filter_map(|line| line.split_once(':'));
+    names.map(|(name, _)| name.trim_start().to_owned()).collect()
 }
 
 /// Makes `wanted`, at most one of each family, default routes of the main table, and takes away others that lead
@@ -151,14 +160,16 @@ fn leads_out(link: &LinkMessage) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use rtnetlink::LinkVeth;
 
     use super::*;
     use crate::{
         controller::backend::BridgeSpec,
         host::{
-            bridge,
-            testing::{in_new_netns, ip},
+            bridge, netns,
+            testing::{Name, in_new_netns, ip},
         },
     };
 
@@ -202,6 +213,35 @@ mod tests {
             let wanted = ["127.0.0.1", "192.0.2.1", "::1", "2001:db8::1"];
             assert_eq!(found, wanted.map(|addr| addr.parse::<IpAddr>().unwrap()));
         });
+    }
+
+    #[test]
+    fn every_link_of_this_namespace_is_named() {
+        in_new_netns(|| {
+            ip("link add name v1 type veth peer name a-name-of-15-ch");
+            ip("link set v1 up");
+            let wanted = ["a-name-of-15-ch", "lo", "v1"].map(str::to_owned);
+            // Tunnels that the kernel makes in each namespace come on top.
+            let found = link_names().unwrap();
+            assert!(found.is_superset(&wanted.into()), "{found:?}");
+            let shown = Command::new("ip").args(["-o", "link"]).output().unwrap();
+            let shown = String::from_utf8(shown.stdout).unwrap();
+            assert_eq!(found.len(), shown.lines().count(), "{found:?}\n{shown}");
+            let name = Name::new("elsewhere");
+            let other = netns::create(&name).unwrap();
+            let elsewhere = netns::within(&other, link_names).unwrap();
+            assert!(elsewhere.contains("lo") && !elsewhere.contains("v1"), "{elsewhere:?}");
+        });
+    }
+
+    #[test]
+    fn names_end_at_the_colon_and_headings_are_none() {
+        let counters = "Inter-|   Receive                            |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes
+    lo: 1040      10    0    0    0     0          0         0     1040
+veth0123abcd:     0       0    0    0    0     0          0         0        0
+";
+        assert_eq!(names_in(counters), ["lo", "veth0123abcd"].map(str::to_owned).into());
     }
 
     #[test]

@@ -5,9 +5,9 @@
 //! falls on both; the reference's second measurement shows how much of a ratio is noise.
 
 mod groups;
-mod netfilter;
+pub(crate) mod netfilter;
 mod path;
-mod sites;
+pub(crate) mod sites;
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -12,7 +12,7 @@ use super::{
 
 /// Which of its tools makes the rules.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tool {
+pub(crate) enum Tool {
     /// `iptables-legacy`.
     Legacy,
     /// `iptables-nft`.
@@ -28,33 +28,44 @@ fn others(published: u32) -> impl Iterator<Item = u32> {
 ///
 /// # Errors
 /// When they are not taken.
-pub(super) fn docker(host: &Host, tool: Tool, published: u32) -> Result<()> {
+pub(crate) fn docker(host: &Host, tool: Tool, published: u32) -> Result<()> {
     let kind = if tool == Tool::Legacy { "legacy" } else { "nft" };
-    feed(&host.ns, &format!("iptables-{kind}-restore"), &[], &rules(CONTAINER.into(), SUBNET, published))?;
-    feed(&host.ns, &format!("ip6tables-{kind}-restore"), &[], &rules(CONTAINER6.into(), SUBNET6, published))
+    // Only one at a time may change rules on a machine, whichever namespace they are of.
+    let wait = &["--wait"];
+    feed(&host.ns, &format!("iptables-{kind}-restore"), wait, &rules(CONTAINER.into(), SUBNET, published))?;
+    feed(&host.ns, &format!("ip6tables-{kind}-restore"), wait, &rules(CONTAINER6.into(), SUBNET6, published))
+}
+
+/// What publishes one port of a container: each rule behind the table that it is in, from its chain on.
+pub(crate) fn of_port(
+    container: IpAddr,
+    protocol: &str,
+    outer: u32,
+    inner: u32,
+) -> [(&'static str, String); 3] {
+    let (bits, to) = match container {
+        IpAddr::V4(addr) => (32, addr.to_string()),
+        IpAddr::V6(addr) => (128, format!("[{addr}]")),
+    };
+    let own = format!("{container}/{bits}");
+    let port = |port: u32| format!("-p {protocol} -m {protocol} --dport {port}");
+    let (outer, port) = (port(outer), port(inner));
+    [
+        ("nat", format!("DOCKER {outer} -j DNAT --to-destination {to}:{inner}")),
+        ("filter", format!("DOCKER -d {own} ! -i docker0 -o docker0 {port} -j ACCEPT")),
+        ("nat", format!("POSTROUTING -s {own} -d {own} {port} -j MASQUERADE")),
+    ]
 }
 
 /// As Docker Engine 27 makes them with its user-space proxy off.
 fn rules(container: IpAddr, subnet: &str, published: u32) -> String {
-    let (bits, loopback, to) = match container {
-        IpAddr::V4(addr) => (32, "127.0.0.0/8", addr.to_string()),
-        IpAddr::V6(addr) => (128, "::1/128", format!("[{addr}]")),
-    };
+    let loopback = if container.is_ipv4() { "127.0.0.0/8" } else { "::1/128" };
     let (mut masquerade, mut dnat, mut accept) = (String::new(), String::new(), String::new());
     let mut publish = |protocol: &str, outer: u32, inner: u32| {
-        let own = format!("{container}/{bits}");
-        let _ = writeln!(
-            masquerade,
-            "-A POSTROUTING -s {own} -d {own} -p {protocol} -m {protocol} --dport {inner} -j MASQUERADE"
-        );
-        let _ = writeln!(
-            dnat,
-            "-A DOCKER -p {protocol} -m {protocol} --dport {outer} -j DNAT --to-destination {to}:{inner}"
-        );
-        let _ = writeln!(
-            accept,
-            "-A DOCKER -d {own} ! -i docker0 -o docker0 -p {protocol} -m {protocol} --dport {inner} -j ACCEPT"
-        );
+        let rules = of_port(container, protocol, outer, inner);
+        for (text, (_, rule)) in [&mut dnat, &mut accept, &mut masquerade].into_iter().zip(rules) {
+            let _ = writeln!(text, "-A {rule}");
+        }
     };
     for port in others(published) {
         publish("tcp", port, port);
@@ -100,7 +111,7 @@ COMMIT
 ///
 /// # Errors
 /// When the rules are not taken.
-pub(super) fn nft(host: &Host) -> Result<()> {
+pub(crate) fn nft(host: &Host) -> Result<()> {
     let mut rules = String::new();
     for (family, container, subnet) in
         [("ip", IpAddr::from(CONTAINER), SUBNET), ("ip6", IpAddr::from(CONTAINER6), SUBNET6)]

@@ -11,7 +11,7 @@ use testbed::{
 use super::path::{Owned, PORT, Path};
 
 /// The container where rnet makes none.
-pub(super) const CONTAINER: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 2);
+pub(crate) const CONTAINER: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 2);
 pub(super) const CONTAINER6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x17, 0, 0, 0, 0, 0, 2);
 const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 3);
 pub(super) const SUBNET: &str = "172.17.0.0/16";

@@ -224,3 +224,18 @@ fn down_leaves_nothing_and_what_it_could_not_remove_it_removes_next_time() {
     // One for all veths, five for web, four for db, two for each network, one for the datapath.
     assert_eq!(failures, 15);
 }
+
+#[test]
+fn following_the_host_asks_the_kernel_no_more_for_more_containers() {
+    let bench = Bench::new();
+    let mut instance = bench.start();
+    let mut asked = Vec::new();
+    for (name, port) in [("a", "8080:80"), ("b", "8081:80"), ("c", "8082:80")] {
+        instance.create_container(&publishing(name, &[port])).unwrap();
+        instance.refresh_host().unwrap();
+        bench.fake.set(Fate::Well);
+        instance.refresh_host().unwrap();
+        asked.push(bench.fake.set(Fate::Well));
+    }
+    assert!(asked.iter().all(|calls| *calls == asked[0]), "{asked:?}");
+}
