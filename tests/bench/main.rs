@@ -16,6 +16,7 @@ mod machine;
 mod only;
 mod progress;
 mod report;
+mod scale;
 mod traffic;
 
 use std::{
@@ -170,7 +171,10 @@ fn parts() -> Vec<(&'static str, Measure)> {
     let groups = GROUPS
         .iter()
         .map(|group| (group.name, Box::new(|bench: &Bench| traffic::run(bench, group)) as Measure));
-    groups.collect()
+    let others: [(&'static str, Measure); 1] = [
+        (scale::NAME, Box::new(scale::run)),
+    ];
+    groups.chain(others).collect()
 }
 
 /// What the measured program says of its version.

@@ -14,7 +14,7 @@ use testbed::{Netns, Rnet, process};
 use crate::load::{COUNT, Measured, Workload};
 
 /// The port of every load server, and under which it is published.
-pub(super) const PORT: u16 = 8080;
+pub(crate) const PORT: u16 = 8080;
 /// The processor of the clients.
 const CLIENT_CPU: &str = "0";
 /// The processor of the servers.
@@ -23,9 +23,9 @@ const SERVER_CPU: &str = "1";
 const TOOL_LIMIT: Duration = Duration::from_secs(120);
 
 /// One way from a client to a server, up and waiting. Everything that belongs to it goes when it is dropped.
-pub(super) struct Path<'h> {
+pub(crate) struct Path<'h> {
     /// Its name in the report.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     client: Netns,
     server: Netns,
     target: SocketAddr,
@@ -34,7 +34,7 @@ pub(super) struct Path<'h> {
     // In the order in which they have to go.
     process: Server,
     _proxy: Option<Owner>,
-    _rnet: Option<Rnet<'h>>,
+    rnet: Option<Rnet<'h>>,
     _namespaces: Vec<Netns>,
 }
 
@@ -70,9 +70,14 @@ impl<'h> Path<'h> {
             interfaces,
             process,
             _proxy: None,
-            _rnet: owned.rnet,
+            rnet: owned.rnet,
             _namespaces: owned.namespaces,
         })
+    }
+
+    /// The instance of rnet that the path leads through.
+    pub(crate) fn rnet(&self) -> Option<&Rnet<'h>> {
+        self.rnet.as_ref()
     }
 
     /// Puts a proxy in the client's namespace, which the client then addresses instead.
@@ -101,7 +106,7 @@ impl<'h> Path<'h> {
     ///
     /// # Errors
     /// When nothing passes.
-    pub(super) fn run(&mut self, workload: Workload, duration: Duration) -> Result<Measured> {
+    pub(crate) fn run(&mut self, workload: Workload, duration: Duration) -> Result<Measured> {
         let switched = workload == Workload::StreamNoTso;
         if switched {
             self.set_segmentation(false)?;
