@@ -192,7 +192,7 @@ async fn sweep(daemon: Arc<Supervisor>) {
     loop {
         ticks.tick().await;
         let began = Instant::now();
-        match daemon.ask(|c| c.sweep()).await {
+        match daemon.walk(|c, from| c.sweep(from)).await {
             Ok(flows) => tracing::debug!(flows, took_us = began.elapsed().as_micros(), "swept"),
             Err(e) => tracing::warn!("sweep the flow table: {e}"),
         }
