@@ -10,6 +10,7 @@
 )]
 
 mod busy;
+mod flood;
 mod interrupt;
 mod load;
 mod machine;
@@ -171,9 +172,8 @@ fn parts() -> Vec<(&'static str, Measure)> {
     let groups = GROUPS
         .iter()
         .map(|group| (group.name, Box::new(|bench: &Bench| traffic::run(bench, group)) as Measure));
-    let others: [(&'static str, Measure); 1] = [
-        (scale::NAME, Box::new(scale::run)),
-    ];
+    let others: [(&'static str, Measure); 2] =
+        [(scale::NAME, Box::new(scale::run)), (flood::NAME, Box::new(flood::run))];
     groups.chain(others).collect()
 }
 

@@ -17,9 +17,7 @@ use super::{
     fake::{FakeControl, FakeProcesses},
     supervisor::Graces,
 };
-use crate::controller::{
-    model::flow_filter::FlowFilter, request::CreateContainer, view::ContainerState,
-};
+use crate::controller::{model::flow_filter::FlowFilter, request::CreateContainer, view::ContainerState};
 
 /// Longer than a test takes.
 const LONG: Graces = Graces { stop: HOUR, kill: HOUR, report: HOUR };

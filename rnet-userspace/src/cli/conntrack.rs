@@ -108,19 +108,8 @@ impl From<FilterArgs> for FlowFilter {
 
 /// How many flows are printed at once.
 const AT_ONCE: usize = 4096;
-const HEADER: [&str; 11] = [
-    "PROTO",
-    "KIND",
-    "STATE",
-    "FROM",
-    "TO",
-    "FROM AFTER",
-    "TO AFTER",
-    "PACKETS",
-    "BYTES",
-    "IDLE",
-    "TIMEOUT",
-];
+const HEADER: [&str; 11] =
+    ["PROTO", "KIND", "STATE", "FROM", "TO", "FROM AFTER", "TO AFTER", "PACKETS", "BYTES", "IDLE", "TIMEOUT"];
 
 /// Prints flows as they come: there may be more than fit into memory.
 async fn list(mut flows: Values<FlowInfo>, format: Format) -> Result<()> {

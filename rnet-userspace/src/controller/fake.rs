@@ -14,8 +14,8 @@ use rnet_common::settings::Timeouts;
 
 use super::{
     backend::{
-        BridgeSpec, BridgeState, Datapath, DefaultRoute, EndpointSpec, FlowInfo, FlowPosition, Host, Link, Page,
-        PortCount, PortHold, PortUnavailable, ReasonCount, Uplink, VethSpec,
+        BridgeSpec, BridgeState, Datapath, DefaultRoute, EndpointSpec, FlowInfo, FlowPosition, Host, Link,
+        Page, PortCount, PortHold, PortUnavailable, ReasonCount, Uplink, VethSpec,
     },
     model::{Binding, HostPort, MacAddr, flow_filter::FlowFilter},
 };

@@ -9,8 +9,7 @@ use anyhow::{Context, Result, bail};
 use rnet_common::{Backend, Be16, HeldKey, PortKey};
 
 use super::{
-    Ebpf,
-    flows,
+    Ebpf, flows,
     mappings::MappingId,
     tables::{Address, FamilyTables, Table, Tables},
 };

@@ -73,7 +73,8 @@ pub(super) fn measure(site: &Site<'_>, from: usize, until: &dyn Fn(&[Sweep]) -> 
     let mut waits = waits?;
     let cpu = proc::cpu_seconds(site.pid)? - before;
     waits.sort_unstable();
-    let at = |index: usize| waits.get(index).map(|wait| wait.as_secs_f64() * 1e3).context("nothing was asked");
+    let at =
+        |index: usize| waits.get(index).map(|wait| wait.as_secs_f64() * 1e3).context("nothing was asked");
     // Exact: a few rounds.
     Ok(Cost {
         removed_flows: sweeps.iter().map(|sweep| sweep.removed).collect(),

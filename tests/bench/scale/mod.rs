@@ -150,8 +150,8 @@ pub(crate) fn run(bench: &Bench) -> Result<Part> {
     drop(paused);
 
     bench.progress.doing("the collector, all flows alive");
-    let alive = collector::follow(&many, &|sweeps| sweeps.len() >= amounts.sweeps)
-        .context("follow the collector")?;
+    let alive =
+        collector::follow(&many, &|sweeps| sweeps.len() >= amounts.sweeps).context("follow the collector")?;
     ensure!(alive.removed_flows.iter().sum::<u32>() < amounts.flows / 2, "flows that live were removed");
     many.ensure_filled()?;
     let mut lists = Vec::new();
@@ -170,7 +170,8 @@ pub(crate) fn run(bench: &Bench) -> Result<Part> {
         bench.progress.done(under_sweep);
     }
     drop(few_paused);
-    let found = Found { amounts, memory, lookups: lookups_found, traffic, alive, ended, under_sweep: under, lists };
+    let found =
+        Found { amounts, memory, lookups: lookups_found, traffic, alive, ended, under_sweep: under, lists };
     tables::part(&found)
 }
 

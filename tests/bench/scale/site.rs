@@ -138,7 +138,9 @@ impl Sweep {
     fn parse(line: &str) -> Option<Self> {
         let (_, fields) = line.split_once(" swept ")?;
         let number = |name: &str| -> Option<u64> {
-            fields.split_whitespace().find_map(|field| field.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+            fields
+                .split_whitespace()
+                .find_map(|field| field.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
         };
         Some(Self {
             removed: number("flows")?.try_into().ok()?,
@@ -203,10 +205,7 @@ fn halves(
         ..both
     };
     // The answers' half first, as the programs do.
-    [
-        (forward.twin_key(proto::TCP), reply),
-        (FlowKey::new(arrives, proto::TCP, Side::Uplink), forward),
-    ]
+    [(forward.twin_key(proto::TCP), reply), (FlowKey::new(arrives, proto::TCP, Side::Uplink), forward)]
 }
 
 /// The clock of [`Flow::last_seen`], in nanoseconds.

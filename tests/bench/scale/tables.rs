@@ -85,10 +85,13 @@ fn memory(found: &Found) -> Table {
 }
 
 fn lookups(found: &Found) -> Result<Table> {
-    let mut table =
-        Table::new("from_uplink, ns a packet: median of the rounds (least–most)", &["packets", "flows", "ns"]);
+    let mut table = Table::new(
+        "from_uplink, ns a packet: median of the rounds (least–most)",
+        &["packets", "flows", "ns"],
+    );
     for runs in &found.lookups {
-        let Spread { median, min, max } = lookup::typical(&runs.series_ns).context("a program without runs")?;
+        let Spread { median, min, max } =
+            lookup::typical(&runs.series_ns).context("a program without runs")?;
         let ns = format!("{median:.0} ({min:.0}–{max:.0})");
         table.row([name(runs).to_owned(), runs.flows.to_string(), ns]);
     }
@@ -104,7 +107,8 @@ fn traffic(found: &Found, chart: &mut Chart) -> Result<Table> {
     for workload in WORKLOADS {
         let rates: Vec<&Rates> = found.traffic.iter().filter(|r| r.workload == workload.name()).collect();
         let of = |value: fn(&Rates) -> f64| {
-            Spread::of(&rates.iter().map(|r| value(r)).collect::<Vec<_>>()).context("a workload without rates")
+            Spread::of(&rates.iter().map(|r| value(r)).collect::<Vec<_>>())
+                .context("a workload without rates")
         };
         let ratio = of(|r| r.many_per_second / r.few_per_second)?;
         let noise = of(|r| r.again_per_second / r.few_per_second)?;
@@ -127,7 +131,14 @@ fn bar(label: String, series: String, value: Spread, noise: Spread) -> Group {
 fn collector(found: &Found) -> Table {
     let mut table = Table::new(
         format!("One round of the collector over {} flows", found.amounts.flows),
-        &["flows", "took, ms", "daemon's CPU, ms", "longest request, ms", "median request, ms", "daemon's peak"],
+        &[
+            "flows",
+            "took, ms",
+            "daemon's CPU, ms",
+            "longest request, ms",
+            "median request, ms",
+            "daemon's peak",
+        ],
     );
     for (name, cost) in [("all alive", &found.alive), ("all over: removed", &found.ended)] {
         table.row([

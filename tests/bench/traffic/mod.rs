@@ -17,7 +17,7 @@ use serde::Serialize;
 use testbed::Host;
 
 pub(crate) use self::{
-    groups::{GROUPS, Group},
+    groups::{GROUPS, Group, iptables},
     path::{PORT, Path},
 };
 use crate::{

@@ -33,6 +33,7 @@ pub(crate) struct Path<'h> {
     interfaces: [&'static str; 2],
     // In the order in which they have to go.
     process: Server,
+    others: Vec<Server>,
     _proxy: Option<Owner>,
     rnet: Option<Rnet<'h>>,
     _namespaces: Vec<Netns>,
@@ -69,6 +70,7 @@ impl<'h> Path<'h> {
             target: SocketAddr::new(target, PORT),
             interfaces,
             process,
+            others: Vec::new(),
             _proxy: None,
             rnet: owned.rnet,
             _namespaces: owned.namespaces,
@@ -78,6 +80,26 @@ impl<'h> Path<'h> {
     /// The instance of rnet that the path leads through.
     pub(crate) fn rnet(&self) -> Option<&Rnet<'h>> {
         self.rnet.as_ref()
+    }
+
+    /// Where the clients run.
+    pub(crate) fn client(&self) -> &Netns {
+        &self.client
+    }
+
+    /// What they address.
+    pub(crate) fn target(&self) -> SocketAddr {
+        self.target
+    }
+
+    /// Starts one more server beside the other, at another port.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub(crate) fn also_serve(&mut self, port: u16) -> Result<()> {
+        let any = std::net::Ipv4Addr::UNSPECIFIED.into();
+        self.others.push(Server::start(&self.server, SocketAddr::new(any, port))?);
+        Ok(())
     }
 
     /// Puts a proxy in the client's namespace, which the client then addresses instead.

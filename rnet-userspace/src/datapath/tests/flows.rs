@@ -46,7 +46,8 @@ fn flow<A: Address>(
 }
 
 fn v4(number: u16, mapping: (u32, u32), last_seen: [u64; 2]) -> Halves<Ip4> {
-    let ends = ["192.0.2.1", "192.0.2.2", "172.17.0.2"].map(|a| a.parse::<std::net::Ipv4Addr>().unwrap().into());
+    let ends =
+        ["192.0.2.1", "192.0.2.2", "172.17.0.2"].map(|a| a.parse::<std::net::Ipv4Addr>().unwrap().into());
     flow(ends, number, mapping, last_seen)
 }
 
@@ -54,8 +55,7 @@ fn v4(number: u16, mapping: (u32, u32), last_seen: [u64; 2]) -> Halves<Ip4> {
 fn published(place: &Place) -> (Ebpf, (u32, u32)) {
     let mut datapath = place.open();
     datapath.publish(&[binding(8080, 80)]).unwrap();
-    let timeouts =
-        Timeouts { tcp_established: 5 * SECOND, tcp_opening: 2 * SECOND, ..Timeouts::default() };
+    let timeouts = Timeouts { tcp_established: 5 * SECOND, tcp_opening: 2 * SECOND, ..Timeouts::default() };
     datapath.set_timeouts(&timeouts).unwrap();
     let [(_, backend)] = datapath.tables.v4.ports.entries().unwrap()[..] else { panic!("one port") };
     (datapath, (backend.mapping, backend.generation))
@@ -114,7 +114,10 @@ fn only_flows_that_were_idle_in_both_directions_are_swept_and_their_counts_are_k
         write(&mut datapath.tables.v4.flows, (1..=MANY).map(|n| v4(n, mapping, last_seen(n))));
         let ends = ["2001:db8::1", "2001:db8::2", "fd00::2"];
         let ends: [Ip6; 3] = ends.map(|a| a.parse::<std::net::Ipv6Addr>().unwrap().into());
-        write(&mut datapath.tables.v6.flows, [flow(ends, 1, mapping, [idle; 2]), flow(ends, 2, mapping, [now; 2])]);
+        write(
+            &mut datapath.tables.v6.flows,
+            [flow(ends, 1, mapping, [idle; 2]), flow(ends, 2, mapping, [now; 2])],
+        );
         let before = datapath.port_counts(&[binding(8080, 80)]).unwrap();
         assert_eq!(before[0].packets, 2 * u64::from(MANY) + 4);
 
