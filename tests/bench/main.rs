@@ -81,6 +81,13 @@ impl Bench {
     fn cell(&self) -> Duration {
         Duration::from_millis(if self.quick { 500 } else { 2000 })
     }
+
+    /// Waits until the machine is quiet, in a quick run not for long, and notes where it does not become so.
+    fn settle(&self) {
+        let limit = if self.quick { Duration::from_millis(300) } else { traffic::QUIET_LIMIT };
+        let disturbed = !busy::wait_quiet(limit);
+        self.disturbed.update(|count| count + u32::from(disturbed));
+    }
 }
 
 fn main() -> ExitCode {

@@ -25,10 +25,10 @@ use self::{
     probe::{Event, Phase, Probe},
 };
 use crate::{
-    Bench, busy, interrupt,
+    Bench, interrupt,
     report::Part,
     traffic::{
-        self, Path, QUIET_LIMIT,
+        self, Path,
         sites::{self, Family, Way},
     },
 };
@@ -167,8 +167,7 @@ fn flood(bench: &Bench, amounts: Amounts, round: u32, filter: Filter, room: Room
     if filter == Filter::Iptables && room == Room::Fills && amounts.fill {
         filled = fill(&host, path.client(), flooded, amounts)?;
     }
-    let disturbed = !busy::wait_quiet(QUIET_LIMIT);
-    bench.disturbed.update(|count| count + u32::from(disturbed));
+    bench.settle();
 
     let (phase, started) = (amounts.phase, Instant::now());
     let probes: Vec<(Probe, Task<Result<Vec<Event>>>)> = Probe::ALL

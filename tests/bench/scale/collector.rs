@@ -27,7 +27,7 @@ const SWEEP_LIMIT: Duration = Duration::from_secs(120);
 /// How long a list of all flows may take.
 const LIST_LIMIT: Duration = Duration::from_secs(300);
 /// How often the daemon is asked something meanwhile.
-const ASK_EVERY: Duration = Duration::from_millis(5);
+const ASK_EVERY: Duration = Duration::from_millis(25);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What rounds of the collector cost.
@@ -46,51 +46,54 @@ pub(super) struct Cost {
     pub(super) request_median_ms: f64,
 }
 
-/// Follows the collector over so many rounds, or until it has removed flows.
-///
-/// # Errors
-/// When there is none for long, or the daemon does not answer.
-pub(super) fn follow(site: &Site<'_>, until: &dyn Fn(&[Sweep]) -> bool) -> Result<Cost> {
-    let rnet = site.rnet()?;
-    // From one end of a round to another.
-    let start = rnet.log().len();
-    wait(site, start, &|sweeps| !sweeps.is_empty())?;
-    let from = rnet.log().len();
-    measure(site, from, until)
+/// Follows the daemon's collector from one moment on.
+pub(super) struct Following {
+    /// Where its log ended then.
+    from: usize,
+    cpu_before: f64,
+    asking: Asking,
 }
 
-/// The same from here on, whether or not a round is under way.
-///
-/// # Errors
-/// As [`follow`].
-pub(super) fn measure(site: &Site<'_>, from: usize, until: &dyn Fn(&[Sweep]) -> bool) -> Result<Cost> {
-    proc::reset_peak(site.pid)?;
-    let before = proc::cpu_seconds(site.pid)?;
-    let asking = Asking::start(site.rnet()?.socket());
-    let sweeps = wait(site, from, until);
-    let waits = asking.stop();
-    let sweeps = sweeps?;
-    let mut waits = waits?;
-    let cpu = proc::cpu_seconds(site.pid)? - before;
-    waits.sort_unstable();
-    let at =
-        |index: usize| waits.get(index).map(|wait| wait.as_secs_f64() * 1e3).context("nothing was asked");
-    // Exact: a few rounds.
-    Ok(Cost {
-        removed_flows: sweeps.iter().map(|sweep| sweep.removed).collect(),
-        took_ms: sweeps.iter().map(|sweep| sweep.took.as_secs_f64() * 1e3).collect(),
-        cpu_ms: cpu * 1e3 / sweeps.len().max(1) as f64,
-        daemon_peak_bytes: proc::peak(site.pid).context("the daemon has ended")?,
-        request_max_ms: at(waits.len().saturating_sub(1))?,
-        request_median_ms: at(waits.len() / 2)?,
-    })
+impl Following {
+    /// Begins behind so many characters of the daemon's log.
+    ///
+    /// # Errors
+    /// When the daemon has ended.
+    pub(super) fn start(site: &Site<'_>, from: usize) -> Result<Self> {
+        proc::reset_peak(site.pid)?;
+        let cpu_before = proc::cpu_seconds(site.pid)?;
+        Ok(Self { from, cpu_before, asking: Asking::start(site.rnet()?.socket()) })
+    }
+
+    /// Goes on until its rounds are what is waited for.
+    ///
+    /// # Errors
+    /// When that takes too long, or the daemon does not answer.
+    pub(super) fn until(self, site: &Site<'_>, reached: &dyn Fn(&[Sweep]) -> bool) -> Result<Cost> {
+        let sweeps = wait(site, self.from, reached);
+        let waits = self.asking.stop();
+        let (sweeps, mut waits) = (sweeps?, waits?);
+        let cpu = proc::cpu_seconds(site.pid)? - self.cpu_before;
+        waits.sort_unstable();
+        let at =
+            |index: usize| waits.get(index).map(|wait| wait.as_secs_f64() * 1e3).context("nothing was asked");
+        Ok(Cost {
+            removed_flows: sweeps.iter().map(|sweep| sweep.removed).collect(),
+            took_ms: sweeps.iter().map(|sweep| sweep.took.as_secs_f64() * 1e3).collect(),
+            // Exact: a few rounds.
+            cpu_ms: cpu * 1e3 / sweeps.len().max(1) as f64,
+            daemon_peak_bytes: proc::peak(site.pid).context("the daemon has ended")?,
+            request_max_ms: at(waits.len().saturating_sub(1))?,
+            request_median_ms: at(waits.len() / 2)?,
+        })
+    }
 }
 
 /// Waits for rounds of the collector that the daemon's log tells of from `from` on.
 ///
 /// # Errors
 /// When there are none for long.
-pub(super) fn wait(site: &Site<'_>, from: usize, until: &dyn Fn(&[Sweep]) -> bool) -> Result<Vec<Sweep>> {
+fn wait(site: &Site<'_>, from: usize, until: &dyn Fn(&[Sweep]) -> bool) -> Result<Vec<Sweep>> {
     let deadline = Instant::now() + SWEEP_LIMIT;
     loop {
         interrupt::check()?;

@@ -18,16 +18,15 @@ use serde::Serialize;
 use testbed::Host;
 
 use self::{
-    collector::{Cost, ListCost},
+    collector::{Cost, Following, ListCost},
     lookup::{Packets, Program},
     proc::{Memory, Paused},
     site::{Site, Sweep},
 };
 use crate::{
-    Bench, busy, interrupt,
+    Bench, interrupt,
     load::{Measured, Workload},
     report::Part,
-    traffic::QUIET_LIMIT,
 };
 
 /// The part's name on the command line.
@@ -53,7 +52,7 @@ struct Amounts {
 impl Amounts {
     fn of(bench: &Bench) -> Self {
         if bench.quick {
-            Self { flows: 20_000, runs: 20_000, sweeps: 1, under_sweep: Duration::from_secs(1) }
+            Self { flows: 20_000, runs: 20_000, sweeps: 1, under_sweep: Duration::from_millis(500) }
         } else {
             Self { flows: 1_000_000, runs: 1_000_000, sweeps: 3, under_sweep: Duration::from_secs(6) }
         }
@@ -120,7 +119,7 @@ pub(crate) fn run(bench: &Bench) -> Result<Part> {
     let each = bench.cell() + Duration::from_millis(450);
     let flows = Duration::from_micros(u64::from(amounts.flows) * 3);
     let lookups = Duration::from_micros(u64::from(amounts.runs) * 5 * 3);
-    let collecting = Duration::from_secs(if bench.quick { 12 } else { 60 });
+    let collecting = Duration::from_secs(if bench.quick { 3 } else { 45 });
     let under_sweep = (amounts.under_sweep + Duration::from_millis(450)) * 4 + flows;
     bench.progress.expect(flows + lookups + each * cells * bench.rounds + collecting);
     bench.progress.expect(under_sweep * bench.rounds);
@@ -147,11 +146,14 @@ pub(crate) fn run(bench: &Bench) -> Result<Part> {
     bench.progress.done(lookups);
     let traffic = time_traffic(bench, [&mut few, &mut many], each)?;
     many.ensure_filled()?;
-    drop(paused);
 
     bench.progress.doing("the collector, all flows alive");
-    let alive =
-        collector::follow(&many, &|sweeps| sweeps.len() >= amounts.sweeps).context("follow the collector")?;
+    // Its first round is long due.
+    let from = many.rnet()?.log().len();
+    drop(paused);
+    let alive = Following::start(&many, from)?
+        .until(&many, &|sweeps| sweeps.len() >= amounts.sweeps)
+        .context("follow the collector")?;
     ensure!(alive.removed_flows.iter().sum::<u32>() < amounts.flows / 2, "flows that live were removed");
     many.ensure_filled()?;
     let mut lists = Vec::new();
@@ -159,17 +161,25 @@ pub(crate) fn run(bench: &Bench) -> Result<Part> {
         bench.progress.doing(format!("rnet conntrack ls --format {format}"));
         lists.push((format, collector::list(&many, format).context("list the flows")?));
     }
-    bench.progress.doing("the collector, all flows over");
-    let ended = end_all(&many)?;
+    // In a quick run that is looked at only while there is traffic.
+    let mut ended = if bench.quick {
+        None
+    } else {
+        bench.progress.doing("the collector, all flows over");
+        Some(end_all(&many)?)
+    };
     bench.progress.done(collecting);
 
     let mut under = Vec::new();
     for round in 1..=bench.rounds {
         bench.progress.doing(format!("round {round}: datagrams while the collector goes round"));
-        under.push(under_sweep_round(bench, &mut many, amounts)?);
+        let (rates, cost) = under_sweep_round(bench, &mut many, amounts)?;
+        under.push(rates);
+        ended.get_or_insert(cost);
         bench.progress.done(under_sweep);
     }
     drop(few_paused);
+    let ended = ended.context("no round in which all flows are over")?;
     let found =
         Found { amounts, memory, lookups: lookups_found, traffic, alive, ended, under_sweep: under, lists };
     tables::part(&found)
@@ -194,8 +204,7 @@ fn time_lookups(bench: &Bench, amounts: Amounts, sites: [(&Site<'_>, &Host); 2])
         order.shuffle(&mut *bench.random.borrow_mut());
         for index in &order {
             let (runs, program, host) = &mut found[*index];
-            let disturbed = !busy::wait_quiet(QUIET_LIMIT);
-            bench.disturbed.update(|count| count + u32::from(disturbed));
+            bench.settle();
             let seed = bench.random.borrow_mut().random();
             let wanted = (runs.packets, runs.flows);
             runs.series_ns.push(program.time(&host.ns, wanted, amounts.runs.div_ceil(bench.rounds), seed)?);
@@ -232,8 +241,7 @@ fn time_traffic(bench: &Bench, sites: [&mut Site<'_>; 2], each: Duration) -> Res
 /// Units of a workload a second.
 fn cell(bench: &Bench, site: &mut Site<'_>, workload: Workload, duration: Duration) -> Result<f64> {
     interrupt::check()?;
-    let disturbed = !busy::wait_quiet(QUIET_LIMIT);
-    bench.disturbed.update(|count| count + u32::from(disturbed));
+    bench.settle();
     rate(&site.path.run(workload, duration)?)
 }
 
@@ -244,9 +252,9 @@ fn rate(measured: &Measured) -> Result<f64> {
 
 /// Has every flow that is written expire, and follows the collector until it has removed them.
 fn end_all(many: &Site<'_>) -> Result<Cost> {
-    let from = many.rnet()?.log().len();
+    let following = Following::start(many, many.rnet()?.log().len())?;
     expire(many, true)?;
-    let cost = collector::measure(many, from, &|sweeps| is_empty(many, sweeps));
+    let cost = following.until(many, &|sweeps| is_empty(many, sweeps));
     expire(many, false)?;
     cost.context("have all flows collected")
 }
@@ -264,7 +272,7 @@ fn is_empty(many: &Site<'_>, sweeps: &[Sweep]) -> bool {
 }
 
 /// Datagrams with the daemon stopped, twice; while it goes round; while it removes every flow.
-fn under_sweep_round(bench: &Bench, many: &mut Site<'_>, amounts: Amounts) -> Result<UnderSweep> {
+fn under_sweep_round(bench: &Bench, many: &mut Site<'_>, amounts: Amounts) -> Result<(UnderSweep, Cost)> {
     let mut found = UnderSweep::default();
     let mut order = [0, 1, 2];
     order.shuffle(&mut *bench.random.borrow_mut());
@@ -283,10 +291,10 @@ fn under_sweep_round(bench: &Bench, many: &mut Site<'_>, amounts: Amounts) -> Re
         }
     }
     many.ensure_filled()?;
-    let from = many.rnet()?.log().len();
+    let following = Following::start(many, many.rnet()?.log().len())?;
     expire(many, true)?;
     found.removing_per_second = rate(&many.path.run(Workload::Udp, amounts.under_sweep)?)?;
-    collector::wait(many, from, &|sweeps| is_empty(many, sweeps)).context("have all flows collected")?;
+    let cost = following.until(many, &|sweeps| is_empty(many, sweeps)).context("have all flows collected")?;
     expire(many, false)?;
-    Ok(found)
+    Ok((found, cost))
 }
