@@ -26,7 +26,7 @@ use crate::controller::{
 
 /// A half that has lost its twin may have expired without saying so ([`timeout::may_have_expired`]): each is looked at
 /// once in so many rounds of the collector.
-const LONE_EVERY: u16 = 16;
+pub(super) const LONE_EVERY: u16 = 64;
 
 /// Some entries of the flow table at one moment.
 pub(super) struct Excerpt<A: Address> {

@@ -10,7 +10,7 @@ use rnet_common::{
 
 use super::*;
 use crate::datapath::{
-    flows::now,
+    flows::{LONE_EVERY, now},
     tables::{Address, Table},
 };
 
@@ -174,7 +174,7 @@ fn a_half_without_its_twin_is_swept_within_some_rounds() {
         let halves: Vec<_> = (1..=100).map(|n| v4(n, mapping, [idle; 2])[usize::from(n % 2)]).collect();
         flows.insert_all(&halves).unwrap();
         write(flows, (101..=150).map(|n| v4(n, mapping, [idle; 2])));
-        let swept: usize = (0..16).map(|_| sweep(&mut datapath)).sum();
+        let swept: usize = (0..LONE_EVERY).map(|_| sweep(&mut datapath)).sum();
         assert_eq!(swept, 100, "those that have their twins stay");
     });
 }
