@@ -89,6 +89,23 @@ pub fn expired<A: Family>(
     now.saturating_sub(last) > limit
 }
 
+/// Whether the flow with this half may have [`expired`], by what this half alone has seen. Of an expired flow with both
+/// halves at least one says so, so that the twin of a flow that is merely idle need not be looked up.
+pub fn may_have_expired<A: Family>(now: u64, proto: u8, half: &Flow<A>, timeouts: &Timeouts) -> bool {
+    const ESTABLISHED: u8 = seen::PACKET | seen::ACK;
+    let limit = match proto {
+        proto::TCP if half.seen & seen::RST != 0 => timeouts.tcp_reset,
+        proto::TCP if half.seen & seen::FIN != 0 => timeouts.tcp_half_closed.min(timeouts.tcp_closing),
+        // Unless the twin has seen nothing, or an end, which it says itself.
+        proto::TCP if half.seen & ESTABLISHED == ESTABLISHED => timeouts.tcp_established,
+        proto::TCP => timeouts.tcp_opening,
+        proto::ICMP | proto::ICMPV6 => timeouts.icmp,
+        _ if half.seen & seen::PACKET != 0 => timeouts.udp_replied,
+        _ => timeouts.udp,
+    };
+    now.saturating_sub(half.last_seen) > limit
+}
+
 /// Whether a SYN on this flow opens a new connection (RFC 9293 §3.6.1) rather than repeating the first one.
 #[inline(always)]
 pub fn reopens(seen_here: u8, seen_by_twin: u8) -> bool {
@@ -128,6 +145,19 @@ mod tests {
     }
 
     #[test]
+    fn an_idle_connection_is_not_taken_for_one_that_may_have_expired() {
+        let t = Timeouts::default();
+        use seen::{ACK, FIN, PACKET, RST};
+        let after = |seconds: u64, seen| {
+            may_have_expired(seconds * crate::settings::SECOND, proto::TCP, &half(seen, 0), &t)
+        };
+        assert!(!after(7440, PACKET | ACK) && after(7441, PACKET | ACK));
+        assert!(!after(60, PACKET) && after(61, PACKET));
+        assert!(!after(30, PACKET | ACK | FIN) && after(31, PACKET | ACK | FIN));
+        assert!(!after(10, PACKET | RST) && after(11, PACKET | RST));
+    }
+
+    #[test]
     fn only_a_closed_connection_is_reopened() {
         use seen::{ACK, FIN, PACKET, RST};
         assert!(!reopens(PACKET, 0), "a repeated SYN");
@@ -137,6 +167,24 @@ mod tests {
     }
 
     proptest! {
+        /// Whatever the limits are, and however they compare.
+        #[test]
+        fn a_half_of_an_expired_flow_says_so(
+            protocol in prop::sample::select(vec![proto::TCP, proto::UDP, proto::ICMP]),
+            times in prop::array::uniform2(0..300u64), bits in prop::array::uniform2(0..16u8),
+            now in 0..300u64, limits in prop::array::uniform8(0..200u64),
+        ) {
+            let [tcp_established, tcp_opening, tcp_half_closed, tcp_closing, tcp_reset, udp, udp_replied, icmp] = limits;
+            let timeouts = Timeouts {
+                tcp_established, tcp_opening, tcp_half_closed, tcp_closing, tcp_reset, udp, udp_replied, icmp,
+            };
+            let [one, other] = [0, 1].map(|i: usize| half(bits[i], times[i]));
+            if expired(now, protocol, &one, Some(&other), &timeouts) {
+                let says = |half| may_have_expired(now, protocol, half, &timeouts);
+                prop_assert!(says(&one) || says(&other));
+            }
+        }
+
         #[test]
         fn activity_in_either_direction_keeps_a_flow(a in 0..1u64 << 50, b in 0..1u64 << 50, now in 0..1u64 << 50, s: u8, t: u8) {
             let timeouts = Timeouts::default();

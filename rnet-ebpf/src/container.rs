@@ -3,8 +3,7 @@
 use rnet_common::{Endpoint, EndpointFlags, Flow, Reason, Side, flow::flow_flags};
 
 use crate::{
-    conntrack,
-    deliver,
+    conntrack, deliver,
     fragment::{self, Unknown},
     icmp,
     maps::{self, NewFlow, Work},

@@ -60,6 +60,9 @@ struct Figure {
     ns: Spread,
 }
 
+/// The part's name on the command line.
+pub(crate) const NAME: &str = "cost";
+
 /// Measures every case.
 ///
 /// # Errors
@@ -109,7 +112,7 @@ pub(crate) fn run(bench: &Bench) -> Result<Part> {
         ]);
     }
     Ok(Part {
-        name: "cost",
+        name: NAME,
         title: "What a program costs a packet",
         about: format!(
             "`BPF_PROG_TEST_RUN` on one CPU, {samples} times each: {REPEAT} runs on end, or one where a packet opens a \

@@ -12,12 +12,14 @@
 mod busy;
 mod control;
 mod cost;
+mod flood;
 mod interrupt;
 mod load;
 mod machine;
 mod only;
 mod progress;
 mod report;
+mod scale;
 mod traffic;
 
 use std::{
@@ -80,6 +82,13 @@ impl Bench {
     /// How long one workload is measured on one path.
     fn cell(&self) -> Duration {
         Duration::from_millis(if self.quick { 500 } else { 2000 })
+    }
+
+    /// Waits until the machine is quiet, in a quick run not for long, and notes where it does not become so.
+    fn settle(&self) {
+        let limit = if self.quick { Duration::from_millis(300) } else { traffic::QUIET_LIMIT };
+        let disturbed = !busy::wait_quiet(limit);
+        self.disturbed.update(|count| count + u32::from(disturbed));
     }
 }
 
@@ -172,9 +181,11 @@ fn parts() -> Vec<(&'static str, Measure)> {
     let groups = GROUPS
         .iter()
         .map(|group| (group.name, Box::new(|bench: &Bench| traffic::run(bench, group)) as Measure));
-    let others = [
-        ("cost", Box::new(cost::run) as Measure),
-        (control::NAME, Box::new(control::run) as Measure),
+    let others: [(&'static str, Measure); 4] = [
+        (cost::NAME, Box::new(cost::run)),
+        (control::NAME, Box::new(control::run)),
+        (scale::NAME, Box::new(scale::run)),
+        (flood::NAME, Box::new(flood::run)),
     ];
     groups.chain(others).collect()
 }

@@ -99,6 +99,42 @@ fn an_interrupted_run_leaves_nothing() {
 }
 
 #[test]
+fn a_quick_run_fills_and_floods_flow_tables() {
+    testbed::require_root!();
+    let out = tempfile::tempdir().unwrap();
+    let directory = out.path().join("report");
+    let finished = bench(&["--quick", "--only", "scale,flood", "--out", directory.to_str().unwrap()]);
+    assert!(finished.status.success(), "{}{}", finished.stdout, finished.stderr);
+    let report: Value = serde_json::from_slice(&fs::read(directory.join("report.json")).unwrap()).unwrap();
+    assert_eq!(report["failures"], Value::Array(Vec::new()));
+
+    let scale = &report["parts"][0]["figures"];
+    let flows = scale["amounts"]["flows"].as_u64().unwrap();
+    let removed = scale["collector"]["all_over"]["removed_flows"].as_array().unwrap();
+    assert!(removed.iter().filter_map(Value::as_u64).sum::<u64>() > flows * 9 / 10, "{removed:?}");
+    assert!(
+        scale["lookups"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|it| it["mean_between_quartiles_ns"]["median"].as_f64() > Some(0.0))
+    );
+    assert!(
+        scale["lists"].as_array().unwrap().iter().all(|list| list["cost"]["lines"].as_u64() >= Some(flows))
+    );
+
+    let floods = report["parts"][1]["figures"]["floods"].as_array().unwrap();
+    assert_eq!(floods.len(), 4, "two paths, with room for the flood and without");
+    for flood in floods {
+        assert!(flood["sent_segments"].as_u64() > Some(0), "{flood}");
+        assert_eq!(flood["effects"].as_array().unwrap().len(), 3);
+        let (is_rnet, is_filled) = (flood["filter"] == "rnet", flood["room"] == "fills");
+        let is_full = flood["table_full_packets"].as_u64() > Some(0);
+        assert_eq!(is_full, is_rnet && is_filled, "{flood}");
+    }
+}
+
+#[test]
 fn a_name_that_does_not_exist_is_told_with_those_that_do() {
     testbed::require_root!();
     let finished = bench(&["--only", "warp"]);

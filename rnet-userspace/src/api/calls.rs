@@ -1,10 +1,14 @@
 //! The client's part of Docker's calls.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    marker::PhantomData,
+};
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use hyper::{Method, body::Incoming};
+use hyper::{Method, Response, body::Incoming};
+use serde::de::DeserializeOwned;
 
 use super::{
     client::{Client, Result, escape},
@@ -69,7 +73,7 @@ impl Client {
         let times = format!("since={}&until={}", escape(since), escape(until));
         let answer =
             self.send(Method::GET, &format!("/events?{times}&{}", self.filters(filters)?), None).await?;
-        Ok(Events { client: self.clone(), body: answer.into_body(), read: VecDeque::new() })
+        Ok(Values::of(self, answer))
     }
 
     fn filters(&self, filters: &Filters) -> Result<String> {
@@ -78,20 +82,29 @@ impl Client {
     }
 }
 
-/// Events, as they come.
+/// Values that are told one after the other, as they come.
 #[derive(Debug)]
-pub struct Events {
+pub struct Values<T> {
     client: Client,
     body: Incoming,
     read: VecDeque<u8>,
+    of: PhantomData<fn() -> T>,
 }
 
-impl Events {
+/// Events, as they come.
+pub type Events = Values<docker::Event>;
+
+impl<T: DeserializeOwned> Values<T> {
+    /// Those of an answer that has begun.
+    pub(super) fn of(client: &Client, answer: Response<Incoming>) -> Self {
+        Self { client: client.clone(), body: answer.into_body(), read: VecDeque::new(), of: PhantomData }
+    }
+
     /// The next one; nothing when there are no more.
     ///
     /// # Errors
-    /// [`super::client::Error::Broken`] when the connection broke, or what came is no event.
-    pub async fn next(&mut self) -> Result<Option<docker::Event>> {
+    /// [`super::client::Error::Broken`] when the connection broke, or what came is no such value.
+    pub async fn next(&mut self) -> Result<Option<T>> {
         loop {
             if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.read.drain(..=end).collect();

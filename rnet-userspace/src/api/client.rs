@@ -18,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
-use super::{DEFAULT_INSTANCE, error::Message, native};
+use super::{DEFAULT_INSTANCE, calls::Values, error::Message, native};
 use crate::controller::{
     backend::{FlowInfo, ReasonCount},
     model::{Binding, flow_filter::FlowFilter, timeouts::Seconds},
@@ -134,9 +134,10 @@ impl Client {
         self.get("/rnet/counters").await
     }
 
-    /// The flows that are alive and that `filter` matches.
-    pub async fn flows(&self, filter: &FlowFilter) -> Result<Vec<FlowInfo>> {
-        self.get(&format!("/rnet/flows{}", self.query(filter)?)).await
+    /// The flows that are alive and that `filter` matches, as they are found.
+    pub async fn flows(&self, filter: &FlowFilter) -> Result<Values<FlowInfo>> {
+        let answer = self.send(Method::GET, &format!("/rnet/flows{}", self.query(filter)?), None).await?;
+        Ok(Values::of(self, answer))
     }
 
     /// Has the flows forgotten that `filter` matches, and returns how many they were.

@@ -2,7 +2,7 @@
 
 use crate::controller::{
     Config,
-    backend::{FlowInfo, ReasonCount},
+    backend::{FlowInfo, FlowPosition, Page, ReasonCount},
     error::Result,
     model::{Binding, flow_filter::FlowFilter, timeouts::Seconds},
     request::{Connect, CreateContainer, CreateNetwork, Publish},
@@ -45,10 +45,10 @@ pub trait Control: Send + Sync + 'static {
     fn published(&self) -> Result<Vec<view::PublishedPort>>;
     /// Every counter that is not zero.
     fn counters(&self) -> Result<Vec<ReasonCount>>;
-    /// The flows that are alive and that `filter` matches.
-    fn flows(&self, filter: &FlowFilter) -> Result<Vec<FlowInfo>>;
-    /// Forgets the flows that `filter` matches, and returns how many.
-    fn flush(&self, filter: &FlowFilter) -> Result<usize>;
+    /// The flows on a step through the flow table that are alive and that `filter` matches.
+    fn flows(&self, filter: &FlowFilter, from: FlowPosition) -> Result<Page<Vec<FlowInfo>>>;
+    /// Forgets the flows on a step through the flow table that `filter` matches.
+    fn flush(&self, filter: &FlowFilter, from: FlowPosition) -> Result<Page<usize>>;
     /// How long flows may be idle.
     fn timeouts(&self) -> Seconds;
     /// Changes some of the times that flows may be idle, and returns all of them.
@@ -57,8 +57,8 @@ pub trait Control: Send + Sync + 'static {
     fn reload(&self, config: Config) -> Result<()>;
     /// The instance at a glance.
     fn status(&self) -> Result<view::Status>;
-    /// Forgets flows that are dead or have been idle for too long, and returns how many.
-    fn sweep(&self) -> Result<usize>;
+    /// Forgets the flows on a step through the flow table that are dead or have been idle for too long.
+    fn sweep(&self, from: FlowPosition) -> Result<Page<usize>>;
     /// Follows a change of the host's links and addresses.
     fn refresh_host(&self) -> Result<()>;
     /// Removes everything that the instance made.

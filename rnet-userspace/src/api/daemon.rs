@@ -11,7 +11,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Notify, watch},
     task::JoinSet,
-    time::{self, MissedTickBehavior},
+    time::{self, Instant, MissedTickBehavior},
 };
 use tokio_rustls::rustls::ServerConfig;
 
@@ -191,9 +191,9 @@ async fn sweep(daemon: Arc<Supervisor>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        match daemon.ask(|c| c.sweep()).await {
-            Ok(0) => {}
-            Ok(flows) => tracing::debug!(flows, "swept"),
+        let began = Instant::now();
+        match daemon.walk(|c, from| c.sweep(from)).await {
+            Ok(flows) => tracing::debug!(flows, took_us = began.elapsed().as_micros(), "swept"),
             Err(e) => tracing::warn!("sweep the flow table: {e}"),
         }
     }

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use super::{Control, Process, Processes, Signal};
 use crate::controller::{
     Config, Error,
-    backend::{FlowInfo, PortCount, ReasonCount},
+    backend::{FlowInfo, FlowPosition, Page, PortCount, ReasonCount},
     error::Result,
     events::{Events, Kind},
     model::{
@@ -294,7 +294,11 @@ impl Control for FakeControl {
         Ok(vec![count("carried", "published"), count("dropped", "unpublished")])
     }
 
-    fn flows(&self, filter: &FlowFilter) -> Result<Vec<FlowInfo>> {
+    fn flows(&self, filter: &FlowFilter, from: FlowPosition) -> Result<Page<Vec<FlowInfo>>> {
+        // Nothing on the first page, one flow on the second.
+        if !from.v6 {
+            return Ok(Page { found: Vec::new(), next: Some(FlowPosition { v6: true, bucket: None }) });
+        }
         let flow = FlowInfo {
             protocol: "tcp".into(),
             src: ([192, 0, 2, 1], 40000).into(),
@@ -308,11 +312,13 @@ impl Control for FakeControl {
             idle: 1,
             timeout: 7439,
         };
-        Ok(Some(flow).filter(|flow| filter.matches_info(flow)).into_iter().collect())
+        let found = Some(flow).filter(|flow| filter.matches_info(flow)).into_iter().collect();
+        Ok(Page { found, next: None })
     }
 
-    fn flush(&self, filter: &FlowFilter) -> Result<usize> {
-        Ok(self.flows(filter)?.len())
+    fn flush(&self, filter: &FlowFilter, from: FlowPosition) -> Result<Page<usize>> {
+        let Page { found, next } = self.flows(filter, from)?;
+        Ok(Page { found: found.len(), next })
     }
 
     fn timeouts(&self) -> Seconds {
@@ -348,8 +354,8 @@ impl Control for FakeControl {
         })
     }
 
-    fn sweep(&self) -> Result<usize> {
-        Ok(self.sweeps.fetch_add(1, Ordering::SeqCst))
+    fn sweep(&self, _from: FlowPosition) -> Result<Page<usize>> {
+        Ok(Page { found: self.sweeps.fetch_add(1, Ordering::SeqCst), next: None })
     }
 
     fn refresh_host(&self) -> Result<()> {

@@ -2,21 +2,26 @@
 
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use axum::{
     Json, Router,
+    body::{self, Bytes},
     extract::{Path, State},
-    http::StatusCode,
+    http::{StatusCode, header},
+    response::{IntoResponse as _, Response},
     routing::{get, post},
 };
+use futures::stream;
 use serde::{Deserialize, Serialize};
+use tokio::time;
 
 use super::{
     error::ApiResult,
     server::{Body, Flag, Query, uninterrupted},
-    supervisor::Supervisor,
+    supervisor::{BETWEEN_STEPS, Supervisor},
 };
 use crate::controller::{
-    backend::{FlowInfo, ReasonCount},
+    backend::{FlowPosition, Page, ReasonCount},
     model::{Binding, flow_filter::FlowFilter, timeouts::Seconds},
     request::{CreateContainer, CreateNetwork, Publish},
     view,
@@ -167,12 +172,34 @@ async fn counters(State(daemon): Shared) -> ApiResult<Json<Vec<ReasonCount>>> {
     Ok(Json(daemon.ask(|c| c.counters()).await?))
 }
 
-async fn flows(State(daemon): Shared, Query(filter): Query<FlowFilter>) -> ApiResult<Json<Vec<FlowInfo>>> {
-    Ok(Json(daemon.ask(move |c| c.flows(&filter)).await?))
+/// One JSON object a flow, each on a line of its own, as they are found: a list as a whole would have no bound.
+async fn flows(State(daemon): Shared, Query(filter): Query<FlowFilter>) -> ApiResult<Response> {
+    // What goes wrong at once is told in the answer's status; later the answer breaks off.
+    let first = daemon.ask(move |c| c.flows(&filter, FlowPosition::default())).await?;
+    let pages = stream::try_unfold(Some(first), move |page| {
+        let daemon = Arc::clone(&daemon);
+        async move {
+            let Some(Page { found, next }) = page else { return Ok::<_, anyhow::Error>(None) };
+            let mut lines = Vec::new();
+            for flow in found {
+                serde_json::to_writer(&mut lines, &flow).context("write JSON")?;
+                lines.push(b'\n');
+            }
+            let page = match next {
+                Some(next) => {
+                    time::sleep(BETWEEN_STEPS).await;
+                    Some(daemon.ask(move |c| c.flows(&filter, next)).await?)
+                }
+                None => None,
+            };
+            Ok(Some((Bytes::from(lines), page)))
+        }
+    });
+    Ok(([(header::CONTENT_TYPE, "application/json")], body::Body::from_stream(pages)).into_response())
 }
 
 async fn flush(State(daemon): Shared, Query(filter): Query<FlowFilter>) -> ApiResult<Json<Flushed>> {
-    Ok(Json(Flushed { flows: daemon.ask(move |c| c.flush(&filter)).await? }))
+    Ok(Json(Flushed { flows: daemon.walk(move |c, from| c.flush(&filter, from)).await? }))
 }
 
 async fn timeouts(State(daemon): Shared) -> ApiResult<Json<Seconds>> {

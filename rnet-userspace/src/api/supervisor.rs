@@ -24,11 +24,16 @@ use tokio::{sync::watch, task, time};
 use super::{Control, Process, Processes, Signal};
 use crate::controller::{
     Error,
+    backend::{FlowPosition, Page},
     error::Result,
     events::Events,
     request::CreateContainer,
     view::{self, ContainerState},
 };
+
+/// How long a walk through the flow table rests between its steps. A lock goes to whoever takes it first: without a rest
+/// those who wait for the controller would be woken too late each time.
+pub(super) const BETWEEN_STEPS: Duration = Duration::from_millis(1);
 
 /// How long is waited for what others do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +118,24 @@ impl Supervisor {
     ) -> Result<T> {
         let control = Arc::clone(&self.control);
         blocking(move || question(&*control)).await
+    }
+
+    /// Calls the controller for each step of a walk through the flow table, and adds up what it says.
+    pub(super) async fn walk(
+        &self,
+        step: impl Fn(&dyn Control, FlowPosition) -> Result<Page<usize>> + Clone + Send + 'static,
+    ) -> Result<usize> {
+        let (mut sum, mut from) = (0, FlowPosition::default());
+        loop {
+            let step = step.clone();
+            let Page { found, next } = self.ask(move |c| step(c, from)).await?;
+            sum += found;
+            match next {
+                Some(next) => from = next,
+                None => return Ok(sum),
+            }
+            time::sleep(BETWEEN_STEPS).await;
+        }
     }
 
     /// Takes hold of the processes that run already.

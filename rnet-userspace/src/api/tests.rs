@@ -17,7 +17,7 @@ use super::{
     fake::{FakeControl, FakeProcesses},
     supervisor::Graces,
 };
-use crate::controller::{request::CreateContainer, view::ContainerState};
+use crate::controller::{model::flow_filter::FlowFilter, request::CreateContainer, view::ContainerState};
 
 /// Longer than a test takes.
 const LONG: Graces = Graces { stop: HOUR, kill: HOUR, report: HOUR };
@@ -300,6 +300,25 @@ async fn taking_down_ends_processes_then_the_daemon() {
     assert_eq!(daemon.processes.signals(web.pid.unwrap()), [Signal::Kill]);
     assert!(!daemon.dir.path().exists(), "no socket is left, and what is cleaned up last is");
     drop(daemon.end);
+}
+
+#[tokio::test]
+async fn flows_are_told_page_by_page() {
+    let daemon = Daemon::start().await;
+    let told = async |filter| {
+        let mut flows = daemon.client.flows(&filter).await.unwrap();
+        let mut count = 0;
+        while let Some(flow) = flows.next().await.unwrap() {
+            assert_eq!(flow.kind, "published");
+            count += 1;
+        }
+        count
+    };
+    let all = FlowFilter::default();
+    assert_eq!(told(all).await, 1, "it is on the second page");
+    assert_eq!(told(FlowFilter { dport: Some(1), ..all }).await, 0);
+    assert_eq!(daemon.client.flush(&all).await.unwrap(), 1);
+    assert_eq!(daemon.client.flush(&FlowFilter { dport: Some(1), ..all }).await.unwrap(), 0);
 }
 
 #[tokio::test]

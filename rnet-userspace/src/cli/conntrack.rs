@@ -1,12 +1,12 @@
 //! `rnet conntrack`: options as conntrack(8) has them.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 use ipnetwork::IpNetwork;
 
 use super::{Format, FormatArgs, print, table};
 use crate::{
-    api::client::Client,
+    api::{calls::Values, client::Client},
     controller::{
         backend::FlowInfo,
         model::{
@@ -72,10 +72,7 @@ impl ConntrackCommand {
         match self {
             Self::Ls(args) => {
                 let flows = client.flows(&args.filter.into()).await?;
-                match args.format.format {
-                    Format::Json => flows.iter().try_for_each(print::json),
-                    Format::Table => print::line(&flow_table(flows)),
-                }
+                list(flows, args.format.format).await
             }
             Self::Flush(filter) => {
                 let flows = client.flush(&filter.into()).await?;
@@ -109,28 +106,41 @@ impl From<FilterArgs> for FlowFilter {
     }
 }
 
-fn flow_table(flows: Vec<FlowInfo>) -> String {
-    let header = [
-        "PROTO",
-        "KIND",
-        "STATE",
-        "FROM",
-        "TO",
-        "FROM AFTER",
-        "TO AFTER",
-        "PACKETS",
-        "BYTES",
-        "IDLE",
-        "TIMEOUT",
-    ];
-    let cells = |flow: FlowInfo| {
-        let [src, dst, to_src, to_dst] =
-            [flow.src, flow.dst, flow.to_src, flow.to_dst].map(|addr| addr.to_string());
-        let [packets, bytes] = [flow.packets, flow.bytes].map(|count| count.to_string());
-        let [idle, timeout] = [flow.idle, flow.timeout].map(|seconds| format!("{seconds}s"));
-        [flow.protocol, flow.kind, flow.state, src, dst, to_src, to_dst, packets, bytes, idle, timeout]
-    };
-    table::render(header, flows.into_iter().map(cells))
+/// How many flows are printed at once.
+const AT_ONCE: usize = 4096;
+const HEADER: [&str; 11] =
+    ["PROTO", "KIND", "STATE", "FROM", "TO", "FROM AFTER", "TO AFTER", "PACKETS", "BYTES", "IDLE", "TIMEOUT"];
+
+/// Prints flows as they come: there may be more than fit into memory.
+async fn list(mut flows: Values<FlowInfo>, format: Format) -> Result<()> {
+    let mut table = table::Growing::new(HEADER);
+    loop {
+        let mut some = Vec::new();
+        while some.len() < AT_ONCE
+            && let Some(flow) = flows.next().await?
+        {
+            some.push(flow);
+        }
+        let is_last = some.len() < AT_ONCE;
+        let text = match format {
+            Format::Json => {
+                let lines = some.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>();
+                lines.context("write JSON")?.join("\n")
+            }
+            Format::Table => table.more(some.into_iter().map(cells)),
+        };
+        if !text.is_empty() && !print::streamed(&text)? || is_last {
+            return Ok(());
+        }
+    }
+}
+
+fn cells(flow: FlowInfo) -> [String; 11] {
+    let [src, dst, to_src, to_dst] =
+        [flow.src, flow.dst, flow.to_src, flow.to_dst].map(|addr| addr.to_string());
+    let [packets, bytes] = [flow.packets, flow.bytes].map(|count| count.to_string());
+    let [idle, timeout] = [flow.idle, flow.timeout].map(|seconds| format!("{seconds}s"));
+    [flow.protocol, flow.kind, flow.state, src, dst, to_src, to_dst, packets, bytes, idle, timeout]
 }
 
 #[cfg(test)]
@@ -152,7 +162,7 @@ mod tests {
             idle: 1,
             timeout: 7439,
         };
-        let table = flow_table(vec![flow]);
+        let table = table::Growing::new(HEADER).more([cells(flow)]);
         let rows: Vec<Vec<_>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
         let expected = "tcp published established 192.0.2.1:40000 192.0.2.2:8080 192.0.2.1:40000 172.17.0.2:80 10 1000 1s 7439s";
         assert_eq!(rows[1].join(" "), expected);

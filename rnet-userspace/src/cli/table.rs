@@ -34,6 +34,36 @@ pub(super) fn render_rows(header: Vec<String>, rows: Vec<Vec<String>>) -> String
     table.trim_fmt()
 }
 
+/// A table whose rows come bit by bit, laid out like the others. A column is as wide as the widest cell so far.
+pub(super) struct Growing<const N: usize> {
+    header: Option<[&'static str; N]>,
+    widths: [usize; N],
+}
+
+impl<const N: usize> Growing<N> {
+    pub(super) fn new(header: [&'static str; N]) -> Self {
+        Self { header: Some(header), widths: [usize::from(MIN_WIDTH); N] }
+    }
+
+    /// The next rows, the first time below the header; without a line break at the end.
+    pub(super) fn more(&mut self, rows: impl IntoIterator<Item = [String; N]>) -> String {
+        let header = self.header.take().map(|header| header.map(str::to_owned));
+        let rows: Vec<[String; N]> = header.into_iter().chain(rows).collect();
+        for row in &rows {
+            for (width, cell) in self.widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count() + usize::from(APART));
+            }
+        }
+        let mut text = String::new();
+        for (index, row) in rows.iter().enumerate() {
+            text.push_str(if index == 0 { "" } else { "\n" });
+            let cells = row.iter().zip(self.widths).map(|(cell, width)| format!("{cell:width$}"));
+            text.push_str(cells.collect::<String>().trim_end());
+        }
+        text
+    }
+}
+
 /// The first 12 digits of an id, unless all are wanted.
 pub(super) fn short_id(mut id: String, no_trunc: bool) -> String {
     if !no_trunc {
@@ -81,6 +111,24 @@ NETWORK ID     NAME            DRIVER    SCOPE
 1fe2a5c3ab01   a-longer-name   bridge    local";
         assert_eq!(table, expected);
         assert_eq!(render(["NETWORK ID", "NAME"], []), "NETWORK ID   NAME");
+    }
+
+    #[test]
+    fn a_growing_table_looks_like_one_that_was_there_at_once() {
+        let row = |id: &str, name: &str| [id, name, "bridge", "local"].map(str::to_owned);
+        let header = ["NETWORK ID", "NAME", "DRIVER", "SCOPE"];
+        let rows = [row("9f904ee27bf5", "bridge"), row("1fe2a5c3ab01", "a-longer-name")];
+        assert_eq!(Growing::new(header).more(rows.clone()), render(header, rows));
+        assert_eq!(Growing::new(header).more([]), render(header, []));
+    }
+
+    #[test]
+    fn a_growing_table_does_not_become_narrower() {
+        let mut table = Growing::new(["NAME", "SCOPE"]);
+        let row = |name: &str| [name.to_owned(), "local".to_owned()];
+        assert_eq!(table.more([row("a-longer-name")]), "NAME            SCOPE\na-longer-name   local");
+        assert_eq!(table.more([row("web")]), "web             local");
+        assert_eq!(table.more([]), "");
     }
 
     #[test]

@@ -293,6 +293,24 @@ pub struct FlowInfo {
     pub timeout: u64,
 }
 
+/// Where a walk through the flow table goes on; its beginning by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowPosition {
+    /// In the table of IPv6, which comes second.
+    pub v6: bool,
+    /// The bucket; absent for the first.
+    pub bucket: Option<u32>,
+}
+
+/// What a bounded step through the flow table gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<T> {
+    /// What was found on the way, or how many.
+    pub found: T,
+    /// Where the next step begins; absent behind the last.
+    pub next: Option<FlowPosition>,
+}
+
 /// The eBPF half: programs on interfaces, and the maps behind them. Whatever is added stays in force when the
 /// controller dies, and adding again what is there changes nothing.
 pub trait Datapath: Send {
@@ -319,16 +337,19 @@ pub trait Datapath: Send {
     /// Removes every endpoint and port that is not named here, and every list of sources that none of these ports
     /// names: what an interrupted run left behind.
     fn retain(&mut self, endpoints: &[EndpointSpec], bindings: &[Binding]) -> Result<()>;
-    /// Forgets flows that are dead or have been idle for too long. Returns how many.
-    fn sweep(&mut self) -> Result<usize>;
+    /// Takes a step through the flow table, and forgets flows on the way that are dead or have been idle for too
+    /// long.
+    fn sweep(&mut self, from: FlowPosition) -> Result<Page<usize>>;
     /// Every counter that is not zero.
     fn counters(&self) -> Result<Vec<ReasonCount>>;
     /// The counts of these published ports, in their order.
     fn port_counts(&self, bindings: &[Binding]) -> Result<Vec<PortCount>>;
-    /// The flows that are alive.
-    fn flows(&self) -> Result<Vec<FlowInfo>>;
-    /// Forgets the flows that `filter` matches, alive or not. Returns how many.
-    fn flush(&mut self, filter: &FlowFilter) -> Result<usize>;
+    /// The flows on a step through the table that are alive and that `filter` matches.
+    fn flows(&self, filter: &FlowFilter, from: FlowPosition) -> Result<Page<Vec<FlowInfo>>>;
+    /// How many flows there are, but for those that are known to be over without looking at both their directions.
+    fn count_flows(&self) -> Result<usize>;
+    /// Takes a step through the flow table, and forgets the flows on the way that `filter` matches, alive or not.
+    fn flush(&mut self, filter: &FlowFilter, from: FlowPosition) -> Result<Page<usize>>;
     /// Sets how long flows may be idle, those that are there already included.
     fn set_timeouts(&mut self, timeouts: &Timeouts) -> Result<()>;
     /// Detaches every program and removes every map, pins and directories included.

@@ -14,8 +14,8 @@ use rnet_common::settings::Timeouts;
 
 use super::{
     backend::{
-        BridgeSpec, BridgeState, Datapath, DefaultRoute, EndpointSpec, FlowInfo, Host, Link, PortCount,
-        PortHold, PortUnavailable, ReasonCount, Uplink, VethSpec,
+        BridgeSpec, BridgeState, Datapath, DefaultRoute, EndpointSpec, FlowInfo, FlowPosition, Host, Link,
+        Page, PortCount, PortHold, PortUnavailable, ReasonCount, Uplink, VethSpec,
     },
     model::{Binding, HostPort, MacAddr, flow_filter::FlowFilter},
 };
@@ -456,8 +456,8 @@ impl Datapath for Fake {
         Ok(())
     }
 
-    fn sweep(&mut self) -> Result<usize> {
-        self.call("sweep").map(|_| 3)
+    fn sweep(&mut self, _from: FlowPosition) -> Result<Page<usize>> {
+        self.call("sweep").map(|_| Page { found: 3, next: None })
     }
 
     fn counters(&self) -> Result<Vec<ReasonCount>> {
@@ -473,15 +473,29 @@ impl Datapath for Fake {
         bindings.iter().map(count).collect()
     }
 
-    fn flows(&self) -> Result<Vec<FlowInfo>> {
-        Ok(self.call("flows")?.flows.clone())
+    fn flows(&self, filter: &FlowFilter, from: FlowPosition) -> Result<Page<Vec<FlowInfo>>> {
+        // A page for each flow.
+        let world = self.call("flows")?;
+        let at = from.bucket.unwrap_or_default();
+        let flow = world.flows.get(at as usize).cloned();
+        let is_last = at as usize + 1 >= world.flows.len();
+        let next = (!is_last).then_some(FlowPosition { bucket: Some(at + 1), ..from });
+        Ok(Page { found: flow.into_iter().filter(|flow| filter.matches_info(flow)).collect(), next })
     }
 
-    fn flush(&mut self, filter: &FlowFilter) -> Result<usize> {
+    fn count_flows(&self) -> Result<usize> {
+        Ok(self.call("count_flows")?.flows.len())
+    }
+
+    fn flush(&mut self, filter: &FlowFilter, from: FlowPosition) -> Result<Page<usize>> {
+        // In two steps, of which the first finds nothing.
         let mut world = self.call("flush")?;
+        if from.bucket.is_none() {
+            return Ok(Page { found: 0, next: Some(FlowPosition { bucket: Some(1), ..from }) });
+        }
         let before = world.flows.len();
         world.flows.retain(|flow| !filter.matches_info(flow));
-        Ok(before - world.flows.len())
+        Ok(Page { found: before - world.flows.len(), next: None })
     }
 
     fn set_timeouts(&mut self, timeouts: &Timeouts) -> Result<()> {

@@ -63,7 +63,7 @@ pub use events::Events;
 
 use self::{
     apply::Machine,
-    backend::{Datapath, FlowInfo, Host, ReasonCount, Uplink},
+    backend::{Datapath, FlowInfo, FlowPosition, Host, Page, ReasonCount, Uplink},
     faults::Fault,
     model::{
         flow_filter::FlowFilter,
@@ -208,22 +208,20 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         Ok(self.machine.datapath.counters()?)
     }
 
-    /// The flows that are alive and that `filter` matches.
+    /// The flows on a step through the flow table that are alive and that `filter` matches.
     ///
     /// # Errors
     /// When the datapath's tables cannot be read.
-    pub fn flows(&self, filter: &FlowFilter) -> Result<Vec<FlowInfo>> {
-        let mut flows = self.machine.datapath.flows()?;
-        flows.retain(|flow| filter.matches_info(flow));
-        Ok(flows)
+    pub fn flows(&self, filter: &FlowFilter, from: FlowPosition) -> Result<Page<Vec<FlowInfo>>> {
+        Ok(self.machine.datapath.flows(filter, from)?)
     }
 
-    /// Forgets the flows that `filter` matches. Returns how many.
+    /// Forgets the flows on a step through the flow table that `filter` matches.
     ///
     /// # Errors
     /// When the datapath's tables cannot be read or written.
-    pub fn flush(&mut self, filter: &FlowFilter) -> Result<usize> {
-        Ok(self.machine.datapath.flush(filter)?)
+    pub fn flush(&mut self, filter: &FlowFilter, from: FlowPosition) -> Result<Page<usize>> {
+        Ok(self.machine.datapath.flush(filter, from)?)
     }
 
     /// How long flows may be idle.
@@ -260,17 +258,17 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             containers: containers.len(),
             running,
             ports: containers.iter().map(|c| c.ports.len()).sum(),
-            flows: self.machine.datapath.flows()?.len(),
+            flows: self.machine.datapath.count_flows()?,
             snat_ports: self.config.snat_ports,
         })
     }
 
-    /// Forgets flows that are dead or have been idle for too long. Returns how many.
+    /// Forgets the flows on a step through the flow table that are dead or have been idle for too long.
     ///
     /// # Errors
     /// When the datapath's tables cannot be read or written.
-    pub fn sweep(&mut self) -> Result<usize> {
-        Ok(self.machine.datapath.sweep()?)
+    pub fn sweep(&mut self, from: FlowPosition) -> Result<Page<usize>> {
+        Ok(self.machine.datapath.sweep(from)?)
     }
 
     fn ensure_up(&self) -> Result<()> {

@@ -8,7 +8,7 @@ use anyhow::{Context, Error as Cause};
 use super::{
     Config, Controller,
     apply::{Machine, collected},
-    backend::{Datapath, Host, Uplink},
+    backend::{Datapath, FlowPosition, Host, Uplink},
     error::{Error, Result},
     faults::Faults,
     files,
@@ -306,10 +306,13 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         self.machine.set_addresses(addresses)?;
         // Whoever gets the address next must not get their answers.
         for addr in gone {
-            let flows = self
-                .machine
-                .datapath
-                .flush(&FlowFilter { addr: Some(addr.into()), ..FlowFilter::default() })?;
+            let filter = FlowFilter { addr: Some(addr.into()), ..FlowFilter::default() };
+            let (mut flows, mut at) = (0, Some(FlowPosition::default()));
+            while let Some(from) = at {
+                let page = self.machine.datapath.flush(&filter, from)?;
+                flows += page.found;
+                at = page.next;
+            }
             tracing::info!(%addr, flows, "an address of this host is gone, and with it the flows that used it");
         }
         Ok(())

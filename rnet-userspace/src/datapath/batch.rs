@@ -16,31 +16,44 @@ use aya_obj::generated::{bpf_attr, bpf_cmd};
 /// Entries asked for in one call.
 const BATCH: usize = 4096;
 
+/// Entries of a hash map, and the bucket that the next ones begin at; none behind the last.
+pub(super) type Stretch<K, V> = (Vec<(K, V)>, Option<u32>);
+
 /// Every entry of a hash map.
 pub(super) fn entries<K: Pod, V: Pod>(map: &MapData) -> Result<Vec<(K, V)>> {
-    let mut entries = Vec::new();
+    let (mut entries, mut next) = some(map, None)?;
+    while next.is_some() {
+        let more;
+        (more, next) = some(map, next)?;
+        entries.extend(more);
+    }
+    Ok(entries)
+}
+
+/// Some entries of a hash map: about as many as one call gives, from a bucket on (`__htab_map_lookup_and_delete_batch`).
+pub(super) fn some<K: Pod, V: Pod>(map: &MapData, from: Option<u32>) -> Result<Stretch<K, V>> {
     let mut keys = vec![MaybeUninit::<K>::uninit(); BATCH];
     let mut values = vec![MaybeUninit::<V>::uninit(); BATCH];
-    // The number of the bucket to go on from (`__htab_map_lookup_and_delete_batch`).
-    let mut position: Option<u32> = None;
     loop {
-        let (found, next) = look_up(map, position, &mut keys, &mut values).context("read a map")?;
-        entries.extend(keys.iter().zip(&values).take(found).map(|(key, value)| {
+        let (found, next) = look_up(map, from, &mut keys, &mut values).context("read a map")?;
+        let next = match next {
+            Next::At(_) if found == 0 => {
+                // A bucket with more entries than fit.
+                keys.resize(keys.len() * 2, MaybeUninit::uninit());
+                values.resize(values.len() * 2, MaybeUninit::uninit());
+                continue;
+            }
+            Next::At(next) => Some(next),
+            Next::End => None,
+        };
+        let entries = keys.iter().zip(&values).take(found).map(|(key, value)| {
             // SAFETY: the kernel has filled in this many keys, and every bit pattern is a value of a `Pod`.
             let key = unsafe { key.assume_init() };
             // SAFETY: likewise.
             let value = unsafe { value.assume_init() };
             (key, value)
-        }));
-        match next {
-            Next::At(_) if found == 0 => {
-                // A bucket with more entries than fit.
-                keys.resize(keys.len() * 2, MaybeUninit::uninit());
-                values.resize(values.len() * 2, MaybeUninit::uninit());
-            }
-            Next::At(next) => position = Some(next),
-            Next::End => return Ok(entries),
-        }
+        });
+        return Ok((entries.collect(), next));
     }
 }
 

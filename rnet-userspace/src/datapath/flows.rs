@@ -1,4 +1,8 @@
-//! The flow table as the controller reads and clears it.
+//! The flow table as the controller reads and clears it: in steps of some thousand entries, so that neither memory nor
+//! the time that a step takes grows with the number of flows.
+//!
+//! The two halves of a flow lie anywhere in the table, so that a twin is looked up by itself. That is a system call, and
+//! is done only for flows that are listed or that may be over.
 
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
@@ -16,69 +20,121 @@ use super::{
     tables::{Address, Table},
 };
 use crate::controller::{
-    backend::FlowInfo,
+    backend::{FlowInfo, FlowPosition, Page},
     model::flow_filter::{FlowFilter, protocol_name},
 };
 
-/// The flow table at one moment.
-pub(super) struct Snapshot<A: Address> {
-    halves: HashMap<FlowKey<A>, Flow<A>>,
+/// A half that has lost its twin may have expired without saying so ([`timeout::may_have_expired`]): each is looked at
+/// once in so many rounds of the collector.
+pub(super) const LONE_EVERY: u16 = 64;
+
+/// Some entries of the flow table at one moment.
+pub(super) struct Excerpt<A: Address> {
+    halves: Vec<(FlowKey<A>, Flow<A>)>,
     now: u64,
+    next: Option<FlowPosition>,
 }
 
-/// A flow of a snapshot.
-struct Whole<'a, A: Address> {
-    key: &'a FlowKey<A>,
-    half: &'a Flow<A>,
-    /// Missing when the programs are just making or removing the flow.
-    twin: Option<&'a Flow<A>>,
+/// Looks at the whole table, one excerpt after the other.
+pub(super) fn walk<A: Address>(
+    flows: &Table<FlowKey<A>, Flow<A>>,
+    mut look: impl FnMut(&Excerpt<A>),
+) -> Result<()> {
+    // Until it goes on in the other family's table.
+    let mut from = FlowPosition { v6: A::IS_V6, bucket: None };
+    loop {
+        let some = Excerpt::take(flows, from)?;
+        look(&some);
+        match some.next {
+            Some(next) if next.v6 == from.v6 => from = next,
+            _ => return Ok(()),
+        }
+    }
 }
 
-impl<A: Address> Snapshot<A> {
-    /// Reads the table.
-    pub(super) fn take(flows: &Table<FlowKey<A>, Flow<A>>) -> Result<Self> {
-        let halves = flows.entries()?.into_iter().collect();
-        Ok(Self { halves, now: now()? })
+impl<A: Address> Excerpt<A> {
+    /// Reads entries of the family's table. Behind the last of IPv4 come those of IPv6.
+    pub(super) fn take(flows: &Table<FlowKey<A>, Flow<A>>, from: FlowPosition) -> Result<Self> {
+        let (halves, bucket) = flows.some(from.bucket)?;
+        let next = match bucket {
+            Some(_) => Some(FlowPosition { bucket, ..from }),
+            None => (!from.v6).then_some(FlowPosition { v6: true, bucket: None }),
+        };
+        Ok(Self { halves, now: now()?, next })
     }
 
-    /// Packets and bytes of the live flows that each mapping has made.
-    pub(super) fn traffic(&self) -> HashMap<MappingId, (u64, u64)> {
-        let mut traffic = HashMap::<_, (u64, u64)>::new();
-        for half in self.halves.values() {
+    /// What came of going through these entries.
+    pub(super) fn page<T>(&self, found: T) -> Page<T> {
+        Page { found, next: self.next }
+    }
+
+    /// Adds packets and bytes of the live flows that each mapping has made.
+    pub(super) fn add_traffic(&self, traffic: &mut HashMap<MappingId, (u64, u64)>) {
+        for (_, half) in &self.halves {
             let (packets, bytes) = traffic.entry(mapping(half)).or_default();
             *packets += half.packets;
             *bytes += half.bytes;
         }
-        traffic
     }
 
-    /// The flows that are alive, as people read them.
-    pub(super) fn describe(&self, mappings: &Mappings, timeouts: &Timeouts) -> Vec<FlowInfo> {
-        let live = self.flows().filter(|flow| !self.is_over(flow, mappings, timeouts));
-        let is_original = |flow: &Whole<'_, A>| flow.half.is(flow_flags::ORIGINAL);
-        live.filter(is_original).map(|flow| self.info(&flow, timeouts)).collect()
+    /// How many flows there are, without those that the half which opened them knows to be over.
+    pub(super) fn count(&self, mappings: &Mappings, timeouts: &Timeouts) -> usize {
+        let live = |(key, half): &&(FlowKey<A>, Flow<A>)| {
+            half.is(flow_flags::ORIGINAL)
+                && mappings.is_current(mapping(half))
+                && !timeout::may_have_expired(self.now, key.proto, half, timeouts)
+        };
+        self.halves.iter().filter(live).count()
     }
 
-    /// Removes the flows that are over from the table, and keeps their counts. Returns how many.
+    /// The flows that are alive and that `filter` matches, as people read them.
+    pub(super) fn describe(
+        &self,
+        flows: &Table<FlowKey<A>, Flow<A>>,
+        mappings: &Mappings,
+        timeouts: &Timeouts,
+        filter: &FlowFilter,
+    ) -> Result<Vec<FlowInfo>> {
+        let mut found = Vec::new();
+        for (key, half) in self.halves.iter().filter(|(_, half)| half.is(flow_flags::ORIGINAL)) {
+            if !matches(filter, key, half) {
+                continue;
+            }
+            // Missing when the programs are just making or removing the flow.
+            let twin = flows.get(&half.twin_key(key.proto))?;
+            if !self.is_over(key, half, twin.as_ref(), mappings, timeouts) {
+                found.push(self.info(key, half, twin.as_ref(), timeouts));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes the flows that are over from the table, and keeps their counts. Returns how many. `round` is one more in
+    /// each round of the collector.
     pub(super) fn sweep(
         &self,
         flows: &mut Table<FlowKey<A>, Flow<A>>,
         mappings: &Mappings,
         timeouts: &Timeouts,
+        round: u16,
     ) -> Result<usize> {
         let mut swept = 0;
-        for flow in self.flows().filter(|flow| self.is_over(flow, mappings, timeouts)) {
-            // A packet may have come since, which began to use the entry again.
-            let Some(half) = unchanged(flows, flow.key, flow.half)? else { continue };
-            let twin_key = half.twin_key(flow.key.proto);
-            let twin = match flow.twin {
-                Some(twin) => match unchanged(flows, &twin_key, twin)? {
-                    Some(twin) => Some(twin),
-                    None => continue,
-                },
-                None => None,
-            };
-            flows.remove(flow.key)?;
+        for (key, half) in self.halves.iter().filter(|(key, half)| {
+            !mappings.is_current(mapping(half))
+                || timeout::may_have_expired(self.now, key.proto, half, timeouts)
+                || key.tuple.sport.get() % LONE_EVERY == round % LONE_EVERY
+                    && timeout::expired(self.now, key.proto, half, None, timeouts)
+        }) {
+            // As they are: a packet may have come since, which began to use the entry again, or the other half has been
+            // met before.
+            let Some(half) = flows.get(key)?.filter(|last| mapping(last) == mapping(half)) else { continue };
+            let twin_key = half.twin_key(key.proto);
+            // What another mapping has made under the twin's key is another flow's.
+            let twin = flows.get(&twin_key)?.filter(|twin| mapping(twin) == mapping(&half));
+            if !self.is_over(key, &half, twin.as_ref(), mappings, timeouts) {
+                continue;
+            }
+            flows.remove(key)?;
             mappings.note_ended(mapping(&half), half.packets, half.bytes);
             if let Some(twin) = twin {
                 flows.remove(&twin_key)?;
@@ -97,37 +153,45 @@ impl<A: Address> Snapshot<A> {
         filter: &FlowFilter,
     ) -> Result<usize> {
         let mut flushed = 0;
-        for Whole { key, half, .. } in self.flows() {
-            if !filter.matches(key.proto, addresses(&key.tuple), addresses(&half.to)) {
+        for (key, half) in self.halves.iter().filter(|(key, half)| matches(filter, key, half)) {
+            let twin_key = half.twin_key(key.proto);
+            // A flow is what opened it, unless only the other half is left.
+            if !half.is(flow_flags::ORIGINAL) && flows.get(&twin_key)?.is_some() {
                 continue;
             }
             // The answers' half first: while the other is there nobody opens the flow anew, only to lose a half of it
             // here.
-            for key in [half.twin_key(key.proto), *key] {
+            let mut is_there = false;
+            for key in [twin_key, *key] {
                 let Some(last) = flows.get(&key)? else { continue };
                 flows.remove(&key)?;
                 mappings.note_ended(mapping(&last), last.packets, last.bytes);
+                is_there = true;
             }
-            flushed += 1;
+            // A half that was met before with its twin is gone.
+            flushed += usize::from(is_there);
         }
         Ok(flushed)
     }
 
-    /// Each flow once: by the half that opened it, or by the one that is left.
-    fn flows(&self) -> impl Iterator<Item = Whole<'_, A>> {
-        self.halves.iter().filter_map(|(key, half)| {
-            let twin = self.halves.get(&half.twin_key(key.proto));
-            (half.is(flow_flags::ORIGINAL) || twin.is_none()).then_some(Whole { key, half, twin })
-        })
+    fn is_over(
+        &self,
+        key: &FlowKey<A>,
+        half: &Flow<A>,
+        twin: Option<&Flow<A>>,
+        mappings: &Mappings,
+        timeouts: &Timeouts,
+    ) -> bool {
+        !mappings.is_current(mapping(half)) || timeout::expired(self.now, key.proto, half, twin, timeouts)
     }
 
-    fn is_over(&self, flow: &Whole<'_, A>, mappings: &Mappings, timeouts: &Timeouts) -> bool {
-        !mappings.is_current(mapping(flow.half))
-            || timeout::expired(self.now, flow.key.proto, flow.half, flow.twin, timeouts)
-    }
-
-    fn info(&self, flow: &Whole<'_, A>, timeouts: &Timeouts) -> FlowInfo {
-        let Whole { key, half, twin } = flow;
+    fn info(
+        &self,
+        key: &FlowKey<A>,
+        half: &Flow<A>,
+        twin: Option<&Flow<A>>,
+        timeouts: &Timeouts,
+    ) -> FlowInfo {
         let none = Flow::default();
         let twin = twin.unwrap_or(&none);
         let state = State::of(key.proto, half.seen | twin.seen, half.seen & twin.seen);
@@ -156,14 +220,9 @@ fn mapping<A: Address>(half: &Flow<A>) -> MappingId {
     MappingId { slot: half.mapping, generation: half.generation }
 }
 
-/// An entry as it is, unless it has been used since it was read.
-fn unchanged<A: Address>(
-    flows: &Table<FlowKey<A>, Flow<A>>,
-    key: &FlowKey<A>,
-    read: &Flow<A>,
-) -> Result<Option<Flow<A>>> {
-    let same = |flow: &Flow<A>| flow.last_seen == read.last_seen && mapping(flow) == mapping(read);
-    Ok(flows.get(key)?.filter(same))
+/// Whether a half's packets, as they come or as they go on, are what is meant.
+fn matches<A: Address>(filter: &FlowFilter, key: &FlowKey<A>, half: &Flow<A>) -> bool {
+    filter.matches(key.proto, addresses(&key.tuple), addresses(&half.to))
 }
 
 fn addresses<A: Address>(tuple: &Tuple<A>) -> (SocketAddr, SocketAddr) {
@@ -176,7 +235,7 @@ fn kind(carried: u8) -> String {
 }
 
 /// The clock of [`Flow::last_seen`], in nanoseconds.
-fn now() -> Result<u64> {
+pub(super) fn now() -> Result<u64> {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).context("read the clock")?;
     u64::try_from(Duration::from(now).as_nanos()).context("read the clock")
 }

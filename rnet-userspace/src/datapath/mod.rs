@@ -34,9 +34,9 @@ use ipnetwork::IpNetwork;
 use rnet_common::{Settings, settings::Timeouts};
 
 pub use self::relay::Relay;
-use self::{flows::Snapshot, links::Links, ports::HeldPorts, tables::Tables};
+use self::{flows::Excerpt, links::Links, ports::HeldPorts, tables::Tables};
 use crate::controller::{
-    backend::{Datapath, EndpointSpec, FlowInfo, PortCount, ReasonCount, Uplink},
+    backend::{Datapath, EndpointSpec, FlowInfo, FlowPosition, Page, PortCount, ReasonCount, Uplink},
     model::{Binding, flow_filter::FlowFilter},
 };
 
@@ -78,6 +78,8 @@ pub struct Ebpf {
     tables: Tables,
     held: HeldPorts,
     relay: Option<Relay>,
+    /// Rounds of the collector.
+    sweeps: u16,
 }
 
 const FROM_UPLINK: &str = "from_uplink";
@@ -128,7 +130,7 @@ impl Ebpf {
         for program in load::SOCKETS {
             links.attach_socket(&mut programs, program, cgroup)?;
         }
-        Ok(Self { pin_dir, programs, links, tables, held, relay: Some(relay) })
+        Ok(Self { pin_dir, programs, links, tables, held, relay: Some(relay), sweeps: 0 })
     }
 }
 
@@ -183,11 +185,19 @@ impl Datapath for Ebpf {
         layout::remove_others(&self.pin_dir)
     }
 
-    fn sweep(&mut self) -> Result<usize> {
+    fn sweep(&mut self, from: FlowPosition) -> Result<Page<usize>> {
+        if from == FlowPosition::default() {
+            self.sweeps = self.sweeps.wrapping_add(1);
+        }
         let timeouts = self.tables.settings()?.timeouts;
+        let round = self.sweeps;
         let Tables { v4, v6, mappings, .. } = &mut self.tables;
-        let swept = Snapshot::take(&v4.flows)?.sweep(&mut v4.flows, mappings, &timeouts)?;
-        Ok(swept + Snapshot::take(&v6.flows)?.sweep(&mut v6.flows, mappings, &timeouts)?)
+        if from.v6 {
+            let some = Excerpt::take(&v6.flows, from)?;
+            return Ok(some.page(some.sweep(&mut v6.flows, mappings, &timeouts, round)?));
+        }
+        let some = Excerpt::take(&v4.flows, from)?;
+        Ok(some.page(some.sweep(&mut v4.flows, mappings, &timeouts, round)?))
     }
 
     fn counters(&self) -> Result<Vec<ReasonCount>> {
@@ -198,18 +208,34 @@ impl Datapath for Ebpf {
         self.counts(bindings)
     }
 
-    fn flows(&self) -> Result<Vec<FlowInfo>> {
+    fn flows(&self, filter: &FlowFilter, from: FlowPosition) -> Result<Page<Vec<FlowInfo>>> {
         let timeouts = self.tables.settings()?.timeouts;
         let Tables { v4, v6, mappings, .. } = &self.tables;
-        let mut flows = Snapshot::take(&v4.flows)?.describe(mappings, &timeouts);
-        flows.extend(Snapshot::take(&v6.flows)?.describe(mappings, &timeouts));
-        Ok(flows)
+        if from.v6 {
+            let some = Excerpt::take(&v6.flows, from)?;
+            return Ok(some.page(some.describe(&v6.flows, mappings, &timeouts, filter)?));
+        }
+        let some = Excerpt::take(&v4.flows, from)?;
+        Ok(some.page(some.describe(&v4.flows, mappings, &timeouts, filter)?))
     }
 
-    fn flush(&mut self, filter: &FlowFilter) -> Result<usize> {
+    fn count_flows(&self) -> Result<usize> {
+        let timeouts = self.tables.settings()?.timeouts;
+        let Tables { v4, v6, mappings, .. } = &self.tables;
+        let mut count = 0;
+        flows::walk(&v4.flows, |some| count += some.count(mappings, &timeouts))?;
+        flows::walk(&v6.flows, |some| count += some.count(mappings, &timeouts))?;
+        Ok(count)
+    }
+
+    fn flush(&mut self, filter: &FlowFilter, from: FlowPosition) -> Result<Page<usize>> {
         let Tables { v4, v6, mappings, .. } = &mut self.tables;
-        let flushed = Snapshot::take(&v4.flows)?.flush(&mut v4.flows, mappings, filter)?;
-        Ok(flushed + Snapshot::take(&v6.flows)?.flush(&mut v6.flows, mappings, filter)?)
+        if from.v6 {
+            let some = Excerpt::take(&v6.flows, from)?;
+            return Ok(some.page(some.flush(&mut v6.flows, mappings, filter)?));
+        }
+        let some = Excerpt::take(&v4.flows, from)?;
+        Ok(some.page(some.flush(&mut v4.flows, mappings, filter)?))
     }
 
     fn set_timeouts(&mut self, timeouts: &Timeouts) -> Result<()> {

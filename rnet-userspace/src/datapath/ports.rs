@@ -9,8 +9,7 @@ use anyhow::{Context, Result, bail};
 use rnet_common::{Backend, Be16, HeldKey, PortKey};
 
 use super::{
-    Ebpf,
-    flows::Snapshot,
+    Ebpf, flows,
     mappings::MappingId,
     tables::{Address, FamilyTables, Table, Tables},
 };
@@ -173,8 +172,9 @@ impl Ebpf {
         if bindings.is_empty() {
             return Ok(Vec::new());
         }
-        let mut live = Snapshot::take(&self.tables.v4.flows)?.traffic();
-        live.extend(Snapshot::take(&self.tables.v6.flows)?.traffic());
+        let mut live = HashMap::new();
+        flows::walk(&self.tables.v4.flows, |some| some.add_traffic(&mut live))?;
+        flows::walk(&self.tables.v6.flows, |some| some.add_traffic(&mut live))?;
         let mut counts = Vec::with_capacity(bindings.len());
         for binding in bindings {
             let Some(there) = self.tables.port(&binding.host)?.filter(|there| there.is_to(binding)) else {

@@ -55,6 +55,8 @@ pub(super) struct FamilyTables<A: Address> {
 pub(super) trait Address: Family + Pod + Hash + Send {
     /// What the names of its maps end in.
     const SUFFIX: &str;
+    /// Whether it is the second family.
+    const IS_V6: bool;
     /// The address, if it is of this family.
     fn of(addr: IpAddr) -> Option<Self>;
     /// The address.
@@ -63,6 +65,7 @@ pub(super) trait Address: Family + Pod + Hash + Send {
 
 impl Address for Ip4 {
     const SUFFIX: &str = "4";
+    const IS_V6: bool = false;
 
     fn of(addr: IpAddr) -> Option<Self> {
         match addr {
@@ -78,6 +81,7 @@ impl Address for Ip4 {
 
 impl Address for Ip6 {
     const SUFFIX: &str = "6";
+    const IS_V6: bool = true;
 
     fn of(addr: IpAddr) -> Option<Self> {
         match addr {
@@ -208,6 +212,11 @@ impl<K: Pod, V: Pod> Table<K, V> {
     /// Every entry.
     pub(super) fn entries(&self) -> Result<Vec<(K, V)>> {
         batch::entries(&self.data).with_context(|| format!("map {}", self.name))
+    }
+
+    /// Some entries, from a bucket on, and the bucket to go on from: each that stays is seen once on the way.
+    pub(super) fn some(&self, from: Option<u32>) -> Result<batch::Stretch<K, V>> {
+        batch::some(&self.data, from).with_context(|| format!("map {}", self.name))
     }
 
     /// Adds entries, or replaces them whole. A failure may leave some of them.

@@ -15,6 +15,8 @@ use crate::controller::{
     model::{HostPort, MacAddr, Protocol},
 };
 
+mod flows;
+
 #[test]
 fn an_instance_s_directory_goes_with_its_last_layout() {
     let dir = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@ use crate::{
     api::Control,
     controller::{
         Config, Controller, Result,
-        backend::{Datapath, FlowInfo, Host, ReasonCount},
+        backend::{Datapath, FlowInfo, FlowPosition, Host, Page, ReasonCount},
         model::{Binding, flow_filter::FlowFilter, timeouts::Seconds},
         request::{Connect, CreateContainer, CreateNetwork, Publish},
         view,
@@ -93,12 +93,12 @@ impl<H: Host + 'static, D: Datapath + 'static> Control for Shared<H, D> {
         self.lock().counters()
     }
 
-    fn flows(&self, filter: &FlowFilter) -> Result<Vec<FlowInfo>> {
-        self.lock().flows(filter)
+    fn flows(&self, filter: &FlowFilter, from: FlowPosition) -> Result<Page<Vec<FlowInfo>>> {
+        self.lock().flows(filter, from)
     }
 
-    fn flush(&self, filter: &FlowFilter) -> Result<usize> {
-        self.lock().flush(filter)
+    fn flush(&self, filter: &FlowFilter, from: FlowPosition) -> Result<Page<usize>> {
+        self.lock().flush(filter, from)
     }
 
     fn timeouts(&self) -> Seconds {
@@ -117,8 +117,8 @@ impl<H: Host + 'static, D: Datapath + 'static> Control for Shared<H, D> {
         self.lock().status()
     }
 
-    fn sweep(&self) -> Result<usize> {
-        self.lock().sweep()
+    fn sweep(&self, from: FlowPosition) -> Result<Page<usize>> {
+        self.lock().sweep(from)
     }
 
     fn refresh_host(&self) -> Result<()> {

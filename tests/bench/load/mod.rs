@@ -19,10 +19,10 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::server::COUNT;
+pub(crate) use self::server::{COUNT, kind};
 
 /// Length of requests, of answers, and of datagrams, in bytes.
-const MESSAGE: usize = 64;
+pub(crate) const MESSAGE: usize = 64;
 
 /// What a client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]

@@ -18,17 +18,17 @@ use super::{MESSAGE, epoll::Poll};
 pub(crate) const COUNT: &[u8] = b"count\n";
 
 /// The first byte of a connection says what it is for.
-pub(super) mod kind {
+pub(crate) mod kind {
     /// Bytes that are counted, until the client has no more; then their number is sent.
-    pub(in super::super) const STREAM: u8 = b'S';
+    pub(crate) const STREAM: u8 = b'S';
     /// Requests that are answered.
-    pub(in super::super) const REQUEST: u8 = b'R';
+    pub(crate) const REQUEST: u8 = b'R';
     /// One request that is answered, whereupon the server closes.
-    pub(in super::super) const ONE_REQUEST: u8 = b'C';
+    pub(crate) const ONE_REQUEST: u8 = b'C';
     /// A datagram that is answered.
-    pub(in super::super) const ECHO: u8 = b'E';
+    pub(crate) const ECHO: u8 = b'E';
     /// A datagram that is counted.
-    pub(in super::super) const DATAGRAM: u8 = b'D';
+    pub(crate) const DATAGRAM: u8 = b'D';
 }
 
 static DATAGRAMS: AtomicU64 = AtomicU64::new(0);

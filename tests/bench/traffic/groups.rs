@@ -151,7 +151,8 @@ pub(crate) const GROUPS: [Group; 6] = [
     },
 ];
 
-fn iptables<'h>(
+/// A path through iptables-legacy with so many published ports.
+pub(crate) fn iptables<'h>(
     name: &'static str,
     host: &'h Host,
     published: u32,

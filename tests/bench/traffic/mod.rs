@@ -16,7 +16,10 @@ use rand::seq::SliceRandom as _;
 use serde::Serialize;
 use testbed::Host;
 
-pub(crate) use self::groups::{GROUPS, Group};
+pub(crate) use self::{
+    groups::{GROUPS, Group, iptables},
+    path::{PORT, Path},
+};
 use crate::{
     Bench,
     busy::{self, CpuTime},
@@ -26,7 +29,7 @@ use crate::{
 };
 
 /// How long the machine may take to become quiet before a cell is measured nevertheless.
-const QUIET_LIMIT: Duration = Duration::from_secs(5);
+pub(crate) const QUIET_LIMIT: Duration = Duration::from_secs(5);
 /// What a cell takes besides its load: processes that start, and the wait for a quiet machine.
 const OVERHEAD: Duration = Duration::from_millis(450);
 
@@ -188,12 +191,13 @@ fn summarise(group: &Group, workloads: &[Workload], paths: &[&'static str], cell
     })
 }
 
-fn spread(of: Spread) -> String {
+/// A ratio, with the least and the most.
+pub(crate) fn spread(of: Spread) -> String {
     format!("{:.2} ({:.2}–{:.2})", of.median, of.min, of.max)
 }
 
 /// A figure to three digits.
-fn figure(value: f64) -> String {
+pub(crate) fn figure(value: f64) -> String {
     match value {
         v if v >= 1e5 => format!("{:.0}k", v / 1e3),
         v if v >= 100.0 => format!("{v:.0}"),

@@ -14,7 +14,7 @@ use testbed::{Netns, Rnet, process};
 use crate::load::{COUNT, Measured, Workload};
 
 /// The port of every load server, and under which it is published.
-pub(super) const PORT: u16 = 8080;
+pub(crate) const PORT: u16 = 8080;
 /// The processor of the clients.
 const CLIENT_CPU: &str = "0";
 /// The processor of the servers.
@@ -23,9 +23,9 @@ const SERVER_CPU: &str = "1";
 const TOOL_LIMIT: Duration = Duration::from_secs(120);
 
 /// One way from a client to a server, up and waiting. Everything that belongs to it goes when it is dropped.
-pub(super) struct Path<'h> {
+pub(crate) struct Path<'h> {
     /// Its name in the report.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     client: Netns,
     server: Netns,
     target: SocketAddr,
@@ -33,8 +33,9 @@ pub(super) struct Path<'h> {
     interfaces: [&'static str; 2],
     // In the order in which they have to go.
     process: Server,
+    others: Vec<Server>,
     _proxy: Option<Owner>,
-    _rnet: Option<Rnet<'h>>,
+    rnet: Option<Rnet<'h>>,
     _namespaces: Vec<Netns>,
 }
 
@@ -69,10 +70,36 @@ impl<'h> Path<'h> {
             target: SocketAddr::new(target, PORT),
             interfaces,
             process,
+            others: Vec::new(),
             _proxy: None,
-            _rnet: owned.rnet,
+            rnet: owned.rnet,
             _namespaces: owned.namespaces,
         })
+    }
+
+    /// The instance of rnet that the path leads through.
+    pub(crate) fn rnet(&self) -> Option<&Rnet<'h>> {
+        self.rnet.as_ref()
+    }
+
+    /// Where the clients run.
+    pub(crate) fn client(&self) -> &Netns {
+        &self.client
+    }
+
+    /// What they address.
+    pub(crate) fn target(&self) -> SocketAddr {
+        self.target
+    }
+
+    /// Starts one more server beside the other, at another port.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub(crate) fn also_serve(&mut self, port: u16) -> Result<()> {
+        let any = std::net::Ipv4Addr::UNSPECIFIED.into();
+        self.others.push(Server::start(&self.server, SocketAddr::new(any, port))?);
+        Ok(())
     }
 
     /// Puts a proxy in the client's namespace, which the client then addresses instead.
@@ -101,7 +128,7 @@ impl<'h> Path<'h> {
     ///
     /// # Errors
     /// When nothing passes.
-    pub(super) fn run(&mut self, workload: Workload, duration: Duration) -> Result<Measured> {
+    pub(crate) fn run(&mut self, workload: Workload, duration: Duration) -> Result<Measured> {
         let switched = workload == Workload::StreamNoTso;
         if switched {
             self.set_segmentation(false)?;

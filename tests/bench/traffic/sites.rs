@@ -21,7 +21,7 @@ const CLIENT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
 
 /// Which of a site's addresses a path is measured by.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Family {
+pub(crate) enum Family {
     V4,
     V6,
 }
@@ -37,7 +37,7 @@ impl Family {
 
 /// Who asks whom.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(crate) enum Way {
     /// The client outside, a published port of the host.
     Published,
     /// A container, the client outside.
@@ -145,7 +145,7 @@ pub(super) fn pair<'h>(name: &'static str, host: &'h Host, family: Family) -> Re
 
 /// A path of rnet: `daemon` are options of its daemon, `network` options of the network, `others` how many ports are
 /// published besides the measured one.
-pub(super) fn rnet<'h>(
+pub(crate) fn rnet<'h>(
     name: &'static str,
     host: &'h Host,
     (way, family): (Way, Family),

@@ -1,6 +1,6 @@
 use super::*;
 use crate::controller::{
-    backend::{Direct, EndpointAddr},
+    backend::{Direct, EndpointAddr, FlowPosition, Page},
     model::flow_filter::FlowFilter,
     view::ContainerState,
 };
@@ -244,10 +244,9 @@ fn the_status_counts_what_is_there() {
         (status.uplinks.as_slice(), status.snat_ports),
         (["uplink0".to_owned()].as_slice(), (1024, 32767))
     );
-    assert_eq!(instance.sweep().unwrap(), 3);
-    assert!(
-        instance.flows(&FlowFilter::default()).unwrap().is_empty() && instance.counters().unwrap().is_empty()
-    );
+    assert_eq!(instance.sweep(FlowPosition::default()).unwrap(), Page { found: 3, next: None });
+    let flows = instance.flows(&FlowFilter::default(), FlowPosition::default()).unwrap();
+    assert!(flows.found.is_empty() && instance.counters().unwrap().is_empty());
 }
 
 #[test]
