@@ -19,3 +19,4 @@ mod refusals;
 mod size;
 mod sources;
 mod switching;
+mod xdp;
