@@ -6,15 +6,15 @@ use anyhow::Result;
 use ipnetwork::IpNetwork;
 use netlink_packet_route::{
     address::{AddressAttribute, AddressMessage},
-    link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
+    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
     route::{RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteType},
 };
 
 use super::{
     bridge::is_bridge,
-    netlink::{Netlink, name_of},
+    netlink::{Netlink, link_of, name_of},
 };
-use crate::controller::backend::{DefaultRoute, Uplink};
+use crate::controller::backend::{DefaultRoute, Link, Uplink};
 
 /// `RT_TABLE_LOCAL` of linux/rtnetlink.h.
 const LOCAL_TABLE: u32 = 255;
@@ -36,9 +36,13 @@ pub(super) fn addresses(netlink: &Netlink) -> Result<Vec<IpAddr>> {
 pub(super) fn uplinks(netlink: &Netlink, own: &BTreeSet<String>) -> Result<Vec<Uplink>> {
     let links = netlink.links()?;
     let leading_out = links.iter().filter(|link| leads_out(link));
-    let uplinks = leading_out
-        .filter_map(|link| Some(Uplink { index: link.header.index, name: name_of(link)?.to_owned() }))
-        .filter(|uplink| !own.contains(&uplink.name));
+    let under_vlans: BTreeSet<u32> = links.iter().filter_map(vlan_is_on).collect();
+    let uplink = |link: &LinkMessage| {
+        let Link { index, mac } = link_of(link);
+        let has_vlans = under_vlans.contains(&index);
+        Some(Uplink { index, name: name_of(link)?.to_owned(), mac, bus: bus_of(link), has_vlans })
+    };
+    let uplinks = leading_out.filter_map(uplink).filter(|uplink| !own.contains(&uplink.name));
     Ok(uplinks.collect())
 }
 
@@ -136,6 +140,27 @@ fn own_address(address: &AddressMessage) -> Option<IpAddr> {
     })
 }
 
+/// The bus of a link's device.
+fn bus_of(link: &LinkMessage) -> Option<String> {
+    link.attributes.iter().find_map(|attribute| {
+        let LinkAttribute::ParentDevBusName(bus) = attribute else { return None };
+        Some(bus.clone())
+    })
+}
+
+/// The interface that a VLAN interface is on.
+fn vlan_is_on(link: &LinkMessage) -> Option<u32> {
+    let is_vlan = link.attributes.iter().any(|attribute| {
+        let LinkAttribute::LinkInfo(infos) = attribute else { return false };
+        infos.contains(&LinkInfo::Kind(InfoKind::Vlan))
+    });
+    let on = link.attributes.iter().find_map(|attribute| {
+        let LinkAttribute::Link(index) = attribute else { return None };
+        Some(*index)
+    });
+    on.filter(|_| is_vlan)
+}
+
 fn leads_out(link: &LinkMessage) -> bool {
     let flags = link.header.flags;
     let enslaved = link
@@ -204,6 +229,22 @@ mod tests {
         });
     }
 
+    /// Devices on a bus, and VLANs, are not to be had everywhere.
+    #[test]
+    fn the_bus_of_a_device_and_the_interface_under_a_vlan_are_read() {
+        let mut device = LinkMessage::default();
+        assert_eq!((bus_of(&device), vlan_is_on(&device)), (None, None));
+        device.attributes.push(LinkAttribute::ParentDevBusName("pci".into()));
+        assert_eq!((bus_of(&device).as_deref(), vlan_is_on(&device)), (Some("pci"), None));
+        // The other end of a veth is named by the same attribute.
+        for (kind, on) in [(InfoKind::Vlan, Some(7)), (InfoKind::Veth, None)] {
+            let mut link = LinkMessage::default();
+            link.attributes.push(LinkAttribute::Link(7));
+            link.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]));
+            assert_eq!(vlan_is_on(&link), on);
+        }
+    }
+
     #[test]
     fn uplinks_are_up_and_neither_bridges_nor_ports_nor_own() {
         in_new_netns(|| {
@@ -218,7 +259,8 @@ mod tests {
             ip("tuntap add tun0 mode tun");
             ip("link set tun0 up");
             let index = netlink.existing_link("wan").unwrap().header.index;
-            let wan = Uplink { index, name: "wan".into() };
+            let mac = link_of(&netlink.existing_link("wan").unwrap()).mac;
+            let wan = Uplink { index, name: "wan".into(), mac, bus: None, has_vlans: false };
             assert_eq!(uplinks(&netlink, &["mine".to_owned()].into()).unwrap(), [wan]);
         });
     }
