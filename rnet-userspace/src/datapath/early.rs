@@ -1,6 +1,6 @@
 //! XDP on uplinks: which run the program, and what is said where one cannot.
 
-use std::{collections::BTreeMap, io};
+use std::collections::BTreeMap;
 
 use anyhow::{Result, anyhow, bail};
 use aya::programs::ProgramError;
@@ -105,10 +105,8 @@ fn reason(error: anyhow::Error) -> anyhow::Error {
         Ok(error) => error,
         Err(error) => return error,
     };
-    let errno = match &error {
-        ProgramError::SyscallError(error) => io::Error::raw_os_error(&error.io_error),
-        _ => None,
-    };
+    let errno =
+        if let ProgramError::SyscallError(error) = &error { error.io_error.raw_os_error() } else { None };
     match errno {
         Some(libc::EOPNOTSUPP) => anyhow!("its driver has none"),
         Some(libc::EBUSY | libc::EEXIST) => anyhow!("another XDP program is on it, which is left alone"),
