@@ -8,17 +8,20 @@ pub enum Program {
     FromContainer = 0,
     /// tcx ingress of an uplink.
     FromUplink = 1,
+    /// XDP of an uplink. What it leaves to `from_uplink` is counted there alone.
+    XdpUplink = 2,
 }
 
 impl Program {
     /// All programs that count, in the order of their numbers.
-    pub const ALL: [Self; 2] = [Self::FromContainer, Self::FromUplink];
+    pub const ALL: [Self; 3] = [Self::FromContainer, Self::FromUplink, Self::XdpUplink];
 
     /// The program's name, as `bpftool prog` shows it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::FromContainer => "from_container",
             Self::FromUplink => "from_uplink",
+            Self::XdpUplink => "xdp_uplink",
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     port::{Backend, HeldKey, Mapping, PortKey},
     settings::Settings,
     source::SourceKey,
+    uplink::Uplink,
 };
 
 macro_rules! pod {
@@ -23,5 +24,5 @@ macro_rules! pod {
     )+};
 }
 
-pod!(Ip4, Ip6, Counter, HeldKey, Mapping, Settings, Veth);
+pod!(Ip4, Ip6, Counter, HeldKey, Mapping, Settings, Uplink, Veth);
 pod!(Endpoint<A>, Flow<A>, FlowKey<A>, Backend<A>, PeerKey<A>, PortKey<A>, SockAddr<A>, SourceKey<A>);

@@ -49,6 +49,12 @@ pub(crate) fn touch<A: Tables>(flow: *mut Flow<A>, packet: &Packet<A>, bytes: u3
     if packet.is_syn() {
         reopen(flow, packet);
     }
+    note(flow, packet.seen, bytes);
+}
+
+/// Notes a packet of `bytes` that has these [`rnet_common::flow::seen`] bits and opens no connection.
+#[inline(always)]
+pub(crate) fn note<A: Family>(flow: *mut Flow<A>, seen: u8, bytes: u32) {
     let now = now();
     // SAFETY: `flow` is an entry of the flow table, readable and writable while the program runs. One CPU carries
     // one direction of a flow, as receive queues are chosen by the flow's hash; where two do, a packet may go
@@ -58,8 +64,8 @@ pub(crate) fn touch<A: Tables>(flow: *mut Flow<A>, packet: &Packet<A>, bytes: u3
         if (*flow).last_seen != now {
             (*flow).last_seen = now;
         }
-        if (*flow).seen | packet.seen != (*flow).seen {
-            (*flow).seen |= packet.seen;
+        if (*flow).seen | seen != (*flow).seen {
+            (*flow).seen |= seen;
         }
         (*flow).packets += 1;
         (*flow).bytes += bytes as u64;

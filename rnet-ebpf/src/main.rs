@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `from_container` | tcx ingress of a container's host-side veth | all that a container sends |
 //! | `from_uplink` | tcx ingress of an uplink | all that arrives from outside |
+//! | `xdp_uplink` | XDP of an uplink, where it is switched on | the same, earlier |
 //! | `sock_bind4`, `sock_bind6` | cgroup `bind` | host programs that want a port |
 //! | `sock_connect4`, `sock_connect6` | cgroup `connect` | host programs that connect, which may be to a published port |
 //! | `sock_sendmsg4`, `sock_sendmsg6` | cgroup `sendmsg` | the same for datagrams without a fixed peer |
@@ -25,6 +26,8 @@ mod container;
 mod deliver;
 #[cfg(target_arch = "bpf")]
 mod fragment;
+#[cfg(target_arch = "bpf")]
+mod frame;
 #[cfg(target_arch = "bpf")]
 mod icmp;
 #[cfg(target_arch = "bpf")]
@@ -49,6 +52,8 @@ mod skb;
 mod socket;
 #[cfg(target_arch = "bpf")]
 mod uplink;
+#[cfg(target_arch = "bpf")]
+mod xdp;
 
 #[cfg(target_arch = "bpf")]
 #[panic_handler]

@@ -8,21 +8,21 @@ use core::{
 use aya_ebpf::{
     bindings::{
         BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST, bpf_fib_lookup, bpf_redir_neigh, bpf_sock,
-        bpf_sock_tuple,
+        bpf_sock_tuple, xdp_action,
     },
-    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SockMap, lpm_trie::Key},
+    btf_maps::{Array, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, SockMap, lpm_trie::Key},
     helpers::generated::{bpf_map_lookup_elem, bpf_sk_release},
     macros::btf_map,
 };
 use rnet_common::{
     Backend, Be16, Counter, Endpoint, Family, Flow, FlowKey, FragmentHead, FragmentKey, HeldKey, Ip4, Ip6,
-    Mapping, PeerKey, PortKey, Program, Settings, SockAddr, SourceKey, Tuple, Veth,
+    Mapping, PeerKey, PortKey, Program, Settings, SockAddr, SourceKey, Tuple, Uplink, Veth,
     counter::{COUNTERS, REASONS},
     limits,
     local::{self, relay_index},
 };
 
-use crate::{packet::Packet, route::Hop};
+use crate::{frame::LARGEST, packet::Packet, route::Hop};
 
 /// Memory is taken for entries that exist, not for the table's limit.
 const SPARSE: usize = BPF_F_NO_PREALLOC as usize;
@@ -70,6 +70,9 @@ pub(crate) struct Question {
     pub(crate) socket: bpf_sock_tuple,
 }
 
+/// See [`SCRATCH`].
+type Scratch = [u32; LARGEST / 4 + 1];
+
 #[btf_map]
 static FLOWS4: Flows<Ip4> = HashMap::new();
 #[btf_map]
@@ -110,9 +113,16 @@ static QUESTION: PerCpuArray<Question, 1> = PerCpuArray::new();
 /// Containers' interfaces by their host side's index.
 #[btf_map]
 static VETHS: HashMap<u32, Veth, { limits::ENDPOINTS }, SPARSE> = HashMap::new();
-/// Interfaces that carry `from_uplink`; the value is not used.
+/// Interfaces that carry `from_uplink`.
 #[btf_map]
-static UPLINKS: HashMap<u32, u32, { limits::LOCALS }, SPARSE> = HashMap::new();
+static UPLINKS: HashMap<u32, Uplink, { limits::LOCALS }, SPARSE> = HashMap::new();
+/// Host sides of veths whose other end takes frames without a packet buffer, by their index. The kernel takes out
+/// those that are gone.
+#[btf_map]
+static FRAME_VETHS: DevMapHash<{ limits::ENDPOINTS }> = DevMapHash::new();
+/// Where `xdp_uplink` sums up a packet: as long as the largest, and a word of zeros.
+#[btf_map]
+static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 /// How many addresses each port is published on.
 #[btf_map]
 static HELD: HashMap<HeldKey, u32, { limits::PORTS }, SPARSE> = HashMap::new();
@@ -350,6 +360,25 @@ pub(crate) fn is_uplink(ifindex: u32) -> bool {
     UPLINKS.get_ptr(ifindex).is_some()
 }
 
+/// The uplink with this index.
+#[inline(always)]
+pub(crate) fn uplink(ifindex: u32) -> Option<&'static Uplink> {
+    // SAFETY: as for `endpoint`.
+    unsafe { UPLINKS.get(ifindex) }
+}
+
+/// The XDP action that sends a frame to the other end of a veth, if that takes it.
+#[inline(always)]
+pub(crate) fn enter(ifindex: u32) -> Option<u32> {
+    FRAME_VETHS.redirect(ifindex, xdp_action::XDP_PASS.into()).ok()
+}
+
+/// Where this CPU's program sums up a packet.
+#[inline(always)]
+pub(crate) fn scratch() -> Option<*mut u32> {
+    SCRATCH.get_ptr_mut(0).map(<*mut Scratch>::cast)
+}
+
 /// Whether the mapping is still of this generation.
 #[inline(always)]
 pub(crate) fn is_current(mapping: u32, generation: u32) -> bool {
@@ -428,8 +457,8 @@ pub(crate) fn settings() -> Option<&'static Settings> {
 pub(crate) fn count(program: Program, reason: u8, bytes: u32) {
     let index = program as u32 * REASONS + reason as u32 % REASONS;
     if let Some(counter) = COUNTS.get_ptr_mut(index) {
-        // SAFETY: this CPU's slot, which no other CPU writes; TC programs run with bottom halves off, so that
-        // they do not interrupt one another.
+        // SAFETY: this CPU's slot, which no other CPU writes; TC and XDP programs run with bottom halves off, so
+        // that they do not interrupt one another.
         unsafe {
             (*counter).packets += 1;
             (*counter).bytes += bytes as u64;

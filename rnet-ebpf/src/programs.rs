@@ -4,14 +4,15 @@ use core::arch::asm;
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
-    macros::{cgroup_sock_addr, classifier},
-    programs::{SockAddrContext, TcContext},
+    macros::{cgroup_sock_addr, classifier, xdp},
+    programs::{SockAddrContext, TcContext, XdpContext},
 };
 use rnet_common::{Ip4, Ip6, Program, Reason, counter::Verdict};
 
 use crate::{
     container,
     deliver::Carried,
+    frame::Frame,
     link, local,
     maps::{self, Work},
     nat::Net,
@@ -57,10 +58,10 @@ impl Packed {
 }
 
 /// EtherTypes (IEEE 802) in network byte order, as `__sk_buff.protocol` has them.
-mod ethertype {
-    pub(super) const IPV4: u32 = 0x0800u16.to_be() as u32;
+pub(crate) mod ethertype {
+    pub(crate) const IPV4: u32 = 0x0800u16.to_be() as u32;
     pub(super) const ARP: u32 = 0x0806u16.to_be() as u32;
-    pub(super) const IPV6: u32 = 0x86ddu16.to_be() as u32;
+    pub(crate) const IPV6: u32 = 0x86ddu16.to_be() as u32;
 }
 
 #[classifier]
@@ -135,6 +136,12 @@ fn parse<A: Net>(skb: Skb, otherwise: Reason) -> Result<&'static mut Work<A>, Re
 #[inline(never)]
 fn bridge(skb: Skb) -> Outcome {
     Err(link::sender(skb).err().unwrap_or(Reason::Bridged))
+}
+
+/// It may be given frames that lie in several buffers: what it carries lies in the first.
+#[xdp(frags)]
+fn xdp_uplink(ctx: XdpContext) -> u32 {
+    crate::xdp::handle(Frame::new(&ctx))
 }
 
 #[cgroup_sock_addr(bind4)]

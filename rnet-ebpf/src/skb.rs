@@ -55,21 +55,22 @@ unsafe impl Wire for Mac {}
 /// The verifier allows no arithmetic on a context before it is read, and a compiler that sees two reads of one field
 /// may compute the field's address once for both. It does not see into this.
 macro_rules! field {
-    ($skb:expr, $field:ident) => {{
+    ($context:expr, $type:ty, $field:ident) => {{
         let value: u64;
         // SAFETY: the kernel passes a valid context, which outlives the program's run; the field lies in it.
         unsafe {
-            asm!(
+            ::core::arch::asm!(
                 "{value} = *(u32 *)({ctx} + {offset})",
                 value = out(reg) value,
-                ctx = in(reg) $skb.0,
-                offset = const offset_of!(__sk_buff, $field),
+                ctx = in(reg) $context,
+                offset = const ::core::mem::offset_of!($type, $field),
                 options(nostack, readonly),
             );
         }
         value
     }};
 }
+pub(crate) use field;
 
 /// A packet in a TC program.
 #[derive(Clone, Copy)]
@@ -89,32 +90,32 @@ impl Skb {
     /// Length of the frame in bytes, Ethernet header included.
     #[inline(always)]
     pub(crate) fn len(self) -> u32 {
-        field!(self, len) as u32
+        field!(self.0, __sk_buff, len) as u32
     }
 
     /// Interface whose hook this is.
     #[inline(always)]
     pub(crate) fn ifindex(self) -> u32 {
-        field!(self, ifindex) as u32
+        field!(self.0, __sk_buff, ifindex) as u32
     }
 
     /// EtherType in network byte order, past any VLAN tag.
     #[inline(always)]
     pub(crate) fn protocol(self) -> u32 {
-        field!(self, protocol) as u32
+        field!(self.0, __sk_buff, protocol) as u32
     }
 
     /// Whether the frame carries a VLAN tag. `__netif_receive_skb_core` has moved it out of the frame.
     #[inline(always)]
     pub(crate) fn is_vlan(self) -> bool {
-        field!(self, vlan_present) != 0
+        field!(self.0, __sk_buff, vlan_present) != 0
     }
 
     /// How often a program has put the packet back. The kernel keeps the field for packet schedulers, and it is zero
     /// in what an interface receives.
     #[inline(always)]
     pub(crate) fn tries(self) -> u32 {
-        field!(self, tc_index) as u32
+        field!(self.0, __sk_buff, tc_index) as u32
     }
 
     #[inline(always)]
@@ -134,13 +135,13 @@ impl Skb {
     /// Length of a segment of a segmentation-offloaded packet, without headers; 0 for any other.
     #[inline(always)]
     pub(crate) fn gso_size(self) -> u32 {
-        field!(self, gso_size) as u32
+        field!(self.0, __sk_buff, gso_size) as u32
     }
 
     /// Whether the frame is addressed to this host: neither to another nor to a group.
     #[inline(always)]
     pub(crate) fn is_for_host(self) -> bool {
-        field!(self, pkt_type) as u32 == PACKET_HOST
+        field!(self.0, __sk_buff, pkt_type) as u32 == PACKET_HOST
     }
 
     /// Makes the first `len` bytes readable; false if the packet is shorter.
@@ -266,7 +267,7 @@ impl Skb {
 
     #[inline(always)]
     fn bounds(self) -> (usize, usize) {
-        (field!(self, data) as usize, field!(self, data_end) as usize)
+        (field!(self.0, __sk_buff, data) as usize, field!(self.0, __sk_buff, data_end) as usize)
     }
 }
 

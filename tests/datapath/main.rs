@@ -18,5 +18,6 @@ mod refusals;
 mod size;
 mod sources;
 mod switching;
+mod xdp;
 
 use testbed::lab;

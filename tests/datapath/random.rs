@@ -17,26 +17,28 @@ use crate::{
 /// Packets of each test; more when `RNET_RANDOM_PACKETS` says so.
 const PACKETS: usize = 20_000;
 
-fn packets() -> usize {
+pub(crate) fn packets() -> usize {
     env::var("RNET_RANDOM_PACKETS").map_or(PACKETS, |packets| packets.parse().unwrap())
 }
 
 /// A source of packets, whose seed is printed.
-struct Source {
-    random: StdRng,
-    seed: u64,
+pub(crate) struct Source {
+    pub(crate) random: StdRng,
+    pub(crate) seed: u64,
+    /// What payloads are shorter than, in bytes.
+    pub(crate) longest: usize,
 }
 
 impl Source {
     #[expect(clippy::print_stdout, reason = "a failed test shows how to repeat it")]
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let seed = env::var("RNET_RANDOM_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
         println!("RNET_RANDOM_SEED={seed}");
-        Self { random: StdRng::seed_from_u64(seed), seed }
+        Self { random: StdRng::seed_from_u64(seed), seed, longest: 1400 }
     }
 
     fn payload(&mut self) -> Vec<u8> {
-        (0..self.random.random_range(0..1400)).map(|_| self.random.random()).collect()
+        (0..self.random.random_range(0..self.longest)).map(|_| self.random.random()).collect()
     }
 
     /// A port, often one of a few so that flows meet.
@@ -49,7 +51,7 @@ impl Source {
     }
 
     /// A packet with right checksums from the client or a container, with its way in.
-    fn packet(&mut self, lab: &Lab) -> (From, Vec<u8>) {
+    pub(crate) fn packet(&mut self, lab: &Lab) -> (From, Vec<u8>) {
         let payload = self.payload();
         let from = self.random.random_range(0..3);
         let (container, (sport, dport)) = match from {
@@ -73,6 +75,15 @@ impl Source {
         (way_in, frame)
     }
 
+    /// One from the client.
+    pub(crate) fn packet_from_outside(&mut self, lab: &Lab) -> Vec<u8> {
+        loop {
+            if let (From::Uplink, packet) = self.packet(lab) {
+                return packet;
+            }
+        }
+    }
+
     fn packet4(&mut self, way: Way, payload: Vec<u8>) -> Vec<u8> {
         let kind = match self.random.random_range(0..4) {
             0 => Kind::Tcp(Box::new(testbed::packet::syn(self.random.random())), payload),
@@ -85,6 +96,14 @@ impl Source {
             _ => Kind::Ping,
         };
         frame(way, &kind)
+    }
+
+    /// Changes bytes of the headers.
+    pub(crate) fn spoil(&mut self, packet: &mut [u8]) {
+        for _ in 0..self.random.random_range(1..4) {
+            let at = self.random.random_range(14..packet.len().min(74));
+            packet[at] = self.random.random();
+        }
     }
 
     fn packet6(
@@ -107,7 +126,7 @@ impl Source {
     }
 }
 
-fn lab() -> Lab {
+pub(crate) fn lab() -> Lab {
     let mut lab = Lab::new();
     let Container { addr, .. } = lab.web;
     for proto in [6, 17] {
@@ -150,10 +169,7 @@ fn broken_packets_are_carried_whole_or_left_alone() {
     let packets = packets();
     for n in 0..packets {
         let (from, mut packet) = source.packet(&lab);
-        for _ in 0..source.random.random_range(1..4) {
-            let at = source.random.random_range(14..packet.len().min(74));
-            packet[at] = source.random.random();
-        }
+        source.spoil(&mut packet);
         if source.random.random_ratio(1, 4) {
             // The kernel runs no program on less than an IP header.
             let least = if packet[12..14] == [0x86, 0xdd] { 54 } else { 34 };

@@ -57,3 +57,4 @@ mod spoof;
 mod switching;
 mod upgrade;
 mod watching;
+mod xdp;

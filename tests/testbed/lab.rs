@@ -15,12 +15,12 @@ use crate::{netns::Netns, packet::Ethernet};
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, lpm_trie},
-    programs::{SchedClassifier, TestRun as _, TestRunOptions},
+    programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp},
 };
 use nix::sched::{CloneFlags, setns};
 use rnet_common::{
     Backend, Be16, Counter, Endpoint, EndpointFlags, Family, Flow, FlowKey, Ip4, Ip6, Mac, Mapping, PortKey,
-    Program, Reason, Settings, Side, SourceKey, Tuple, Veth, counter::counter_index,
+    Program, Reason, Settings, Side, SourceKey, Tuple, Uplink, Veth, counter::counter_index,
 };
 
 /// TC actions (linux/pkt_cls.h).
@@ -170,9 +170,12 @@ impl Lab {
         for name in ["from_container", "from_uplink"] {
             lab.program(name).load().unwrap_or_else(|e| panic!("load {name}: {e}"));
         }
+        let xdp: &mut Xdp = lab.ebpf.program_mut("xdp_uplink").unwrap().try_into().unwrap();
+        xdp.load().unwrap_or_else(|e| panic!("load xdp_uplink: {e}"));
         lab.set_snat_ports(1024, 32767);
         let uplink = lab.uplink;
-        lab.table::<u32, u32>("UPLINKS").insert(uplink, 0, 0).unwrap();
+        let value = Uplink { mac: Mac(lab.uplink_mac), flags: 0 };
+        lab.table("UPLINKS").insert(uplink, value, 0).unwrap();
         for addr in [HOST, HOST_SECOND, GATEWAY, OTHER_GATEWAY, Ipv4Addr::LOCALHOST] {
             lab.table::<Ip4, u32>("LOCALS4").insert(Ip4::from(addr), 0, 0).unwrap();
         }

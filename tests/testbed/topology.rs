@@ -69,10 +69,7 @@ impl Host {
         let host = Self { ns, client, far: OnceLock::new() };
         if checksums == Checksums::Finalised {
             host.set_tx_checksum(&host.ns, UPLINK, false);
-            host.set_tx_checksum(&host.client, UPLINK, false);
-            // The client's segments arrive one by one, as from a wire, and the host joins them, as a network card's
-            // driver does.
-            ethtool::set_gro(&host.ns, UPLINK);
+            host.make_uplink_a_wire();
         }
         wait_for_carrier(&host.ns, UPLINK);
         wait_for_carrier(&host.client, UPLINK);
@@ -82,6 +79,13 @@ impl Host {
     /// Switches an interface's transmit checksum offload.
     pub fn set_tx_checksum(&self, ns: &Netns, interface: &str, on: bool) {
         ethtool::set_tx_checksum(ns, interface, on);
+    }
+
+    /// Has packets arrive at the host as from a wire: the client's checksums are complete and its segments come one by
+    /// one, and the host joins them, as a network card's driver does.
+    pub fn make_uplink_a_wire(&self) {
+        self.set_tx_checksum(&self.client, UPLINK, false);
+        ethtool::set_gro(&self.ns, UPLINK);
     }
 
     /// A machine behind the client, over a link with an MTU of 1300. Made when first asked for.

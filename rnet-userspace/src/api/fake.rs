@@ -345,6 +345,7 @@ impl Control for FakeControl {
             pins: "/sys/fs/bpf/fake/v1".into(),
             state: "/var/lib/fake".into(),
             uplinks: vec!["up0".into()],
+            xdp: BTreeMap::new(),
             networks: self.networks().len(),
             running: containers.iter().filter(|c| c.state == ContainerState::Running).count(),
             ports: containers.iter().map(|c| c.ports.len()).sum(),

@@ -16,7 +16,10 @@ use crate::{
         daemon::{Options, run},
     },
     config::{self, DaemonConfig, Flags},
-    controller::{self, model::timeouts},
+    controller::{
+        self,
+        model::{timeouts, xdp::Xdp},
+    },
 };
 
 /// Arguments of `rnet daemon`.
@@ -31,6 +34,10 @@ pub(super) struct DaemonArgs {
     /// An interface that leads outside; all that do when not given
     #[arg(long = "uplink", value_name = "IF")]
     uplinks: Vec<String>,
+    /// Deliver small packets of known flows by XDP: on network cards that can (auto), on all uplinks that can (native);
+    /// off when not given
+    #[arg(long, value_name = "MODE")]
+    xdp: Option<Xdp>,
     /// Source ports given to masqueraded flows: apart from net.ipv4.ip_local_port_range
     #[arg(long, value_name = "FIRST-LAST", value_parser = config::port_range)]
     snat_port_range: Option<(u16, u16)>,
@@ -60,6 +67,7 @@ impl DaemonArgs {
         let flags = Flags {
             file: self.config,
             uplinks: self.uplinks,
+            xdp: self.xdp,
             snat_ports: self.snat_port_range,
             ipv6: self.ipv6,
             fixed_cidr_v6: self.fixed_cidr_v6,

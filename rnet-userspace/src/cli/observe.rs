@@ -36,7 +36,12 @@ pub(super) async fn stats(client: &Client, format: Format) -> Result<()> {
 
 fn at_a_glance(status: Status, socket: &Path) -> String {
     let (first, last) = status.snat_ports;
-    let uplinks = if status.uplinks.is_empty() { "none".to_owned() } else { status.uplinks.join(", ") };
+    let uplink = |name: &String| match status.xdp.get(name) {
+        Some(mode) => format!("{name} (XDP {mode})"),
+        None => name.clone(),
+    };
+    let uplinks: Vec<_> = status.uplinks.iter().map(uplink).collect();
+    let uplinks = if uplinks.is_empty() { "none".to_owned() } else { uplinks.join(", ") };
     let lines = [
         ("instance", status.instance),
         ("version", status.version),
@@ -122,6 +127,7 @@ web         80/tcp    0.0.0.0:8080   1         10        1000";
             pins: "/sys/fs/bpf/lab/v1".into(),
             state: "/var/lib/lab".into(),
             uplinks: vec!["eth0".into(), "eth1".into()],
+            xdp: [("eth1".into(), "native".into())].into(),
             networks: 2,
             containers: 3,
             running: 1,
@@ -136,7 +142,7 @@ daemon      pid 7
 socket      /run/lab/rnet.sock
 state       /var/lib/lab
 pins        /sys/fs/bpf/lab/v1
-uplinks     eth0, eth1
+uplinks     eth0, eth1 (XDP native)
 networks    2
 containers  3, 1 running
 ports       4 published

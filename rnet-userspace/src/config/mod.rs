@@ -35,7 +35,7 @@ pub use self::{
 };
 use crate::{
     api::address::Address,
-    controller::{self, request::Subnet},
+    controller::{self, model::xdp::Xdp, request::Subnet},
 };
 
 /// Entries of a flow table take more than 100 bytes of the kernel's memory each: this is some GB.
@@ -58,6 +58,8 @@ pub struct Flags {
     pub file: Option<PathBuf>,
     /// The interfaces that lead outside; empty for all that do.
     pub uplinks: Vec<String>,
+    /// Which uplinks run an XDP program.
+    pub xdp: Option<Xdp>,
     /// First and last source port given to masqueraded flows.
     pub snat_ports: Option<(u16, u16)>,
     /// The default network has IPv6.
@@ -139,6 +141,7 @@ impl DaemonConfig {
         if !uplinks.is_empty() {
             config.uplinks = Some(uplinks.clone());
         }
+        config.xdp = flags.xdp.unwrap_or(config.xdp);
         config.snat_ports = snat_ports.unwrap_or(config.snat_ports);
         config.default_network.ipv6 = *ipv6;
         config.default_network.subnet_v6 =
@@ -168,6 +171,7 @@ fn repeated(flags: &Flags, said: &BTreeMap<&'static str, serde_json::Value>) -> 
         ("rnet.max-ports", flags.max_ports.map(|n| n.to_string())),
         ("rnet.snat-port-range", flags.snat_ports.map(|(first, last)| format!("{first}-{last}"))),
         ("rnet.timeouts", (!times.is_empty()).then(|| times.join(" "))),
+        ("rnet.xdp", flags.xdp.map(|mode| mode.to_string())),
         ("rnet.uplinks", (!flags.uplinks.is_empty()).then(|| flags.uplinks.join(" "))),
     ];
     let repeated = |(key, flag): (&str, Option<String>)| {

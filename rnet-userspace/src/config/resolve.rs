@@ -186,15 +186,9 @@ fn datapath(file: &File<'_>, config: &mut DaemonConfig) -> Result<()> {
     if let Some(uplinks) = file.get("rnet.uplinks", |v| value::strings(v, name))? {
         config.instance.uplinks = Some(uplinks.value);
     }
-    file.get("rnet.xdp", |v| {
-        v.string(|mode| match mode {
-            "off" => Ok(()),
-            "auto" | "native" | "generic" => {
-                Err(format!("{mode:?} is not possible: this rnet has no XDP programs; \"off\" is allowed"))
-            }
-            _ => Err(format!("unknown mode {mode:?}: \"off\" is allowed")),
-        })
-    })?;
+    if let Some(xdp) = file.get("rnet.xdp", |v| v.string(str::parse))? {
+        config.instance.xdp = xdp.value;
+    }
     Ok(())
 }
 

@@ -40,7 +40,7 @@ fn every_key_is_put_where_it_acts() {
         "default-address-pools": [{"base": "10.10.0.0/16", "size": 24}],
         "hosts": ["unix:///run/other.sock", "tcp://127.0.0.1"], "tlsverify": false, "log-level": "debug",
         "rnet": {"uplinks": ["eth0"], "timeouts": {"udp": 5, "icmp": "2m"}, "snat-port-range": "2000-3000",
-                 "max-flows": 1000, "max-ports": 10, "xdp": "off"}
+                 "max-flows": 1000, "max-ports": 10, "xdp": "auto"}
         }"#,
     )
     .unwrap();
@@ -152,7 +152,8 @@ fn a_value_that_cannot_be_is_refused_with_its_place() {
         (r#""rnet": {"max-ports": 131073}"#, "131073 is out of range: 1 to 131072 is allowed"),
         (r#""rnet": {"max-flows": 0}"#, "0 is out of range: 1 to 16777216 is allowed"),
         (r#""rnet": {"uplinks": ["a b"]}"#, "invalid interface name \"a b\""),
-        (r#""rnet": {"xdp": "native"}"#, "this rnet has no XDP programs; \"off\" is allowed"),
+        (r#""rnet": {"xdp": "on"}"#, "unknown mode \"on\": auto, native and off are allowed"),
+        (r#""rnet": {"xdp": "generic"}"#, "\"generic\" is not possible: the kernel passes packets on"),
         (r#""tlsverify": 1"#, "it should be true or false, and is 1"),
     ] {
         let refused = refusal(&format!("{{{member}}}"));

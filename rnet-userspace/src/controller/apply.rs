@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    path::Path,
     sync::Arc,
 };
 
@@ -41,6 +42,10 @@ pub(super) struct Machine<H, D> {
     pub endpoints: BTreeMap<String, EndpointSpec>,
     /// The host's own addresses as the datapath knows them, sorted.
     pub addresses: Vec<IpAddr>,
+    /// Containers are to take frames without a packet buffer.
+    pub frames: bool,
+    /// Names of the host's ends of veths whose other end does.
+    taking: BTreeSet<String>,
     /// Steps that are to fail.
     pub faults: Faults,
 }
@@ -66,6 +71,8 @@ impl<H: Host, D: Datapath> Machine<H, D> {
             directory,
             endpoints,
             addresses,
+            frames: false,
+            taking: BTreeSet::new(),
             faults: Faults::default(),
         }
     }
@@ -142,7 +149,11 @@ impl<H: Host, D: Datapath> Machine<H, D> {
             Step::HoldNamespaces { dir, hostname } => self.host.hold_namespaces(dir, hostname),
             Step::ReleaseNamespaces(dir) => self.host.release_namespaces(dir),
             Step::SetSysctls { netns, dir, settings } => self.host.set_sysctls(netns, dir, settings),
-            Step::CreateVeth(spec) => self.host.create_veth(spec).map(drop),
+            Step::CreateVeth(spec) => {
+                self.host.create_veth(spec)?;
+                self.take_frames(&spec.host_name, &spec.netns, &spec.name);
+                Ok(())
+            }
             Step::AddEndpoint(endpoint) => self.add_endpoint(endpoint),
             Step::RemoveEndpoint(endpoint) => self.remove_endpoint(endpoint),
             Step::SetDefaultRoutes(change) => {
@@ -182,12 +193,26 @@ impl<H: Host, D: Datapath> Machine<H, D> {
         Ok(())
     }
 
+    /// Has a container's interface take frames without a packet buffer, if that is asked for. One that does not is
+    /// delivered to as ever.
+    pub(super) fn take_frames(&mut self, host_name: &str, netns: &Path, interface: &str) {
+        self.taking.remove(host_name);
+        if !self.frames {
+            return;
+        }
+        match self.host.take_frames(netns, interface) {
+            Ok(()) => drop(self.taking.insert(host_name.to_owned())),
+            Err(e) => tracing::warn!(veth = host_name, "XDP does not deliver to it: {e:#}"),
+        }
+    }
+
     fn add_endpoint(&mut self, intent: &EndpointIntent) -> Result<()> {
         let link = self.host.find_link(&intent.host_name)?;
         let link = link.with_context(|| format!("find veth {}: it is gone", intent.host_name))?;
         let bridge = self.host.find_bridge(&intent.bridge)?;
         let bridge = bridge.with_context(|| format!("find bridge {}: it is gone", intent.bridge))?;
-        let spec = endpoint(intent, link.index, bridge);
+        let takes_frames = self.taking.contains(&intent.host_name);
+        let spec = EndpointSpec { takes_frames, ..endpoint(intent, link.index, bridge) };
         self.datapath.add_endpoint(&spec)?;
         self.endpoints.insert(spec.host_name.clone(), spec);
         Ok(())
@@ -204,6 +229,7 @@ impl<H: Host, D: Datapath> Machine<H, D> {
         };
         self.datapath.remove_endpoint(&spec)?;
         self.endpoints.remove(&intent.host_name);
+        self.taking.remove(&intent.host_name);
         Ok(())
     }
 }
@@ -266,5 +292,6 @@ fn endpoint(intent: &EndpointIntent, ifindex: u32, bridge: Link) -> EndpointSpec
         addrs: intent.addrs.clone(),
         mtu: intent.mtu,
         policy: intent.policy,
+        takes_frames: false,
     }
 }

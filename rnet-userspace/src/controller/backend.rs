@@ -81,12 +81,18 @@ pub struct DefaultRoute {
 }
 
 /// An interface that leads outside: not rnet's own, not loopback, not a bridge port.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Uplink {
     /// Interface index.
     pub index: u32,
     /// Interface name.
     pub name: String,
+    /// Its Ethernet address.
+    pub mac: MacAddr,
+    /// The bus that its device is on: `pci`, `virtio`, …; none for an interface of software.
+    pub bus: Option<String>,
+    /// There are VLAN interfaces on it.
+    pub has_vlans: bool,
 }
 
 /// A host port that cannot be had.
@@ -166,6 +172,8 @@ pub trait Host: Send {
     fn create_veth(&self, spec: &VethSpec) -> Result<Link>;
     /// Destinations of the host's routes in all tables but `local`, the default routes left out.
     fn routes(&self) -> Result<Vec<IpNetwork>>;
+    /// Has a veth's end inside a namespace take frames without a packet buffer, as XDP delivers them.
+    fn take_frames(&self, netns: &Path, interface: &str) -> Result<()>;
     /// The host's own addresses, loopback included.
     fn addresses(&self) -> Result<Vec<IpAddr>>;
     /// The interfaces that lead outside. `own` are names of interfaces to leave out.
@@ -236,6 +244,8 @@ pub struct EndpointSpec {
     pub mtu: u32,
     /// The network's policy.
     pub policy: Policy,
+    /// The container's interface takes frames without a packet buffer: see [`Host::take_frames`].
+    pub takes_frames: bool,
 }
 
 /// Counts of one published port since it was published, both directions.
@@ -329,8 +339,10 @@ pub trait Datapath: Send {
     fn publish(&mut self, bindings: &[Binding]) -> Result<()>;
     /// Withdraws ports; their flows are dead from the next packet on.
     fn unpublish(&mut self, bindings: &[Binding]) -> Result<()>;
-    /// Puts `from_uplink` on exactly these interfaces.
+    /// Puts `from_uplink` on exactly these interfaces, and `xdp_uplink` on those of them that are to run it.
     fn set_uplinks(&mut self, uplinks: &[Uplink]) -> Result<()>;
+    /// How those uplinks that run `xdp_uplink` do so, by interface index: `native`.
+    fn xdp_modes(&self) -> BTreeMap<u32, &'static str>;
     /// Says which addresses are the host's own, exactly, and at which of them names are asked for: their port 53 is
     /// none that is published on every address.
     fn set_addresses(&mut self, addrs: &[IpAddr], named: &BTreeSet<IpAddr>) -> Result<()>;

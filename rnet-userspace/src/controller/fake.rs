@@ -89,7 +89,7 @@ impl Fake {
         let foreign = Foreign {
             routes: vec!["192.0.2.0/24".parse().unwrap()],
             addresses: vec!["127.0.0.1".parse().unwrap(), "192.0.2.1".parse().unwrap()],
-            uplinks: vec![Uplink { index: 2, name: "uplink0".into() }],
+            uplinks: vec![Uplink { index: 2, name: "uplink0".into(), ..Uplink::default() }],
             ..Foreign::default()
         };
         let world = World { foreign, ephemeral: (32768, 60999), last_index: 2, ..World::default() };
@@ -330,6 +330,13 @@ impl Host for Fake {
         Ok(world.foreign.addresses.iter().copied().chain(own).collect())
     }
 
+    fn take_frames(&self, netns: &Path, interface: &str) -> Result<()> {
+        let world = self.call("take_frames")?;
+        let is_it = |(_, veth): &(Link, VethSpec)| veth.netns == netns && veth.name == interface;
+        ensure!(world.tables.veths.values().any(is_it), "no {interface} in {}", netns.display());
+        Ok(())
+    }
+
     fn uplinks(&self, own: &BTreeSet<String>) -> Result<Vec<Uplink>> {
         let world = self.call("uplinks")?;
         let Tables { bridges, veths, .. } = &world.tables;
@@ -434,6 +441,10 @@ impl Datapath for Fake {
     fn set_uplinks(&mut self, uplinks: &[Uplink]) -> Result<()> {
         self.call("set_uplinks")?.tables.known_uplinks = uplinks.to_vec();
         Ok(())
+    }
+
+    fn xdp_modes(&self) -> BTreeMap<u32, &'static str> {
+        BTreeMap::new()
     }
 
     fn set_addresses(&mut self, addrs: &[IpAddr], named: &BTreeSet<IpAddr>) -> Result<()> {

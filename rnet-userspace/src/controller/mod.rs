@@ -70,6 +70,7 @@ use self::{
         name::check_name,
         subnet::bits,
         timeouts::{self, Seconds},
+        xdp::Xdp,
     },
     ports::Cursors,
 };
@@ -88,6 +89,8 @@ pub struct Config {
     pub pin_dir: PathBuf,
     /// The interfaces that lead outside; absent for all that do.
     pub uplinks: Option<Vec<String>>,
+    /// Which uplinks run an XDP program.
+    pub xdp: Xdp,
     /// Where ports are published that name no host address.
     pub bind: IpAddr,
     /// Where subnets come from that nobody asked for, each pool with the prefix length of its subnets.
@@ -128,6 +131,7 @@ impl Config {
             run_dir: PathBuf::from("/run").join(instance),
             pin_dir: PathBuf::from(format!("/sys/fs/bpf/{instance}/v{}", rnet_common::LAYOUT_VERSION)),
             uplinks: None,
+            xdp: Xdp::Off,
             bind: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             pools,
             default_network: DefaultNetwork::default(),
@@ -246,6 +250,8 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     /// When the datapath's tables cannot be read.
     pub fn status(&self) -> Result<view::Status> {
         let containers = self.containers();
+        let modes = self.machine.datapath.xdp_modes();
+        let mode = |uplink: &Uplink| Some((uplink.name.clone(), (*modes.get(&uplink.index)?).to_owned()));
         let running = containers.iter().filter(|c| c.state == view::ContainerState::Running).count();
         Ok(view::Status {
             instance: self.config.instance.clone(),
@@ -254,6 +260,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             pins: self.config.pin_dir.clone(),
             state: self.config.state_dir.clone(),
             uplinks: self.uplinks.iter().flatten().map(|uplink| uplink.name.clone()).collect(),
+            xdp: self.uplinks.iter().flatten().filter_map(mode).collect(),
             networks: self.machine.state.networks.len(),
             containers: containers.len(),
             running,

@@ -12,7 +12,7 @@ use super::{
     error::{Error, Result},
     faults::Faults,
     files,
-    model::flow_filter::FlowFilter,
+    model::{flow_filter::FlowFilter, xdp::Xdp},
     plan,
     ports::Cursors,
     step::Step,
@@ -34,7 +34,8 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     pub fn start(config: Config, host: H, datapath: D, store: Store) -> Result<Self> {
         let state = store.load()?;
         let is_new = state == State::default();
-        let machine = Machine::new(host, datapath, store, state);
+        let mut machine = Machine::new(host, datapath, store, state);
+        machine.frames = config.xdp != Xdp::Off;
         let mut controller = Self {
             config,
             machine,
@@ -281,6 +282,11 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     }
 
     fn adopt_container(&mut self, container: &Container) -> Result<()> {
+        if let Some(netns) = self.netns_path(container) {
+            for endpoint in container.endpoints.iter().filter(|e| e.phase == Phase::Ready) {
+                self.machine.take_frames(&endpoint.host_interface, &netns, &endpoint.interface);
+            }
+        }
         let networks = &self.machine.state.networks;
         let ready = container.endpoints.iter().filter(|e| e.phase == Phase::Ready);
         let intents = ready.map(|e| plan::endpoint_intent(e, plan::network_of(e, networks)?));

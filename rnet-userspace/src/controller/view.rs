@@ -214,6 +214,9 @@ pub struct Status {
     pub state: PathBuf,
     /// Interfaces that lead outside.
     pub uplinks: Vec<String>,
+    /// Those of them that run an XDP program, and how: `native`.
+    #[serde(default)]
+    pub xdp: BTreeMap<String, String>,
     /// Networks, predefined ones included.
     pub networks: usize,
     /// Containers.

@@ -66,6 +66,7 @@ impl Ebpf {
         let has_v6 = spec.addrs.iter().any(|a| a.addr.is_ipv6());
         let flags = if has_v6 { EndpointFlags::IPV6 } else { 0 };
         self.tables.veths.insert(&spec.ifindex, &Veth::new(Mac(spec.mac.0), flags))?;
+        self.tables.frame_veths.set(spec.ifindex, spec.takes_frames)?;
         for addr in &spec.addrs {
             let mappings = &mut self.tables.mappings;
             let before = match addr.addr {
@@ -81,6 +82,7 @@ impl Ebpf {
 
     fn drop_veth(&mut self, ifindex: u32) -> Result<()> {
         self.tables.veths.remove(&ifindex)?;
+        self.tables.frame_veths.set(ifindex, false)?;
         self.links.detach(PROGRAM, ifindex)
     }
 }

@@ -14,6 +14,7 @@ use aya::{
         LinkOrder, TcAttachType,
         links::{CgroupAttachMode, FdLink, LinkError, PinnedLink},
         tc::{SchedClassifierLink, TcAttachOptions},
+        xdp::{XdpLink, XdpMode},
     },
 };
 
@@ -41,7 +42,7 @@ impl Links {
     fn attach_to(&self, ebpf: &mut Ebpf, program: &str, interface: &str, ifindex: u32) -> Result<()> {
         let pin = self.pin_of(program, ifindex);
         let classifier = load::classifier(ebpf, program)?;
-        if let Some(link) = pinned(&pin)? {
+        if let Some(link) = pinned::<SchedClassifierLink>(&pin)? {
             // A link whose interface is gone cannot be updated, and the index may be another interface's since.
             if let Ok(id) = classifier.attach_to_link(link) {
                 // The pin holds the link, this only lets go of a descriptor.
@@ -55,6 +56,25 @@ impl Links {
         let link: FdLink =
             classifier.take_link(id).map_err(one_line)?.try_into().map_err(one_line::<LinkError>)?;
         // Dropped on failure, which detaches.
+        link.pin(&pin).map_err(one_line)?;
+        Ok(())
+    }
+
+    /// Puts the XDP program on an interface, to be run by its driver, in place of the one that an earlier daemon put
+    /// there. Another's program stays, and is an error, as is a driver that cannot: aya's own, for its number.
+    pub(super) fn attach_xdp(&self, ebpf: &mut Ebpf, ifindex: u32) -> Result<()> {
+        let pin = self.pin_of(load::XDP, ifindex);
+        let xdp = load::xdp(ebpf)?;
+        if let Some(link) = pinned::<XdpLink>(&pin)? {
+            // As for tcx.
+            if let Ok(id) = xdp.attach_to_link(link) {
+                drop(xdp.take_link(id).map_err(one_line)?);
+                return Ok(());
+            }
+            remove(&pin)?;
+        }
+        let id = xdp.attach_to_if_index(ifindex, XdpMode::Driver)?;
+        let link: FdLink = xdp.take_link(id).map_err(one_line)?.try_into().map_err(one_line::<LinkError>)?;
         link.pin(&pin).map_err(one_line)?;
         Ok(())
     }
@@ -100,8 +120,8 @@ impl Links {
     }
 }
 
-/// The tcx link at a pin, if there is one.
-fn pinned(pin: &Path) -> Result<Option<SchedClassifierLink>> {
+/// The link at a pin, if there is one.
+fn pinned<L: TryFrom<FdLink, Error = LinkError>>(pin: &Path) -> Result<Option<L>> {
     let link = match PinnedLink::from_pin(pin) {
         Ok(link) => link,
         Err(LinkError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
@@ -109,7 +129,7 @@ fn pinned(pin: &Path) -> Result<Option<SchedClassifierLink>> {
         }
         Err(error) => return Err(one_line(error).context(format!("open pinned link {}", pin.display()))),
     };
-    let link = SchedClassifierLink::try_from(FdLink::from(link));
+    let link = L::try_from(FdLink::from(link));
     Ok(Some(link.map_err(|error| one_line(error).context(format!("use pinned link {}", pin.display())))?))
 }
 

@@ -6,13 +6,15 @@ use anyhow::{Context, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader,
     maps::MapData,
-    programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier},
+    programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier, Xdp},
 };
 
 use super::Sizes;
 
 /// Programs at tcx hooks.
 pub(super) const CLASSIFIERS: [&str; 2] = ["from_container", "from_uplink"];
+/// The program on uplinks before there is a packet buffer.
+pub(super) const XDP: &str = "xdp_uplink";
 /// Programs at a cgroup's socket calls.
 pub(super) const SOCKETS: [&str; 10] = [
     "sock_bind4",
@@ -32,7 +34,7 @@ const FLOWS: [&str; 2] = ["FLOWS4", "FLOWS6"];
 const PORTS: [&str; 2] = ["PORTS4", "PORTS6"];
 
 /// Maps that outlive the daemon. The others are of use only while a program or the daemon runs.
-const MAPS: [&str; 20] = [
+const MAPS: [&str; 21] = [
     "FLOWS4",
     "FLOWS6",
     "PORTS4",
@@ -49,6 +51,7 @@ const MAPS: [&str; 20] = [
     "PEERS6",
     "VETHS",
     "UPLINKS",
+    "FRAME_VETHS",
     "HELD",
     "MAPPINGS",
     "SETTINGS",
@@ -57,12 +60,12 @@ const MAPS: [&str; 20] = [
 
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/datapath.o"));
 
-/// Loads every program. Maps that are pinned in `pins` are used again, the others are made and pinned there.
+/// Loads every program, that for XDP only if it is asked for. Maps that are pinned in `pins` are used again, the others are made and pinned there.
 ///
 /// # Errors
 /// The kernel refuses a map or a program; or a pinned map has another size than `sizes` asks for, which cannot be
 /// changed while it is in use.
-pub(super) fn load(pins: &Path, sizes: Sizes) -> Result<Ebpf> {
+pub(super) fn load(pins: &Path, sizes: Sizes, with_xdp: bool) -> Result<Ebpf> {
     if OBJECT.is_empty() {
         bail!("this rnet was built without its datapath: build it with `cargo xtask build`");
     }
@@ -80,6 +83,9 @@ pub(super) fn load(pins: &Path, sizes: Sizes) -> Result<Ebpf> {
             .load()
             .map_err(refused)
             .with_context(|| format!("load program {name}"))?;
+    }
+    if with_xdp {
+        xdp(&mut ebpf)?.load().map_err(refused).with_context(|| format!("load program {XDP}"))?;
     }
     for name in SOCKETS {
         socket(&mut ebpf, name)?.load().map_err(refused).with_context(|| format!("load program {name}"))?;
@@ -114,6 +120,11 @@ fn check_pinned(map: &str, pin: &Path, entries: u32) -> Result<()> {
 /// A program of [`CLASSIFIERS`].
 pub(super) fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
     Ok(program(ebpf, name)?.try_into()?)
+}
+
+/// The program [`XDP`].
+pub(super) fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
+    Ok(program(ebpf, XDP)?.try_into()?)
 }
 
 /// A program of [`SOCKETS`].

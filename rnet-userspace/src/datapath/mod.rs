@@ -3,12 +3,13 @@
 //! Under the instance's directory of bpffs, by the layout of the maps:
 //!
 //! ```text
-//! v3/FLOWS4 …                 maps
-//! v3/links/from_container-12  the link of a program, with the interface that it is on
-//! v3/links/sock_bind4 …       the links of programs on the root cgroup
+//! v4/FLOWS4 …                 maps
+//! v4/links/from_container-12  the link of a program, with the interface that it is on
+//! v4/links/sock_bind4 …       the links of programs on the root cgroup
 //! ```
 
 mod batch;
+mod early;
 mod endpoints;
 mod flows;
 mod layout;
@@ -21,7 +22,7 @@ mod sources;
 mod tables;
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fs, io,
     net::IpAddr,
     ops::RangeInclusive,
@@ -34,10 +35,10 @@ use ipnetwork::IpNetwork;
 use rnet_common::{Settings, settings::Timeouts};
 
 pub use self::relay::Relay;
-use self::{flows::Excerpt, links::Links, ports::HeldPorts, tables::Tables};
+use self::{early::Early, flows::Excerpt, links::Links, ports::HeldPorts, tables::Tables};
 use crate::controller::{
     backend::{Datapath, EndpointSpec, FlowInfo, FlowPosition, Page, PortCount, ReasonCount, Uplink},
-    model::{Binding, flow_filter::FlowFilter},
+    model::{Binding, flow_filter::FlowFilter, xdp::Xdp},
 };
 
 /// What a datapath is made with.
@@ -56,6 +57,10 @@ pub struct Options {
     pub timeouts: Timeouts,
     /// Cookie of the network namespace that is served.
     pub netns_cookie: u64,
+    /// Which uplinks run an XDP program.
+    pub xdp: Xdp,
+    /// The uplinks are named: one that cannot run the program as asked is an error when they are first told.
+    pub named_uplinks: bool,
     /// The root of the cgroup2 hierarchy, whose processes are kept from taking published ports and led to them.
     pub cgroup: OwnedFd,
 }
@@ -77,6 +82,7 @@ pub struct Ebpf {
     links: Links,
     tables: Tables,
     held: HeldPorts,
+    early: Early,
     relay: Option<Relay>,
     /// Rounds of the collector.
     sweeps: u16,
@@ -92,7 +98,7 @@ impl Ebpf {
     /// There are tables of another layout, which nobody has said to give up; the object is missing from the build,
     /// the kernel refuses a map or program, or bpffs cannot be written.
     pub fn open(options: Options) -> Result<Self> {
-        let Options { pin_dir, snat_ports, sizes, replace_layout, timeouts, netns_cookie, cgroup } = options;
+        let Options { pin_dir, snat_ports, sizes, replace_layout, timeouts, netns_cookie, .. } = options;
         if !replace_layout {
             layout::refuse_others(&pin_dir)?;
         }
@@ -100,7 +106,8 @@ impl Ebpf {
         // All of it at once: flows go by what is there already.
         let mut settings = Settings::new(netns_cookie, snat_ports);
         settings.timeouts = timeouts;
-        let opened = Self::make(pin_dir.clone(), &settings, sizes, &cgroup);
+        let early = Early::new(options.xdp, options.named_uplinks);
+        let opened = Self::make(pin_dir.clone(), &settings, sizes, early, &options.cgroup);
         if opened.is_err()
             && !was_there
             && let Err(error) = remove_pins(&pin_dir)
@@ -115,9 +122,15 @@ impl Ebpf {
         self.relay.take()
     }
 
-    fn make(pin_dir: PathBuf, settings: &Settings, sizes: Sizes, cgroup: &OwnedFd) -> Result<Self> {
+    fn make(
+        pin_dir: PathBuf,
+        settings: &Settings,
+        sizes: Sizes,
+        early: Early,
+        cgroup: &OwnedFd,
+    ) -> Result<Self> {
         let links = Links::open(pin_dir.join("links"))?;
-        let mut programs = load::load(&pin_dir, sizes)?;
+        let mut programs = load::load(&pin_dir, sizes, early.is_wanted())?;
         let mut tables = Tables::take(&mut programs)?;
         tables.set_settings(settings)?;
         let held = HeldPorts::adopt(&mut tables)?;
@@ -130,7 +143,7 @@ impl Ebpf {
         for program in load::SOCKETS {
             links.attach_socket(&mut programs, program, cgroup)?;
         }
-        Ok(Self { pin_dir, programs, links, tables, held, relay: Some(relay), sweeps: 0 })
+        Ok(Self { pin_dir, programs, links, tables, held, early, relay: Some(relay), sweeps: 0 })
     }
 }
 
@@ -161,14 +174,19 @@ impl Datapath for Ebpf {
         for uplink in uplinks {
             self.links.attach(&mut self.programs, FROM_UPLINK, &uplink.name, uplink.index)?;
             // Only now may flows leave through it: their answers are translated.
-            self.tables.uplinks.insert(&uplink.index, &0)?;
+            self.tables.uplinks.insert(&uplink.index, &early::entry(uplink))?;
         }
         for (index, _) in self.tables.uplinks.entries()? {
             if !wanted.contains(&index) {
                 self.tables.uplinks.remove(&index)?;
             }
         }
-        self.links.retain(FROM_UPLINK, &wanted)
+        self.links.retain(FROM_UPLINK, &wanted)?;
+        self.set_early(uplinks)
+    }
+
+    fn xdp_modes(&self) -> BTreeMap<u32, &'static str> {
+        self.early.modes()
     }
 
     fn set_addresses(&mut self, addrs: &[IpAddr], named: &BTreeSet<IpAddr>) -> Result<()> {

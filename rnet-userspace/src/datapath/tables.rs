@@ -9,11 +9,11 @@ use std::{
 use anyhow::{Context, Error, Result, anyhow};
 use aya::{
     Ebpf, Pod,
-    maps::{self, Array, Map, MapData, MapError, PerCpuArray},
+    maps::{self, Array, Map, MapData, MapError, PerCpuArray, xdp::DevMapHash},
 };
 use rnet_common::{
     Backend, Counter, Endpoint, Family, Flow, FlowKey, HeldKey, Ip4, Ip6, PortKey, Program, Reason, Settings,
-    Veth, counter::counter_index, local,
+    Uplink, Veth, counter::counter_index, local,
 };
 
 use super::{batch, mappings::Mappings, sources::Sources};
@@ -28,7 +28,9 @@ pub(super) struct Tables {
     /// Containers' interfaces by their host side's index.
     pub(super) veths: Table<u32, Veth>,
     /// Interfaces that carry `from_uplink`.
-    pub(super) uplinks: Table<u32, u32>,
+    pub(super) uplinks: Table<u32, Uplink>,
+    /// Host sides of veths whose other end takes frames without a packet buffer.
+    pub(super) frame_veths: FrameVeths,
     /// How many addresses each port is published on.
     pub(super) held: Table<HeldKey, u32>,
     /// What flows owe their existence to.
@@ -105,6 +107,7 @@ impl Tables {
             v6: FamilyTables::take(ebpf)?,
             veths: Table::take(ebpf, "VETHS")?,
             uplinks: Table::take(ebpf, "UPLINKS")?,
+            frame_veths: FrameVeths::take(ebpf)?,
             held: Table::take(ebpf, "HELD")?,
             mappings,
             settings: take(ebpf, "SETTINGS")?.try_into().map_err(wrong("SETTINGS"))?,
@@ -175,6 +178,31 @@ impl<A: Address> FamilyTables<A> {
             }
         }
         Ok(())
+    }
+}
+
+/// The table of interfaces that frames are sent to. The kernel takes out those that are gone.
+pub(super) struct FrameVeths(DevMapHash<MapData>);
+
+impl FrameVeths {
+    const NAME: &str = "FRAME_VETHS";
+
+    fn take(ebpf: &mut Ebpf) -> Result<Self> {
+        Ok(Self(take(ebpf, Self::NAME)?.try_into().map_err(wrong(Self::NAME))?))
+    }
+
+    /// Adds an interface, or removes it.
+    pub(super) fn set(&mut self, ifindex: u32, takes_frames: bool) -> Result<()> {
+        if takes_frames {
+            let added = self.0.insert(ifindex, ifindex, None, 0);
+            return added.with_context(|| format!("write to map {}", Self::NAME));
+        }
+        match self.0.remove(ifindex) {
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {
+                Ok(())
+            }
+            done => done.with_context(|| format!("remove from map {}", Self::NAME)),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, unshare};
 use super::{tables::Address as _, *};
 use crate::controller::{
     backend::{Direct, EndpointAddr, Link, Policy},
-    model::{HostPort, MacAddr, Protocol},
+    model::{HostPort, MacAddr, Protocol, xdp::Xdp},
 };
 
 mod flows;
@@ -60,6 +60,8 @@ impl Place {
             timeouts: Timeouts::default(),
             netns_cookie: 1,
             cgroup,
+            xdp: Xdp::Off,
+            named_uplinks: false,
         }
     }
 
@@ -80,6 +82,7 @@ impl Place {
                 .to_vec(),
             mtu: 1500,
             policy: Policy { icc: true, internal: false },
+            takes_frames: false,
         }
     }
 

@@ -7,6 +7,7 @@ mod bridge;
 mod namespaces;
 mod netlink;
 mod netns;
+mod offload;
 mod ports;
 pub mod preflight;
 pub mod process;
@@ -138,6 +139,11 @@ impl Host for Kernel {
         veth::create(spec).with_context(|| {
             format!("create veth {} with {} in {}", spec.host_name, spec.name, spec.netns.display())
         })
+    }
+
+    fn take_frames(&self, netns: &Path, interface: &str) -> Result<()> {
+        netns::within(netns, || Ok(offload::join_received(interface)?))
+            .with_context(|| format!("switch receive offload of {interface} in {} on", netns.display()))
     }
 
     fn routes(&self) -> Result<Vec<IpNetwork>> {

@@ -6,12 +6,15 @@ use anyhow::{Context, Result};
 use ipnetwork::IpNetwork;
 use netlink_packet_route::{
     address::{AddressAttribute, AddressMessage},
-    link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
+    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
     route::{RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteType},
 };
 
-use super::{bridge::is_bridge, netlink::Netlink};
-use crate::controller::backend::{DefaultRoute, Uplink};
+use super::{
+    bridge::is_bridge,
+    netlink::{Netlink, link_of, name_of},
+};
+use crate::controller::backend::{DefaultRoute, Link, Uplink};
 
 /// `RT_TABLE_LOCAL` of linux/rtnetlink.h.
 const LOCAL_TABLE: u32 = 255;
@@ -31,12 +34,16 @@ pub(super) fn addresses(netlink: &Netlink) -> Result<Vec<IpAddr>> {
 
 /// The Ethernet interfaces that are up, part of no other interface, no bridges, and not among `own`.
 pub(super) fn uplinks(netlink: &Netlink, own: &BTreeSet<String>) -> Result<Vec<Uplink>> {
-    let mut uplinks = Vec::new();
-    for name in link_names()?.difference(own) {
-        // It may have gone meanwhile.
-        let link = netlink.link(name)?.filter(leads_out);
-        uplinks.extend(link.map(|link| Uplink { index: link.header.index, name: name.clone() }));
-    }
+    let links: Vec<LinkMessage> =
+        // One may have gone meanwhile.
+        link_names()?.difference(own).filter_map(|name| netlink.link(name).transpose()).collect::<Result<_>>()?;
+    let under_vlans: BTreeSet<u32> = links.iter().filter_map(vlan_is_on).collect();
+    let uplink = |link: &LinkMessage| {
+        let Link { index, mac } = link_of(link);
+        let has_vlans = under_vlans.contains(&index);
+        Some(Uplink { index, name: name_of(link)?.to_owned(), mac, bus: bus_of(link), has_vlans })
+    };
+    let mut uplinks: Vec<Uplink> = links.iter().filter(|link| leads_out(link)).filter_map(uplink).collect();
     uplinks.sort_unstable_by_key(|uplink| uplink.index);
     Ok(uplinks)
 }
@@ -145,6 +152,27 @@ fn own_address(address: &AddressMessage) -> Option<IpAddr> {
     })
 }
 
+/// The bus of a link's device.
+fn bus_of(link: &LinkMessage) -> Option<String> {
+    link.attributes.iter().find_map(|attribute| {
+        let LinkAttribute::ParentDevBusName(bus) = attribute else { return None };
+        Some(bus.clone())
+    })
+}
+
+/// The interface that a VLAN interface is on.
+fn vlan_is_on(link: &LinkMessage) -> Option<u32> {
+    let is_vlan = link.attributes.iter().any(|attribute| {
+        let LinkAttribute::LinkInfo(infos) = attribute else { return false };
+        infos.contains(&LinkInfo::Kind(InfoKind::Vlan))
+    });
+    let on = link.attributes.iter().find_map(|attribute| {
+        let LinkAttribute::Link(index) = attribute else { return None };
+        Some(*index)
+    });
+    on.filter(|_| is_vlan)
+}
+
 fn leads_out(link: &LinkMessage) -> bool {
     let flags = link.header.flags;
     let enslaved = link
@@ -215,6 +243,22 @@ mod tests {
         });
     }
 
+    /// Devices on a bus, and VLANs, are not to be had everywhere.
+    #[test]
+    fn the_bus_of_a_device_and_the_interface_under_a_vlan_are_read() {
+        let mut device = LinkMessage::default();
+        assert_eq!((bus_of(&device), vlan_is_on(&device)), (None, None));
+        device.attributes.push(LinkAttribute::ParentDevBusName("pci".into()));
+        assert_eq!((bus_of(&device).as_deref(), vlan_is_on(&device)), (Some("pci"), None));
+        // The other end of a veth is named by the same attribute.
+        for (kind, on) in [(InfoKind::Vlan, Some(7)), (InfoKind::Veth, None)] {
+            let mut link = LinkMessage::default();
+            link.attributes.push(LinkAttribute::Link(7));
+            link.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]));
+            assert_eq!(vlan_is_on(&link), on);
+        }
+    }
+
     #[test]
     fn every_link_of_this_namespace_is_named() {
         in_new_netns(|| {
@@ -258,7 +302,8 @@ veth0123abcd:     0       0    0    0    0     0          0         0        0
             ip("tuntap add tun0 mode tun");
             ip("link set tun0 up");
             let index = netlink.existing_link("wan").unwrap().header.index;
-            let wan = Uplink { index, name: "wan".into() };
+            let mac = link_of(&netlink.existing_link("wan").unwrap()).mac;
+            let wan = Uplink { index, name: "wan".into(), mac, bus: None, has_vlans: false };
             assert_eq!(uplinks(&netlink, &["mine".to_owned()].into()).unwrap(), [wan]);
         });
     }

@@ -89,6 +89,8 @@ fn controller(
         sizes,
         replace_layout,
         timeouts: config.timeouts,
+        xdp: config.xdp,
+        named_uplinks: config.uplinks.is_some(),
         netns_cookie: preflight::netns_cookie()?,
         cgroup: preflight::cgroup2()?,
     };

@@ -71,6 +71,8 @@ pub(crate) const GROUPS: [Group; 6] = [
             ("rnet-60000", |name, host| {
                 sites::rnet(name, host, (Way::Published, Family::V4), &[], &[], 59_999)
             }),
+            ("rnet-tx-off", |name, host| from_wire(name, host, "off")),
+            ("rnet-xdp", |name, host| from_wire(name, host, "native")),
         ],
     },
     Group {
@@ -172,6 +174,12 @@ fn nft<'h>(name: &'static str, host: &'h Host, way: Way) -> Result<Path<'h>> {
 
 fn routed<'h>(name: &'static str, host: &'h Host, way: Way, family: Family) -> Result<Path<'h>> {
     netfilter::unfiltered(host).routed(name, host, way, family)
+}
+
+/// A path of rnet whose packets arrive as from a wire, with XDP in this mode.
+fn from_wire<'h>(name: &'static str, host: &'h Host, xdp: &str) -> Result<Path<'h>> {
+    host.make_uplink_a_wire();
+    sites::rnet(name, host, (Way::Published, Family::V4), &["--xdp", xdp], &[], 0)
 }
 
 fn rnet<'h>(name: &'static str, host: &'h Host, way: Way, family: Family) -> Result<Path<'h>> {

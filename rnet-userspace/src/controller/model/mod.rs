@@ -8,6 +8,7 @@ pub mod resolv_conf;
 pub mod subnet;
 pub mod sysctl;
 pub mod timeouts;
+pub mod xdp;
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
@@ -109,7 +110,7 @@ impl Binding {
 }
 
 /// An Ethernet address, written `02:42:ac:11:00:02`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct MacAddr(pub [u8; 6]);
 

@@ -12,6 +12,7 @@ mod published;
 mod publishing;
 mod restart;
 mod rollback;
+mod xdp;
 
 use std::{
     collections::BTreeMap,

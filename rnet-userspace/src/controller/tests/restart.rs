@@ -179,8 +179,8 @@ fn changes_of_the_host_are_followed_and_nothing_is_told_twice() {
     assert!(!bench.fake.world().log.iter().any(|call| call.starts_with("set_")));
     {
         let mut world = bench.fake.world();
-        world.foreign.uplinks.push(Uplink { index: 8, name: "wlan0".into() });
-        world.foreign.uplinks.push(Uplink { index: 9, name: "tun0".into() });
+        world.foreign.uplinks.push(Uplink { index: 8, name: "wlan0".into(), ..Uplink::default() });
+        world.foreign.uplinks.push(Uplink { index: 9, name: "tun0".into(), ..Uplink::default() });
         world.foreign.addresses.push("198.51.100.7".parse().unwrap());
     }
     instance.refresh_host().unwrap();
