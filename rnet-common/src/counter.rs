@@ -8,17 +8,20 @@ pub enum Program {
     FromContainer = 0,
     /// tcx ingress of an uplink.
     FromUplink = 1,
+    /// tcx egress of an uplink, while there is a network that is delivered via the host's stack.
+    ToUplink = 2,
 }
 
 impl Program {
     /// All programs that count, in the order of their numbers.
-    pub const ALL: [Self; 2] = [Self::FromContainer, Self::FromUplink];
+    pub const ALL: [Self; 3] = [Self::FromContainer, Self::FromUplink, Self::ToUplink];
 
     /// The program's name, as `bpftool prog` shows it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::FromContainer => "from_container",
             Self::FromUplink => "from_uplink",
+            Self::ToUplink => "to_uplink",
         }
     }
 }
@@ -26,7 +29,7 @@ impl Program {
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
-    /// Carried by rnet past the host's stack.
+    /// Carried by rnet past the host's stack, or translated on its way through it.
     Carried,
     /// Left to the host's stack or bridge as it came.
     Passed,
@@ -122,6 +125,8 @@ reasons! {
     Unparsed = 23, Passed, "unparsed";
     /// To a published port, but a socket of the host claims it.
     HostSocket = 24, Passed, "host-socket";
+    /// From a container to the outside, on a network that is delivered via the host's stack.
+    ViaStack = 25, Passed, "via-stack";
 
     /// A container sent with an address that is not its own.
     Spoofed = 32, Dropped, "spoofed";

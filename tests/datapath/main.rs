@@ -18,4 +18,6 @@ mod random;
 mod refusals;
 mod size;
 mod sources;
+mod stack;
+mod stack_errors;
 mod switching;

@@ -12,7 +12,7 @@ use aya::{
 use super::Sizes;
 
 /// Programs at tcx hooks.
-pub(super) const CLASSIFIERS: [&str; 2] = ["from_container", "from_uplink"];
+pub(super) const CLASSIFIERS: [&str; 3] = ["from_container", "from_uplink", "to_uplink"];
 /// Programs at a cgroup's socket calls.
 pub(super) const SOCKETS: [&str; 10] = [
     "sock_bind4",

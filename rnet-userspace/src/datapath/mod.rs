@@ -3,9 +3,9 @@
 //! Under the instance's directory of bpffs, by the layout of the maps:
 //!
 //! ```text
-//! v3/FLOWS4 …                 maps
-//! v3/links/from_container-12  the link of a program, with the interface that it is on
-//! v3/links/sock_bind4 …       the links of programs on the root cgroup
+//! v4/FLOWS4 …                 maps
+//! v4/links/from_container-12  the link of a program, with the interface that it is on
+//! v4/links/sock_bind4 …       the links of programs on the root cgroup
 //! ```
 
 mod batch;
