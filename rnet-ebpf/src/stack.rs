@@ -38,6 +38,8 @@ pub(crate) fn admit<A: Net>(
 ) -> Reason {
     match packet.class {
         Class::Untracked => return Reason::Untranslatable,
+        // Where the stack puts fragments together, none has left and opened the flow before the last has passed here.
+        Class::Continues if packet.part == Part::Tail => {}
         Class::Continues if conntrack::find(packet, Side::Container, source.bridge, key).is_none() => {
             return Reason::NoFlowOut;
         }

@@ -422,6 +422,20 @@ fn fragments_follow_their_first() {
         let (outcome, reason) = lab.judge(web.via_stack(), sent);
         assert_eq!((outcome.action, reason, outcome.frame), (UNSPEC, Reason::PublishedReply, expected));
     }
+    // The stack may keep them all until the last has come, before any of them opens the flow.
+    let elsewhere = Ipv4Addr::new(203, 0, 113, 5);
+    let sent = Way { link: web.to_gateway(), src: (WEB, 5000), dst: (elsewhere, 53) };
+    let (outcome, reason) = lab.judge(web.from(), &fragments(&frame(sent, &kind))[1]);
+    assert_eq!((outcome.action, reason), (REDIRECT, Reason::FragmentEarly));
+    for part in fragments(&frame(sent, &kind)) {
+        let (outcome, reason) = lab.judge(web.from(), &part);
+        assert_eq!((outcome.action, reason, outcome.frame), (UNSPEC, Reason::ViaStack, part));
+    }
+    let left = fragments(&frame(Way { link: out(&lab), src: (HOST, 5000), ..sent }, &kind));
+    for (part, expected) in fragments(&frame(Way { link: out(&lab), ..sent }, &kind)).iter().zip(left) {
+        let (outcome, reason) = lab.judge(web.via_stack(), part);
+        assert_eq!((outcome.action, reason, outcome.frame), (UNSPEC, Reason::Masqueraded, expected));
+    }
     let host = Way { src: (HOST, 9), ..answer };
     for part in fragments(&with_ttl(frame(host, &kind), 64)) {
         assert_eq!(lab.judge(From::Stack(0), &part).1, Reason::NotOurs);

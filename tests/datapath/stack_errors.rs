@@ -175,7 +175,7 @@ fn ipv6_errors_too() {
     let kind = Kind6::Udp(b"some question");
     let seen = lab.run(From::Uplink, &frame6(asked, kind)).frame;
     for (from, src, what) in [(From::Stack(0), HOST6, expired()), (web.via_stack(), web.addr6(), refused())] {
-        let answer = message(out(&lab), src, CLIENT6, what.clone(), &seen);
+        let answer = message(out(&lab), src, CLIENT6, what, &seen);
         let (outcome, reason) = lab.judge(from, &answer);
         assert_eq!((outcome.action, reason), (UNSPEC, Reason::Related));
         assert_eq!(outcome.frame, message(out(&lab), HOST6, CLIENT6, what, &frame6(asked, kind)));

@@ -17,7 +17,10 @@ use aya::{
     },
 };
 
-use super::load::{self, one_line};
+use super::{
+    load::{self, one_line},
+    stack::TO_UPLINK,
+};
 
 /// The directory of link pins. A tcx link's is named by program and interface: `from_container-12`. bpffs allows no
 /// dot in a name (`bpf_lookup`).
@@ -32,7 +35,7 @@ impl Links {
         Ok(Self { dir })
     }
 
-    /// Puts a program on the ingress of an interface, in place of the one that an earlier daemon put there.
+    /// Puts a program on its side of an interface, in place of the one that an earlier daemon put there.
     pub(super) fn attach(&self, ebpf: &mut Ebpf, program: &str, interface: &str, ifindex: u32) -> Result<()> {
         self.attach_to(ebpf, program, interface, ifindex)
             .with_context(|| format!("attach program {program} to {interface}"))
@@ -51,7 +54,7 @@ impl Links {
             remove(&pin)?;
         }
         let order = TcAttachOptions::TcxOrder(LinkOrder::default());
-        let id = classifier.attach_with_options(interface, TcAttachType::Ingress, order).map_err(one_line)?;
+        let id = classifier.attach_with_options(interface, side(program), order).map_err(one_line)?;
         let link: FdLink =
             classifier.take_link(id).map_err(one_line)?.try_into().map_err(one_line::<LinkError>)?;
         // Dropped on failure, which detaches.
@@ -98,6 +101,11 @@ impl Links {
     fn pin_of(&self, program: &str, ifindex: u32) -> PathBuf {
         self.dir.join(format!("{program}-{ifindex}"))
     }
+}
+
+/// Which packets of an interface a program sees: `to_uplink` those that leave.
+fn side(program: &str) -> TcAttachType {
+    if program == TO_UPLINK { TcAttachType::Egress } else { TcAttachType::Ingress }
 }
 
 /// The tcx link at a pin, if there is one.

@@ -18,6 +18,7 @@ mod mappings;
 mod ports;
 mod relay;
 mod sources;
+mod stack;
 mod tables;
 
 use std::{
@@ -34,7 +35,7 @@ use ipnetwork::IpNetwork;
 use rnet_common::{Settings, settings::Timeouts};
 
 pub use self::relay::Relay;
-use self::{flows::Snapshot, links::Links, ports::HeldPorts, tables::Tables};
+use self::{flows::Snapshot, links::Links, ports::HeldPorts, stack::TO_UPLINK, tables::Tables};
 use crate::controller::{
     backend::{Datapath, EndpointSpec, FlowInfo, PortCount, ReasonCount, Uplink},
     model::{Binding, flow_filter::FlowFilter},
@@ -77,6 +78,8 @@ pub struct Ebpf {
     links: Links,
     tables: Tables,
     held: HeldPorts,
+    /// The veths of endpoints whose networks are delivered via the host's stack.
+    via_stack: BTreeSet<u32>,
     relay: Option<Relay>,
 }
 
@@ -128,7 +131,8 @@ impl Ebpf {
         for program in load::SOCKETS {
             links.attach_socket(&mut programs, program, cgroup)?;
         }
-        Ok(Self { pin_dir, programs, links, tables, held, relay: Some(relay) })
+        let via_stack = stack::adopt(&tables)?;
+        Ok(Self { pin_dir, programs, links, tables, held, via_stack, relay: Some(relay) })
     }
 }
 
@@ -158,6 +162,9 @@ impl Datapath for Ebpf {
         let wanted: BTreeSet<u32> = uplinks.iter().map(|uplink| uplink.index).collect();
         for uplink in uplinks {
             self.links.attach(&mut self.programs, FROM_UPLINK, &uplink.name, uplink.index)?;
+            if !self.via_stack.is_empty() {
+                self.links.attach(&mut self.programs, TO_UPLINK, &uplink.name, uplink.index)?;
+            }
             // Only now may flows leave through it: their answers are translated.
             self.tables.uplinks.insert(&uplink.index, &0)?;
         }
@@ -166,7 +173,11 @@ impl Datapath for Ebpf {
                 self.tables.uplinks.remove(&index)?;
             }
         }
-        self.links.retain(FROM_UPLINK, &wanted)
+        self.links.retain(FROM_UPLINK, &wanted)?;
+        match self.via_stack.is_empty() {
+            true => self.leave_uplinks(),
+            false => self.links.retain(TO_UPLINK, &wanted),
+        }
     }
 
     fn set_addresses(&mut self, addrs: &[IpAddr], named: &BTreeSet<IpAddr>) -> Result<()> {
