@@ -20,4 +20,5 @@ mod size;
 mod sources;
 mod stack;
 mod stack_errors;
+mod stack_policy;
 mod switching;

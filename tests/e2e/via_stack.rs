@@ -202,7 +202,7 @@ fn it_outlives_the_daemon_and_down_leaves_nothing() {
     create(&rnet, &[]);
     let shown = rnet.json(&["network", "inspect", "edge"]);
     assert!(shown[0].to_string().contains(r#""rnet.via_stack":"true""#), "{}", shown[0]);
-    assert_eq!(egress_pins(&rnet), [PathBuf::new(); 0], "nothing to be looked at yet");
+    assert!(egress_pins(&rnet).is_empty(), "nothing to be looked at yet");
     let web = rnet.run("web", &["--network", "edge", "-p", "8080:80"]);
     assert_eq!(egress_pins(&rnet).len(), 1);
     let _servers = [tcp::echo(&web.ns, "0.0.0.0:80"), tcp::echo(&host.client, "0.0.0.0:9000")];
@@ -238,7 +238,7 @@ fn it_outlives_the_daemon_and_down_leaves_nothing() {
     host.ns.ip("link del up1");
     wait_until("it is not", LIMIT, || (egress_pins(&rnet).len() == 1).then_some(()));
     rnet.ok(&["rm", "-f", "web"]);
-    assert_eq!(egress_pins(&rnet), [PathBuf::new(); 0]);
+    assert!(egress_pins(&rnet).is_empty());
     rnet.run("web", &["--network", "edge", "-p", "8080:80"]);
     assert_eq!(egress_pins(&rnet).len(), 1);
     rnet.down();

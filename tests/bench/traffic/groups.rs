@@ -71,6 +71,12 @@ pub(crate) const GROUPS: [Group; 6] = [
             ("rnet-60000", |name, host| {
                 sites::rnet(name, host, (Way::Published, Family::V4), &[], &[], 59_999)
             }),
+            ("rnet-via-stack", |name, host| {
+                sites::forward(host);
+                netfilter::stateful(host)?;
+                let network = ["-o", "rnet.via_stack=true"];
+                sites::rnet(name, host, (Way::Published, Family::V4), &[], &network, 0)
+            }),
         ],
     },
     Group {
