@@ -5,15 +5,17 @@ use std::{
     fs, io,
     os::fd::AsFd,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
 use aya::{
     Ebpf,
     programs::{
-        LinkOrder, TcAttachType,
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
         links::{CgroupAttachMode, FdLink, LinkError, PinnedLink},
-        tc::{SchedClassifierLink, TcAttachOptions},
+        tc::{SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions},
     },
 };
 
@@ -53,8 +55,7 @@ impl Links {
             }
             remove(&pin)?;
         }
-        let order = TcAttachOptions::TcxOrder(LinkOrder::default());
-        let id = classifier.attach_with_options(interface, side(program), order).map_err(one_line)?;
+        let id = attach_again(classifier, interface, side(program)).map_err(one_line)?;
         let link: FdLink =
             classifier.take_link(id).map_err(one_line)?.try_into().map_err(one_line::<LinkError>)?;
         // Dropped on failure, which detaches.
@@ -100,6 +101,30 @@ impl Links {
 
     fn pin_of(&self, program: &str, ifindex: u32) -> PathBuf {
         self.dir.join(format!("{program}-{ifindex}"))
+    }
+}
+
+/// Attaches a program that may just have been taken off the interface: the kernel lets go of a link some time after its
+/// pin is gone (`bpf_link_put_deferred`), and takes no program twice until then.
+fn attach_again(
+    program: &mut SchedClassifier,
+    interface: &str,
+    side: TcAttachType,
+) -> Result<SchedClassifierLinkId, ProgramError> {
+    const PAUSE: Duration = Duration::from_millis(2);
+    const TRIES: u32 = 1000;
+    let mut tries = 0;
+    loop {
+        let order = TcAttachOptions::TcxOrder(LinkOrder::default());
+        match program.attach_with_options(interface, side, order) {
+            Err(ProgramError::SyscallError(error))
+                if error.io_error.kind() == io::ErrorKind::AlreadyExists && tries < TRIES =>
+            {
+                tries += 1;
+                thread::sleep(PAUSE);
+            }
+            outcome => return outcome,
+        }
     }
 }
 
