@@ -10,11 +10,13 @@ pub enum Program {
     FromUplink = 1,
     /// XDP of an uplink. What it leaves to `from_uplink` is counted there alone.
     XdpUplink = 2,
+    /// tcx egress of an uplink, while there is a network that is delivered via the host's stack.
+    ToUplink = 3,
 }
 
 impl Program {
     /// All programs that count, in the order of their numbers.
-    pub const ALL: [Self; 3] = [Self::FromContainer, Self::FromUplink, Self::XdpUplink];
+    pub const ALL: [Self; 4] = [Self::FromContainer, Self::FromUplink, Self::XdpUplink, Self::ToUplink];
 
     /// The program's name, as `bpftool prog` shows it.
     pub const fn name(self) -> &'static str {
@@ -22,6 +24,7 @@ impl Program {
             Self::FromContainer => "from_container",
             Self::FromUplink => "from_uplink",
             Self::XdpUplink => "xdp_uplink",
+            Self::ToUplink => "to_uplink",
         }
     }
 }
@@ -29,7 +32,7 @@ impl Program {
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
-    /// Carried by rnet past the host's stack.
+    /// Carried by rnet past the host's stack, or translated on its way through it.
     Carried,
     /// Left to the host's stack or bridge as it came.
     Passed,
@@ -125,6 +128,8 @@ reasons! {
     Unparsed = 23, Passed, "unparsed";
     /// To a published port, but a socket of the host claims it.
     HostSocket = 24, Passed, "host-socket";
+    /// From a container to the outside, on a network that is delivered via the host's stack.
+    ViaStack = 25, Passed, "via-stack";
 
     /// A container sent with an address that is not its own.
     Spoofed = 32, Dropped, "spoofed";

@@ -19,6 +19,9 @@ impl EndpointFlags {
     pub const UNPROTECTED: u32 = 1 << 4;
     /// It has an IPv6 address.
     pub const IPV6: u32 = 1 << 5;
+    /// What goes to the outside and comes from there takes the host's stack, so that its filter rules see it
+    /// (`rnet.via_stack`).
+    pub const VIA_STACK: u32 = 1 << 6;
 }
 
 /// The value of the endpoint map, which is keyed by the endpoint's address. An endpoint with addresses of

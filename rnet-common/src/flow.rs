@@ -131,12 +131,14 @@ pub mod seen {
 pub mod flow_flags {
     /// This half's twin is keyed [`super::Side::Container`]; else it is keyed [`super::Side::Uplink`].
     pub const TWIN_FROM_CONTAINER: u8 = 1;
-    /// The packet is delivered into a container; else it is routed.
+    /// The packet is delivered into a container; else it is routed, or left to the host's stack.
     pub const TO_CONTAINER: u8 = 1 << 1;
     /// This half was made by the packet that opened the flow; its twin carries the answers.
     pub const ORIGINAL: u8 = 1 << 2;
     /// Same bridge on both sides: forwarded as a bridge does, without decrementing the TTL.
     pub const SWITCHED: u8 = 1 << 3;
+    /// The packet is translated at the uplink, and goes on through the host's stack.
+    pub const VIA_STACK: u8 = 1 << 4;
 }
 
 /// What a flow is for, as the counter under which its packets are counted: see [`crate::Reason`].
@@ -159,7 +161,8 @@ pub struct Flow<A> {
     /// The mapping's generation when it made the flow: another generation there means that this entry is
     /// dead.
     pub generation: u32,
-    /// The veth through which packets of this half must arrive; 0 for any uplink.
+    /// The veth through which packets of this half must arrive, or the bridge if the host's stack has carried them
+    /// from there; 0 for any uplink.
     pub from_ifindex: u32,
     /// Delivered into a container: the host side of its veth. Routed: the bridge from which the route
     /// look-up starts.

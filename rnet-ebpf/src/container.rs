@@ -12,6 +12,7 @@ use crate::{
     programs::Outcome,
     route::Route,
     skb::Skb,
+    stack,
 };
 
 /// The way of an IP packet from a container.
@@ -136,6 +137,9 @@ fn egress<A: Net>(
 ) -> Result<(), Reason> {
     if source.is(EndpointFlags::INTERNAL) {
         return Err(Reason::Internal);
+    }
+    if source.is(EndpointFlags::VIA_STACK) {
+        return Err(stack::admit(skb, packet, source, &mut new.key));
     }
     match packet.class {
         Class::Opens => {}

@@ -17,6 +17,7 @@ use crate::{
     rewrite,
     route::{self, Route},
     skb::{ETH_LEN, Skb},
+    stack,
 };
 
 /// A packet that rnet has carried: what to count it under, and the TC action that sends it on its way.
@@ -70,6 +71,9 @@ fn try_forward<A: Net>(skb: Skb, packet: &Packet<A>, flow: &Flow<A>) -> Outcome 
         }
         rewrite::translate(skb, packet, &flow.to, packet.ttl - 1)?;
         return Ok(Carried { reason: flow.carried, action: enter(skb, flow)? });
+    }
+    if flow.is(flow_flags::VIA_STACK) {
+        return stack::translate(skb, packet, flow);
     }
     if packet.ttl <= 1 {
         return Err(Reason::TtlExpired);

@@ -34,8 +34,9 @@ pub(crate) fn join<A: Net>(skb: Skb, packet: &mut Packet<A>, side: Side) -> Resu
     Err(Unknown::Early(put_back(skb)))
 }
 
+/// The same, where nothing can be put back. False if the first is not known.
 #[inline(never)]
-fn find_head<A: Net>(packet: &mut Packet<A>, side: Side) -> bool {
+pub(crate) fn find_head<A: Net>(packet: &mut Packet<A>, side: Side) -> bool {
     let tuple = &mut packet.tuple;
     let key = FragmentKey::new(tuple.src, tuple.dst, packet.fragment_id, packet.proto, side);
     if packet.part == Part::Head {

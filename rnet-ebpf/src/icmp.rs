@@ -1,7 +1,7 @@
 //! ICMP errors about flows: rewritten together with the packet that they quote, so that they reach the socket that
 //! they are about (RFC 5508 §4), and path-MTU discovery works through both kinds of translation.
 
-use rnet_common::{Flow, Reason, Side, Tuple};
+use rnet_common::{Flow, Reason, Side, Tuple, flow::flow_flags};
 
 use crate::{
     conntrack,
@@ -13,6 +13,7 @@ use crate::{
     rewrite,
     route::Route,
     skb::Skb,
+    stack,
 };
 
 /// Sends an error on its way if it is about a flow of ours. `scratch` is overwritten.
@@ -71,11 +72,15 @@ fn send<A: Net>(
     inner: &Tuple<A>,
 ) -> Outcome {
     let reason = Reason::Related as u8;
+    if flow.is(flow_flags::VIA_STACK) {
+        rewrite::translate_error(skb, packet, to, quoted, inner, packet.ttl)?;
+        return Ok(stack::pass(reason));
+    }
     if deliver::is_to_container(flow) {
-        rewrite::translate_error(skb, packet, to, quoted, inner)?;
+        rewrite::translate_error(skb, packet, to, quoted, inner, packet.ttl - 1)?;
         return Ok(Carried { reason, action: deliver::enter(skb, flow)? });
     }
     let route = Route::find(skb, packet, to, flow.to_ifindex)?;
-    rewrite::translate_error(skb, packet, to, quoted, inner)?;
+    rewrite::translate_error(skb, packet, to, quoted, inner, packet.ttl - 1)?;
     Ok(Carried { reason, action: route.redirect() })
 }

@@ -5,13 +5,14 @@
 //! | `from_container` | tcx ingress of a container's host-side veth | all that a container sends |
 //! | `from_uplink` | tcx ingress of an uplink | all that arrives from outside |
 //! | `xdp_uplink` | XDP of an uplink, where it is switched on | the same, earlier |
+//! | `to_uplink` | tcx egress of an uplink | all that leaves, while a network is delivered via the host's stack |
 //! | `sock_bind4`, `sock_bind6` | cgroup `bind` | host programs that want a port |
 //! | `sock_connect4`, `sock_connect6` | cgroup `connect` | host programs that connect, which may be to a published port |
 //! | `sock_sendmsg4`, `sock_sendmsg6` | cgroup `sendmsg` | the same for datagrams without a fixed peer |
 //! | `sock_recvmsg4`, `sock_recvmsg6` | cgroup `recvmsg` | host programs that are told where a datagram came from |
 //! | `sock_peername4`, `sock_peername6` | cgroup `getpeername` | host programs that ask with whom they are connected |
 //!
-//! A packet's way reads top to bottom in [`container`] and [`uplink`]: parse, conntrack, policy, NAT, deliver.
+//! A packet's way reads top to bottom in [`container`], [`uplink`] and [`stack`]: parse, conntrack, policy, NAT, deliver.
 //! Here a [`Reason`] becomes a verdict, and nowhere else.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch, core_intrinsics))]
 #![cfg_attr(target_arch = "bpf", expect(internal_features, reason = "atomic addition, see maps::add"))]
@@ -50,6 +51,8 @@ mod route;
 mod skb;
 #[cfg(target_arch = "bpf")]
 mod socket;
+#[cfg(target_arch = "bpf")]
+mod stack;
 #[cfg(target_arch = "bpf")]
 mod uplink;
 #[cfg(target_arch = "bpf")]

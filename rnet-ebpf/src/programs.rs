@@ -18,7 +18,9 @@ use crate::{
     nat::Net,
     packet::{Malformed, Packet},
     skb::Skb,
-    socket, uplink,
+    socket,
+    stack::{self, Peek, Sender},
+    uplink,
 };
 
 /// What a hook makes of a packet.
@@ -88,6 +90,18 @@ fn from_uplink(ctx: TcContext) -> i32 {
     }
 }
 
+#[classifier]
+fn to_uplink(ctx: TcContext) -> i32 {
+    let skb = Skb::new(&ctx);
+    match skb.protocol() {
+        // The VLAN device above this one has seen it.
+        _ if skb.is_vlan() => finish(skb, Program::ToUplink, Err(Reason::NotOurs)),
+        ethertype::IPV4 => to_uplink4(skb),
+        ethertype::IPV6 => to_uplink6(skb),
+        _ => finish(skb, Program::ToUplink, Err(Reason::NotOurs)),
+    }
+}
+
 // The families' ways are functions of their own, each with a stack frame of its own.
 
 #[inline(never)]
@@ -116,6 +130,27 @@ fn from_uplink4(skb: Skb) -> i32 {
 fn from_uplink6(skb: Skb) -> i32 {
     let outcome = parse::<Ip6>(skb, Reason::Unparsed).and_then(|work| uplink::handle(skb, work));
     finish(skb, Program::FromUplink, outcome)
+}
+
+#[inline(never)]
+fn to_uplink4(skb: Skb) -> i32 {
+    finish(skb, Program::ToUplink, leave::<Ip4>(skb))
+}
+
+#[inline(never)]
+fn to_uplink6(skb: Skb) -> i32 {
+    finish(skb, Program::ToUplink, leave::<Ip6>(skb))
+}
+
+/// The way of what leaves through an uplink. Nearly all of it is nobody's that this concerns, and is not parsed.
+#[inline(always)]
+fn leave<A: Net + Peek>(skb: Skb) -> Outcome {
+    match stack::sender::<A>(skb)? {
+        Sender::Container(source) => {
+            parse::<A>(skb, Reason::Malformed).and_then(|work| stack::leave(skb, work, source))
+        }
+        Sender::Host => parse::<A>(skb, Reason::NotOurs).and_then(|work| stack::answer(skb, work)),
+    }
 }
 
 /// Reads the packet's headers into the memory that this CPU's program works on.

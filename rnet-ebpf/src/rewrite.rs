@@ -117,7 +117,7 @@ fn identifier<A: Family>(tuple: &Tuple<A>) -> u16 {
     tuple.sport.wire() | tuple.dport.wire()
 }
 
-/// Rewrites an ICMP error: its own addresses, and the packet that it quotes, which becomes `inner`.
+/// Rewrites an ICMP error: its own addresses and time to live, and the packet that it quotes, which becomes `inner`.
 ///
 /// All of an error is there, and its checksum is complete: no sender leaves it to the device.
 #[inline(always)]
@@ -127,8 +127,9 @@ pub(crate) fn translate_error<A: Rewrite + Parse>(
     to: &Tuple<A>,
     quoted: &Quoted<A>,
     inner: &Tuple<A>,
+    ttl: u8,
 ) -> Result<(), Reason> {
-    A::header(skb, packet, to, packet.ttl - 1)?;
+    A::header(skb, packet, to, ttl)?;
     if A::V6 {
         ok(skb.adjust_for_addresses(packet.l4 + ICMP_CHECKSUM, addresses(&packet.tuple, to), false))?;
     }

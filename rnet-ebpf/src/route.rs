@@ -8,8 +8,9 @@
 use aya_ebpf::{
     bindings::{
         BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NO_SRC_ADDR,
-        BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LKUP_RET_UNSUPP_LWT, BPF_FIB_LOOKUP_SKIP_NEIGH, BPF_FIB_LOOKUP_SRC,
-        bpf_fib_lookup as FibLookup, bpf_redir_neigh as NextHop,
+        BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LKUP_RET_UNSUPP_LWT, BPF_FIB_LOOKUP_OUTPUT,
+        BPF_FIB_LOOKUP_SKIP_NEIGH, BPF_FIB_LOOKUP_SRC, bpf_fib_lookup as FibLookup,
+        bpf_redir_neigh as NextHop,
     },
     helpers::generated::{bpf_fib_lookup, bpf_redirect, bpf_redirect_neigh},
 };
@@ -91,6 +92,19 @@ impl Route {
         from: u32,
     ) -> Result<Self, Reason> {
         Self::look_up(skb, packet, to, from, BPF_FIB_LOOKUP_SKIP_NEIGH | BPF_FIB_LOOKUP_SRC)
+    }
+
+    /// The route for a packet that leaves through interface `to_ifindex`, whatever other ways there are, and the source
+    /// address that the host would use on it.
+    #[inline(always)]
+    pub(crate) fn find_with_source_through<A: Net>(
+        skb: Skb,
+        packet: &Packet<A>,
+        to: &Tuple<A>,
+        to_ifindex: u32,
+    ) -> Result<Self, Reason> {
+        let flags = BPF_FIB_LOOKUP_SKIP_NEIGH | BPF_FIB_LOOKUP_SRC | BPF_FIB_LOOKUP_OUTPUT;
+        Self::look_up(skb, packet, to, to_ifindex, flags)
     }
 
     #[inline(always)]

@@ -99,6 +99,13 @@ impl Skb {
         field!(self.0, __sk_buff, ifindex) as u32
     }
 
+    /// Interface that the packet arrived at, as the host's stack last took it in: for what came out of a bridge, the
+    /// bridge. 0 for what the host itself sends.
+    #[inline(always)]
+    pub(crate) fn ingress_ifindex(self) -> u32 {
+        field!(self.0, __sk_buff, ingress_ifindex) as u32
+    }
+
     /// EtherType in network byte order, past any VLAN tag.
     #[inline(always)]
     pub(crate) fn protocol(self) -> u32 {

@@ -50,8 +50,9 @@ pub(crate) fn handle<A: Net>(skb: Skb, work: &mut Work<A>) -> Outcome {
         return outcome;
     }
     choose(skb, packet, target, is_local, new)?;
-    // What cannot be delivered opens nothing.
-    if packet.ttl > 1 {
+    // What cannot be delivered opens nothing, unless the host's stack is to say so, whose answer is translated by the
+    // flow.
+    if packet.ttl > 1 || new.forward.is(flow_flags::VIA_STACK) {
         conntrack::open(skb, packet, Side::Uplink, new)?;
     }
     match deliver::forward(skb, packet, &new.forward) {
@@ -109,18 +110,23 @@ fn choose<A: Net>(
 /// Both halves of a flow that leads into a container with its tuple unchanged, made by the container.
 #[inline(never)]
 fn plan<A: Net>(packet: &Packet<A>, target: &Endpoint<A>, new: &mut NewFlow<A>) {
+    let (delivery, back, from_ifindex) = match target.is(EndpointFlags::VIA_STACK) {
+        true => (flow_flags::VIA_STACK, flow_flags::VIA_STACK, target.bridge),
+        false => (flow_flags::TO_CONTAINER, 0, target.ifindex),
+    };
     new.forward = Flow {
         to: packet.tuple,
         mapping: target.mapping,
         generation: target.generation,
-        flags: flow_flags::ORIGINAL | flow_flags::TWIN_FROM_CONTAINER | flow_flags::TO_CONTAINER,
+        flags: flow_flags::ORIGINAL | flow_flags::TWIN_FROM_CONTAINER | delivery,
         ..deliver::into(target)
     };
     new.reply = Flow {
         mapping: target.mapping,
         generation: target.generation,
-        from_ifindex: target.ifindex,
+        from_ifindex,
         to_ifindex: target.bridge,
+        flags: back,
         ..Flow::default()
     };
     new.as_host = false;

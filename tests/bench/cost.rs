@@ -155,6 +155,7 @@ fn measure(bench: &Bench, samples: usize) -> Result<(Vec<Figure>, Vec<Size>)> {
         let program = match case.from {
             From::Uplink => "from_uplink",
             From::Container(_) => "from_container",
+            From::Stack(_) => "to_uplink",
         };
         let ns = Spread::of(&ns).context("nothing was measured")?;
         figures.push(Figure { program, case: case.name, ns });

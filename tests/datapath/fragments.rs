@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The frame's packet in three fragments, as a router cuts it.
-fn fragments(frame: &[u8]) -> Vec<Vec<u8>> {
+pub(crate) fn fragments(frame: &[u8]) -> Vec<Vec<u8>> {
     const SIZE: usize = 400;
     let (header, payload) = frame.split_at(34);
     let count = payload.len().div_ceil(SIZE);

@@ -12,21 +12,21 @@ use crate::{
     lab::{APP, CLIENT, CLIENT6, From, HOST, HOST6, Lab, REDIRECT, SHOT, UNSPEC, WEB},
 };
 
-const ROUTER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+pub(crate) const ROUTER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 const ROUTER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
 
-fn too_big() -> Icmpv4Type {
+pub(crate) fn too_big() -> Icmpv4Type {
     Icmpv4Type::DestinationUnreachable(icmpv4::DestUnreachableHeader::FragmentationNeeded {
         next_hop_mtu: 1400,
     })
 }
 
-fn unreachable() -> Icmpv4Type {
+pub(crate) fn unreachable() -> Icmpv4Type {
     Icmpv4Type::DestinationUnreachable(icmpv4::DestUnreachableHeader::Port)
 }
 
 /// An error about a frame, of which it quotes `length` bytes.
-fn error(
+pub(crate) fn error(
     link: Ethernet,
     src: Ipv4Addr,
     dst: Ipv4Addr,

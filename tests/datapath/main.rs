@@ -17,6 +17,9 @@ mod random;
 mod refusals;
 mod size;
 mod sources;
+mod stack;
+mod stack_errors;
+mod stack_policy;
 mod switching;
 mod xdp;
 

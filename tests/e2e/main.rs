@@ -56,5 +56,7 @@ mod sources;
 mod spoof;
 mod switching;
 mod upgrade;
+mod via_stack;
+mod via_stack_rules;
 mod watching;
 mod xdp;

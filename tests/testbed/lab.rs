@@ -114,6 +114,8 @@ pub enum From {
     Uplink,
     /// `from_container`, on the veth with this index.
     Container(u32),
+    /// The host's stack, out of the uplink: what it took in from an interface, or with 0 what it made itself.
+    Stack(u32),
 }
 
 impl Lab {
@@ -167,7 +169,7 @@ impl Lab {
             ns,
         };
         setns(File::open(lab.ns.path()).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
-        for name in ["from_container", "from_uplink"] {
+        for name in ["from_container", "from_uplink", "to_uplink"] {
             lab.program(name).load().unwrap_or_else(|e| panic!("load {name}: {e}"));
         }
         let xdp: &mut Xdp = lab.ebpf.program_mut("xdp_uplink").unwrap().try_into().unwrap();
@@ -306,13 +308,15 @@ impl Lab {
     /// Runs a program `repeat` times, each time on what the time before has left of the frame. The duration is that of
     /// one run, on average and in whole nanoseconds.
     pub fn run_repeatedly(&self, from: From, frame: &[u8], repeat: u32) -> (Outcome, Duration) {
-        let (name, ifindex) = match from {
-            From::Uplink => ("from_uplink", self.uplink),
-            From::Container(ifindex) => ("from_container", ifindex),
+        let (name, came_in, ifindex) = match from {
+            From::Uplink => ("from_uplink", self.uplink, self.uplink),
+            From::Container(ifindex) => ("from_container", ifindex, ifindex),
+            From::Stack(came_in) => ("to_uplink", came_in, self.uplink),
         };
-        /// `__sk_buff` in words, of which the 11th is `ifindex` (linux/bpf.h).
+        /// `__sk_buff` in words, of which the 10th is `ingress_ifindex` and the 11th `ifindex` (linux/bpf.h).
         const WORDS: usize = 48;
         let mut context = [0u8; WORDS * 4];
+        context[36..40].copy_from_slice(&came_in.to_ne_bytes());
         context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
         let mut out = vec![0; frame.len() + 256];
         let program: &SchedClassifier = self.ebpf.program(name).unwrap().try_into().unwrap();
@@ -333,6 +337,7 @@ impl Lab {
         let program = match from {
             From::Uplink => Program::FromUplink,
             From::Container(_) => Program::FromContainer,
+            From::Stack(_) => Program::ToUplink,
         };
         let before: Vec<Counter> = Reason::ALL.iter().map(|reason| self.counter(program, *reason)).collect();
         let outcome = self.run(from, frame);
@@ -408,6 +413,11 @@ impl Container {
     /// What it sends.
     pub fn from(self) -> From {
         From::Container(self.ifindex)
+    }
+
+    /// What the stack sends of it out of the uplink.
+    pub fn via_stack(self) -> From {
+        From::Stack(self.bridge)
     }
 
     /// Ethernet addresses of what it sends by way of its gateway.

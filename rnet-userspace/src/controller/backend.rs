@@ -183,6 +183,9 @@ pub trait Host: Send {
     /// The first and last port that the kernel gives to sockets that do not ask for one
     /// (`net.ipv4.ip_local_port_range`).
     fn ephemeral_ports(&self) -> Result<(u16, u16)>;
+    /// Settings that keep the stack from forwarding what arrives at these interfaces in one address family, by their
+    /// names as `net.ipv4.conf.eth0.forwarding`: each would have to be 1.
+    fn forwarding_off(&self, uplinks: &[Uplink], ipv6: bool) -> Result<BTreeSet<String>>;
     /// When a process was started, in clock ticks since boot (`/proc/PID/stat`, field 22); absent when there is
     /// no such process. With its id this names one process for good, whatever ids are used again.
     fn process_start(&self, pid: u32) -> Option<u64>;
@@ -198,6 +201,8 @@ pub struct Policy {
     pub icc: bool,
     /// The network has no way out.
     pub internal: bool,
+    /// What passes between its containers and the outside takes the host's stack.
+    pub via_stack: bool,
 }
 
 /// What may come from outside straight to a container's own address, past the host's published ports.
@@ -339,7 +344,8 @@ pub trait Datapath: Send {
     fn publish(&mut self, bindings: &[Binding]) -> Result<()>;
     /// Withdraws ports; their flows are dead from the next packet on.
     fn unpublish(&mut self, bindings: &[Binding]) -> Result<()>;
-    /// Puts `from_uplink` on exactly these interfaces, and `xdp_uplink` on those of them that are to run it.
+    /// Puts `from_uplink` on exactly these interfaces, `xdp_uplink` on those of them that are to run it, and `to_uplink`
+    /// while an endpoint's network is delivered via the host's stack.
     fn set_uplinks(&mut self, uplinks: &[Uplink]) -> Result<()>;
     /// How those uplinks that run `xdp_uplink` do so, by interface index: `native`.
     fn xdp_modes(&self) -> BTreeMap<u32, &'static str>;

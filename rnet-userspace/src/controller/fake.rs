@@ -72,6 +72,8 @@ pub(super) struct World {
     /// Names of calls that changed something, or could have.
     pub(super) log: Vec<String>,
     pub(super) ephemeral: (u16, u16),
+    /// Settings that keep the stack from forwarding, of IPv4 and of IPv6.
+    pub(super) forwarding_off: [BTreeSet<String>; 2],
     pub(super) destroyed: bool,
     pub(super) flows: Vec<FlowInfo>,
     pub(super) timeouts: Timeouts,
@@ -365,6 +367,12 @@ impl Host for Fake {
 
     fn ephemeral_ports(&self) -> Result<(u16, u16)> {
         Ok(self.call("ephemeral_ports")?.ephemeral)
+    }
+
+    fn forwarding_off(&self, uplinks: &[Uplink], ipv6: bool) -> Result<BTreeSet<String>> {
+        let world = self.call("forwarding_off")?;
+        assert_eq!(uplinks, world.foreign.uplinks);
+        Ok(world.forwarding_off[usize::from(ipv6)].clone())
     }
 
     fn exit_code(&self, dir: &Path) -> Result<Option<i32>> {

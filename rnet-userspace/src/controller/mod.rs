@@ -43,6 +43,7 @@ mod step;
 mod subnets;
 #[cfg(test)]
 mod tests;
+mod via_stack;
 pub mod view;
 
 use std::{

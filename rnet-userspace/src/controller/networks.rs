@@ -10,7 +10,7 @@ use super::{
     lookup,
     model::{
         name::{check_name, new_id, short_id},
-        options::{GatewayMode, NetworkOptions},
+        options::{GatewayMode, NetworkOptions, VIA_STACK},
     },
     now, plan,
     request::CreateNetwork,
@@ -151,6 +151,9 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         let mut network = record(request, Driver::Bridge, predefined);
         let (bridge, adopted) = self.bridge(&network, options.bridge.clone())?;
         network.subnets = self.subnets(request, &options, adopted.as_ref())?;
+        if options.via_stack {
+            self.check_forwarding(&network)?;
+        }
         (network.bridge, network.adopted) = (Some(bridge), adopted);
         // A number that was given is never given again while a higher one is in use.
         network.number = self.machine.state.networks.values().map(|n| n.number).max().unwrap_or(0) + 1;
@@ -297,6 +300,12 @@ fn check_options(options: &NetworkOptions, request: &CreateNetwork) -> Result<()
         return Err(Error::Invalid(
             "gateway mode 'isolated' can only be used for an internal network: add --internal".to_owned(),
         ));
+    }
+    if options.via_stack && request.internal {
+        return Err(Error::Invalid(format!(
+            "network option {VIA_STACK} is for what passes between containers and the outside, which an internal \
+             network has none of: leave out one of the two"
+        )));
     }
     // RFC 8200 5: with less, the kernel takes IPv6 off an interface.
     if let Some(mtu) = options.mtu.filter(|mtu| request.ipv6 && *mtu < 1280) {

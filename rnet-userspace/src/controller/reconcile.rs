@@ -300,6 +300,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         if self.uplinks.as_ref() != Some(&uplinks) {
             self.machine.datapath.set_uplinks(&uplinks)?;
             self.uplinks = Some(uplinks);
+            self.warn_of_forwarding()?;
         }
         let mut addresses = self.machine.host.addresses()?;
         addresses.sort_unstable();
@@ -324,7 +325,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         Ok(())
     }
 
-    fn wanted_uplinks(&self) -> Result<Vec<Uplink>> {
+    pub(super) fn wanted_uplinks(&self) -> Result<Vec<Uplink>> {
         let State { networks, containers } = &self.machine.state;
         let bridges = networks.values().filter_map(|n| n.bridge.clone());
         let veths = containers.values().flat_map(|c| c.endpoints.iter().map(|e| e.host_interface.clone()));

@@ -20,6 +20,7 @@ const PROGRAM: &str = "from_container";
 impl Ebpf {
     pub(super) fn add(&mut self, spec: &EndpointSpec) -> Result<()> {
         let before = self.tables.veths.get(&spec.ifindex)?;
+        self.note_via_stack(spec.ifindex, spec.policy.via_stack)?;
         // Before the entries, because what a container sends is not to get past the program; until there are
         // entries the program drops it.
         self.links.attach(&mut self.programs, PROGRAM, &spec.host_name, spec.ifindex)?;
@@ -59,12 +60,15 @@ impl Ebpf {
                 self.tables.veths.remove(&ifindex)?;
             }
         }
+        self.via_stack.retain(|ifindex| ifindexes.contains(ifindex));
+        self.leave_uplinks()?;
         self.links.retain(PROGRAM, &ifindexes)
     }
 
     fn add_entries(&mut self, spec: &EndpointSpec) -> Result<()> {
         let has_v6 = spec.addrs.iter().any(|a| a.addr.is_ipv6());
-        let flags = if has_v6 { EndpointFlags::IPV6 } else { 0 };
+        let bits = [(has_v6, EndpointFlags::IPV6), (spec.policy.via_stack, EndpointFlags::VIA_STACK)];
+        let flags = bits.iter().filter(|(is_set, _)| *is_set).map(|(_, bit)| bit).sum();
         self.tables.veths.insert(&spec.ifindex, &Veth::new(Mac(spec.mac.0), flags))?;
         self.tables.frame_veths.set(spec.ifindex, spec.takes_frames)?;
         for addr in &spec.addrs {
@@ -83,6 +87,7 @@ impl Ebpf {
     fn drop_veth(&mut self, ifindex: u32) -> Result<()> {
         self.tables.veths.remove(&ifindex)?;
         self.tables.frame_veths.set(ifindex, false)?;
+        self.forget_via_stack(ifindex)?;
         self.links.detach(PROGRAM, ifindex)
     }
 }
@@ -174,6 +179,7 @@ fn flags(spec: &EndpointSpec, addr: &EndpointAddr) -> u32 {
     let bits = [
         (spec.policy.icc, EndpointFlags::ICC),
         (spec.policy.internal, EndpointFlags::INTERNAL),
+        (spec.policy.via_stack, EndpointFlags::VIA_STACK),
         (addr.masquerade, EndpointFlags::MASQUERADE),
         (addr.direct == Direct::Published, EndpointFlags::ROUTED),
         (addr.direct == Direct::All, EndpointFlags::UNPROTECTED),

@@ -5,20 +5,25 @@ use std::{
     fs, io,
     os::fd::AsFd,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
 use aya::{
     Ebpf,
     programs::{
-        LinkOrder, TcAttachType,
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
         links::{CgroupAttachMode, FdLink, LinkError, PinnedLink},
-        tc::{SchedClassifierLink, TcAttachOptions},
+        tc::{SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions},
         xdp::{XdpLink, XdpMode},
     },
 };
 
-use super::load::{self, one_line};
+use super::{
+    load::{self, one_line},
+    stack::TO_UPLINK,
+};
 
 /// The directory of link pins. A tcx link's is named by program and interface: `from_container-12`. bpffs allows no
 /// dot in a name (`bpf_lookup`).
@@ -33,7 +38,7 @@ impl Links {
         Ok(Self { dir })
     }
 
-    /// Puts a program on the ingress of an interface, in place of the one that an earlier daemon put there.
+    /// Puts a program on its side of an interface, in place of the one that an earlier daemon put there.
     pub(super) fn attach(&self, ebpf: &mut Ebpf, program: &str, interface: &str, ifindex: u32) -> Result<()> {
         self.attach_to(ebpf, program, interface, ifindex)
             .with_context(|| format!("attach program {program} to {interface}"))
@@ -51,8 +56,7 @@ impl Links {
             }
             remove(&pin)?;
         }
-        let order = TcAttachOptions::TcxOrder(LinkOrder::default());
-        let id = classifier.attach_with_options(interface, TcAttachType::Ingress, order).map_err(one_line)?;
+        let id = attach_again(classifier, interface, side(program)).map_err(one_line)?;
         let link: FdLink =
             classifier.take_link(id).map_err(one_line)?.try_into().map_err(one_line::<LinkError>)?;
         // Dropped on failure, which detaches.
@@ -118,6 +122,35 @@ impl Links {
     fn pin_of(&self, program: &str, ifindex: u32) -> PathBuf {
         self.dir.join(format!("{program}-{ifindex}"))
     }
+}
+
+/// Attaches a program that may just have been taken off the interface: the kernel lets go of a link some time after its
+/// pin is gone (`bpf_link_put_deferred`), and takes no program twice until then.
+fn attach_again(
+    program: &mut SchedClassifier,
+    interface: &str,
+    side: TcAttachType,
+) -> Result<SchedClassifierLinkId, ProgramError> {
+    const PAUSE: Duration = Duration::from_millis(2);
+    const TRIES: u32 = 1000;
+    let mut tries = 0;
+    loop {
+        let order = TcAttachOptions::TcxOrder(LinkOrder::default());
+        match program.attach_with_options(interface, side, order) {
+            Err(ProgramError::SyscallError(error))
+                if error.io_error.kind() == io::ErrorKind::AlreadyExists && tries < TRIES =>
+            {
+                tries += 1;
+                thread::sleep(PAUSE);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Which packets of an interface a program sees: `to_uplink` those that leave.
+fn side(program: &str) -> TcAttachType {
+    if program == TO_UPLINK { TcAttachType::Egress } else { TcAttachType::Ingress }
 }
 
 /// The link at a pin, if there is one.

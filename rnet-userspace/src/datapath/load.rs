@@ -12,7 +12,7 @@ use aya::{
 use super::Sizes;
 
 /// Programs at tcx hooks.
-pub(super) const CLASSIFIERS: [&str; 2] = ["from_container", "from_uplink"];
+pub(super) const CLASSIFIERS: [&str; 3] = ["from_container", "from_uplink", "to_uplink"];
 /// The program on uplinks before there is a packet buffer.
 pub(super) const XDP: &str = "xdp_uplink";
 /// Programs at a cgroup's socket calls.

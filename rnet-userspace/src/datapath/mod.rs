@@ -19,6 +19,7 @@ mod mappings;
 mod ports;
 mod relay;
 mod sources;
+mod stack;
 mod tables;
 
 use std::{
@@ -35,7 +36,7 @@ use ipnetwork::IpNetwork;
 use rnet_common::{Settings, settings::Timeouts};
 
 pub use self::relay::Relay;
-use self::{early::Early, flows::Excerpt, links::Links, ports::HeldPorts, tables::Tables};
+use self::{early::Early, flows::Excerpt, links::Links, ports::HeldPorts, stack::TO_UPLINK, tables::Tables};
 use crate::controller::{
     backend::{Datapath, EndpointSpec, FlowInfo, FlowPosition, Page, PortCount, ReasonCount, Uplink},
     model::{Binding, flow_filter::FlowFilter, xdp::Xdp},
@@ -83,6 +84,8 @@ pub struct Ebpf {
     tables: Tables,
     held: HeldPorts,
     early: Early,
+    /// The veths of endpoints whose networks are delivered via the host's stack.
+    via_stack: BTreeSet<u32>,
     relay: Option<Relay>,
     /// Rounds of the collector.
     sweeps: u16,
@@ -143,7 +146,8 @@ impl Ebpf {
         for program in load::SOCKETS {
             links.attach_socket(&mut programs, program, cgroup)?;
         }
-        Ok(Self { pin_dir, programs, links, tables, held, early, relay: Some(relay), sweeps: 0 })
+        let via_stack = stack::adopt(&tables)?;
+        Ok(Self { pin_dir, programs, links, tables, held, early, via_stack, relay: Some(relay), sweeps: 0 })
     }
 }
 
@@ -173,6 +177,9 @@ impl Datapath for Ebpf {
         let wanted: BTreeSet<u32> = uplinks.iter().map(|uplink| uplink.index).collect();
         for uplink in uplinks {
             self.links.attach(&mut self.programs, FROM_UPLINK, &uplink.name, uplink.index)?;
+            if !self.via_stack.is_empty() {
+                self.links.attach(&mut self.programs, TO_UPLINK, &uplink.name, uplink.index)?;
+            }
             // Only now may flows leave through it: their answers are translated.
             self.tables.uplinks.insert(&uplink.index, &early::entry(uplink))?;
         }
@@ -182,6 +189,10 @@ impl Datapath for Ebpf {
             }
         }
         self.links.retain(FROM_UPLINK, &wanted)?;
+        match self.via_stack.is_empty() {
+            true => self.leave_uplinks()?,
+            false => self.links.retain(TO_UPLINK, &wanted)?,
+        }
         self.set_early(uplinks)
     }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use nix::sched::{CloneFlags, unshare};
+use rnet_common::EndpointFlags;
 
 use super::{tables::Address as _, *};
 use crate::controller::{
@@ -81,7 +82,7 @@ impl Place {
                 })
                 .to_vec(),
             mtu: 1500,
-            policy: Policy { icc: true, internal: false },
+            policy: Policy { icc: true, internal: false, via_stack: false },
             takes_frames: false,
         }
     }
@@ -163,6 +164,54 @@ fn a_second_daemon_adopts_what_the_first_left() {
         assert_eq!(place.pins(), sockets);
         second.destroy().unwrap();
         assert!(!place.pin_dir.parent().unwrap().exists());
+    });
+}
+
+#[test]
+fn what_leaves_is_looked_at_while_an_endpoint_needs_it() {
+    in_place(|place| {
+        let plain = place.endpoint();
+        let policy = Policy { via_stack: true, ..plain.policy };
+        let via_stack = EndpointSpec { policy, ..plain.clone() };
+        let uplink = Uplink { index: nix::net::if_::if_nametoindex("veth1").unwrap(), name: "veth1".into() };
+        let pin = format!("to_uplink-{}", uplink.index);
+        let is_there = || place.pins().contains(&pin);
+
+        let mut first = place.open();
+        first.set_uplinks(std::slice::from_ref(&uplink)).unwrap();
+        first.add_endpoint(&plain).unwrap();
+        assert!(!is_there());
+        first.add_endpoint(&via_stack).unwrap();
+        assert!(is_there());
+        let [(_, entry)] = first.tables.v4.endpoints.entries().unwrap()[..] else { panic!("one endpoint") };
+        assert!(entry.is(EndpointFlags::VIA_STACK));
+        first.set_uplinks(&[]).unwrap();
+        assert!(!is_there());
+        first.set_uplinks(std::slice::from_ref(&uplink)).unwrap();
+        assert!(is_there(), "an uplink that comes later has it too");
+        drop(first);
+
+        let mut second = place.open();
+        second.set_uplinks(std::slice::from_ref(&uplink)).unwrap();
+        assert!(is_there(), "before the endpoint is added again");
+        second.add_endpoint(&via_stack).unwrap();
+        second.retain(std::slice::from_ref(&via_stack), &[]).unwrap();
+        assert!(is_there());
+        second.remove_endpoint(&via_stack).unwrap();
+        assert!(!is_there());
+        second.add_endpoint(&via_stack).unwrap();
+        assert!(is_there());
+        second.retain(&[], &[]).unwrap();
+        assert!(!is_there());
+        // Again and again: the kernel takes its time to let go of a program.
+        for _ in 0..5 {
+            second.add_endpoint(&via_stack).unwrap();
+            assert!(is_there());
+            second.add_endpoint(&plain).unwrap();
+            assert!(!is_there());
+        }
+        let [(_, entry)] = second.tables.v4.endpoints.entries().unwrap()[..] else { panic!("one endpoint") };
+        assert!(!entry.is(EndpointFlags::VIA_STACK));
     });
 }
 

@@ -166,6 +166,10 @@ impl Host for Kernel {
         sysctl::ephemeral_ports()
     }
 
+    fn forwarding_off(&self, uplinks: &[Uplink], ipv6: bool) -> Result<BTreeSet<String>> {
+        sysctl::forwarding_off(uplinks.iter().map(|uplink| uplink.name.as_str()), ipv6)
+    }
+
     fn exit_code(&self, dir: &Path) -> Result<Option<i32>> {
         process::status_of_ended(&dir.join(process::STATUS_FILE))
     }

@@ -1,6 +1,6 @@
 //! Settings below `/proc/sys/net`, which are those of the calling thread's network namespace.
 
-use std::{fs, io::ErrorKind, path::Path};
+use std::{collections::BTreeSet, fs, io::ErrorKind, path::Path};
 
 use anyhow::{Context, Result};
 
@@ -59,6 +59,41 @@ pub(super) fn force_ipv6_forwarding(interface: &str) -> Result<()> {
     if read(&path)?.is_some() { write(&path, "1") } else { Ok(()) }
 }
 
+/// Settings that keep the stack from forwarding what arrives at these interfaces, each of which would have to be 1. IPv6
+/// has one for all interfaces, and beside it one for each on kernels that can (Linux 6.17).
+pub(super) fn forwarding_off<'a>(
+    interfaces: impl Iterator<Item = &'a str>,
+    ipv6: bool,
+) -> Result<BTreeSet<String>> {
+    const ALL: &str = "ipv6/conf/all/forwarding";
+    let is_off = |value: Option<String>| value.is_none_or(|value| value == "0");
+    if ipv6 && !is_off(read(ALL)?) {
+        return Ok(BTreeSet::new());
+    }
+    let mut off = BTreeSet::new();
+    for interface in interfaces {
+        let own = match ipv6 {
+            false => path(Family::V4, interface, "forwarding"),
+            true => path(Family::V6, interface, FORCE_FORWARDING),
+        };
+        match read(&own)? {
+            None if ipv6 => off.insert(dotted(ALL)),
+            value => is_off(value) && off.insert(dotted(&own)),
+        };
+    }
+    Ok(off)
+}
+
+/// A path below `/proc/sys/net` as sysctl(8) spells it: dots and slashes change places.
+fn dotted(path: &str) -> String {
+    let swap = |c| match c {
+        '/' => '.',
+        '.' => '/',
+        c => c,
+    };
+    format!("net.{}", path.chars().map(swap).collect::<String>())
+}
+
 /// `net.ipv4.ip_local_port_range`, which holds for IPv6 as well.
 pub(super) fn ephemeral_ports() -> Result<(u16, u16)> {
     let file = "/proc/sys/net/ipv4/ip_local_port_range";
@@ -80,8 +115,41 @@ fn parse_ports(text: &str) -> Option<(u16, u16)> {
 
 #[cfg(test)]
 mod tests {
+    use rtnetlink::LinkVeth;
+
     use super::*;
-    use crate::host::testing::in_new_netns;
+    use crate::host::{netlink::Netlink, testing::in_new_netns};
+
+    #[test]
+    fn forwarding_that_is_off_is_named() {
+        in_new_netns(|| {
+            let netlink = Netlink::open().unwrap();
+            netlink.add_link(LinkVeth::new("eth0", "eth0.5").build()).unwrap();
+            let off = |ipv6| forwarding_off(["eth0", "eth0.5"].into_iter(), ipv6).unwrap();
+            let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+            for interface in ["eth0", "eth0.5"] {
+                set(Family::V4, interface, "forwarding", "0").unwrap();
+            }
+            assert_eq!(
+                off(false),
+                names(&["net.ipv4.conf.eth0.forwarding", "net.ipv4.conf.eth0/5.forwarding"])
+            );
+            set(Family::V4, "eth0", "forwarding", "1").unwrap();
+            assert_eq!(off(false), names(&["net.ipv4.conf.eth0/5.forwarding"]));
+            set(Family::V4, "eth0.5", "forwarding", "1").unwrap();
+            assert_eq!(off(false), names(&[]));
+
+            write("ipv6/conf/all/forwarding", "0").unwrap();
+            if read(&path(Family::V6, "eth0", FORCE_FORWARDING)).unwrap().is_some() {
+                set(Family::V6, "eth0", FORCE_FORWARDING, "1").unwrap();
+                assert_eq!(off(true), names(&["net.ipv6.conf.eth0/5.force_forwarding"]));
+            } else {
+                assert_eq!(off(true), names(&["net.ipv6.conf.all.forwarding"]));
+            }
+            write("ipv6/conf/all/forwarding", "1").unwrap();
+            assert_eq!(off(true), names(&[]));
+        });
+    }
 
     #[test]
     fn ephemeral_ports_are_those_of_the_namespace() {

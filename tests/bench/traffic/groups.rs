@@ -73,6 +73,12 @@ pub(crate) const GROUPS: [Group; 6] = [
             }),
             ("rnet-tx-off", |name, host| from_wire(name, host, "off")),
             ("rnet-xdp", |name, host| from_wire(name, host, "native")),
+            ("rnet-via-stack", |name, host| {
+                sites::forward(host);
+                netfilter::stateful(host)?;
+                let network = ["-o", "rnet.via_stack=true"];
+                sites::rnet(name, host, (Way::Published, Family::V4), &[], &network, 0)
+            }),
         ],
     },
     Group {

@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, net::IpAddr};
 
 use anyhow::Result;
-use testbed::{Host, Netns};
+use testbed::{Host, Netns, topology::UPLINK};
 
 use super::{
     path::{PORT, feed},
@@ -142,6 +142,25 @@ pub(crate) fn nft(host: &Host) -> Result<()> {
             kind = if family == "ip" { "ipv4_addr" } else { "ipv6_addr" },
         );
     }
+    feed(&host.ns, "nft", &["-f", "-"], &rules)
+}
+
+/// A firewall without any translation, which lets connections to the measured port begin and go on.
+///
+/// # Errors
+/// When the rules are not taken.
+pub(super) fn stateful(host: &Host) -> Result<()> {
+    let rules = format!(
+        "table inet firewall {{
+    chain forward {{
+        type filter hook forward priority filter; policy drop
+        ct state established,related accept
+        ct state invalid drop
+        iifname \"{UPLINK}\" meta l4proto {{ tcp, udp }} th dport {PORT} ct state new accept
+    }}
+}}
+"
+    );
     feed(&host.ns, "nft", &["-f", "-"], &rules)
 }
 

@@ -61,6 +61,12 @@ fn dual(host: &Host) {
     ));
 }
 
+/// Has the host forward.
+pub(super) fn forward(host: &Host) {
+    host.ns.set_sysctl("net/ipv4/ip_forward", "1");
+    host.ns.set_sysctl("net/ipv6/conf/all/forwarding", "1");
+}
+
 /// Two containers on a bridge, by the host's own means.
 pub(super) struct Bridged {
     container: Netns,
@@ -75,8 +81,7 @@ impl Bridged {
                     addr add 172.17.0.1/16 dev docker0
                     addr add fd00:17::1/64 dev docker0 nodad
                     link set docker0 up");
-        host.ns.set_sysctl("net/ipv4/ip_forward", "1");
-        host.ns.set_sysctl("net/ipv6/conf/all/forwarding", "1");
+        forward(host);
         let attach = |role: &str, port: &str, v4: Ipv4Addr, v6: Ipv6Addr| {
             let ns = Netns::new(role);
             host.ns.ip(&format!(

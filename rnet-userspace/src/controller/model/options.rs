@@ -1,4 +1,4 @@
-//! Driver options of a network, by Docker's names.
+//! Driver options of a network, by Docker's names, and rnet's own.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -15,8 +15,17 @@ pub(in crate::controller) const MTU: &str = "com.docker.network.driver.mtu";
 const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
 const GATEWAY_MODE_IPV4: &str = "com.docker.network.bridge.gateway_mode_ipv4";
 const GATEWAY_MODE_IPV6: &str = "com.docker.network.bridge.gateway_mode_ipv6";
-const KNOWN: [&str; 7] =
-    [BRIDGE_NAME, ENABLE_ICC, ENABLE_IP_MASQUERADE, GATEWAY_MODE_IPV4, GATEWAY_MODE_IPV6, HOST_BINDING, MTU];
+pub(in crate::controller) const VIA_STACK: &str = "rnet.via_stack";
+const KNOWN: [&str; 8] = [
+    BRIDGE_NAME,
+    ENABLE_ICC,
+    ENABLE_IP_MASQUERADE,
+    GATEWAY_MODE_IPV4,
+    GATEWAY_MODE_IPV6,
+    HOST_BINDING,
+    MTU,
+    VIA_STACK,
+];
 
 /// How containers of a network and the outside reach one another, in one address family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,6 +74,8 @@ pub struct NetworkOptions {
     pub gateway_mode_v4: GatewayMode,
     /// For IPv6.
     pub gateway_mode_v6: GatewayMode,
+    /// What passes between containers and the outside takes the host's stack, so that its filter rules see it.
+    pub via_stack: bool,
 }
 
 impl Default for NetworkOptions {
@@ -77,6 +88,7 @@ impl Default for NetworkOptions {
             bind: None,
             gateway_mode_v4: GatewayMode::Nat,
             gateway_mode_v6: GatewayMode::Nat,
+            via_stack: false,
         }
     }
 }
@@ -100,6 +112,7 @@ impl NetworkOptions {
                 GATEWAY_MODE_IPV6 => parsed.gateway_mode_v6 = gateway_mode(key, value)?,
                 HOST_BINDING => parsed.bind = Some(host_address(key, value)?),
                 MTU => parsed.mtu = mtu(value)?,
+                VIA_STACK => parsed.via_stack = boolean(key, value)?,
                 _ => {
                     return Err(Error::Invalid(format!(
                         "unknown network option {key:?}: known are {}",
@@ -113,7 +126,7 @@ impl NetworkOptions {
 
     /// The policy that they and `internal` make.
     pub fn policy(&self, internal: bool) -> Policy {
-        Policy { icc: self.icc, internal }
+        Policy { icc: self.icc, internal, via_stack: self.via_stack }
     }
 
     /// The gateway mode of one address family.
@@ -187,6 +200,7 @@ mod tests {
             (HOST_BINDING, "192.0.2.1"),
             (GATEWAY_MODE_IPV4, "nat-unprotected"),
             (GATEWAY_MODE_IPV6, "routed"),
+            (VIA_STACK, "true"),
         ]);
         let expected = NetworkOptions {
             bridge: Some("web0".into()),
@@ -196,6 +210,7 @@ mod tests {
             bind: Some("192.0.2.1".parse().unwrap()),
             gateway_mode_v4: GatewayMode::NatUnprotected,
             gateway_mode_v6: GatewayMode::Routed,
+            via_stack: true,
         };
         assert_eq!(parsed.unwrap(), expected);
         assert_eq!(parse(&[(MTU, "0")]).unwrap(), NetworkOptions::default());
@@ -223,7 +238,9 @@ mod tests {
         assert_eq!(error(MTU, "-1"), "invalid MTU number: -1: 68 to 65535 is allowed");
         assert!(error(MTU, "67").starts_with("invalid MTU number: 67"));
         assert!(error(BRIDGE_NAME, "sixteen-letters-").contains("1 to 15 characters"));
-        assert!(error(ENABLE_ICC, "maybe").contains("true or false"));
+        for key in [ENABLE_ICC, VIA_STACK] {
+            assert!(error(key, "maybe").contains("true or false"));
+        }
         assert!(error(GATEWAY_MODE_IPV4, "open").contains("unknown gateway mode \"open\""));
         assert!(error(HOST_BINDING, "eth0").contains("an address of the host is allowed"));
         let unknown = error("com.docker.network.bridge.nonsense", "1");

@@ -12,6 +12,7 @@ mod published;
 mod publishing;
 mod restart;
 mod rollback;
+mod via_stack;
 mod xdp;
 
 use std::{
