@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, net::Ipv4Addr};
 
-use rnet_common::{EndpointFlags, Reason, Side};
+use rnet_common::{EndpointFlags, Reason, Side, Uplink};
 use testbed::packet::Ethernet;
 
 use crate::{
@@ -195,7 +195,7 @@ fn what_would_leave_through_no_uplink_is_stopped() {
     testbed::require_root!();
     let mut lab = Lab::new();
     let (web, uplink) = (lab.web, lab.uplink);
-    lab.table::<u32, u32>("UPLINKS").remove(&uplink).unwrap();
+    lab.table::<u32, Uplink>("UPLINKS").remove(&uplink).unwrap();
     let sent = Way { link: web.to_gateway(), src: (WEB, 5000), dst: (CLIENT, 80) };
     let (outcome, reason) = lab.judge(web.from(), &frame(sent, &Kind::syn()));
     assert_eq!((outcome.action, reason), (SHOT, Reason::OtherNetwork));

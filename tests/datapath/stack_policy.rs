@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use rnet_common::{EndpointFlags, Reason, Side};
+use rnet_common::{EndpointFlags, Reason, Side, Uplink};
 use testbed::packet::Ethernet;
 
 use crate::{
@@ -36,7 +36,7 @@ fn policy_is_as_on_any_network() {
     // A flow that is there is no reason to leave where nothing is translated.
     let sent = Way { link: app.to_gateway(), src: (APP, 5000), dst: (CLIENT, 80) };
     assert_eq!(send(&mut lab, app, sent, &Kind::syn()).1, Reason::Masqueraded);
-    lab.table::<u32, u32>("UPLINKS").remove(&uplink).unwrap();
+    lab.table::<u32, Uplink>("UPLINKS").remove(&uplink).unwrap();
     for kind in [Kind::syn(), Kind::tcp(|header| header.ack = true)] {
         let (outcome, reason) = lab.judge(app.from(), &frame(sent, &kind));
         assert_eq!((outcome.action, reason), (SHOT, Reason::OtherNetwork));
