@@ -10,7 +10,7 @@ use crate::{
     maps::{self, Inserted, NewFlow, Tables},
     nat::{Net, PortPolicy},
     packet::{Class, Packet},
-    skb::Skb,
+    skb::{ETH_LEN, Skb},
 };
 
 /// The live entry for a packet that arrived at `side` through interface `ifindex`. `key` is overwritten.
@@ -43,13 +43,16 @@ fn is_live<A: Family>(flow: *const Flow<A>, ifindex: u32) -> bool {
     (from_ifindex == 0 || from_ifindex == ifindex) && maps::is_current(mapping, generation)
 }
 
-/// Notes a packet of `bytes` on its flow's entry.
+/// Notes a packet on its flow's entry.
 #[inline(always)]
-pub(crate) fn touch<A: Tables>(flow: *mut Flow<A>, packet: &Packet<A>, bytes: u32) {
+pub(crate) fn touch<A: Tables>(entry: *mut Flow<A>, packet: &Packet<A>, skb: Skb) -> &'static Flow<A> {
     if packet.is_syn() {
-        reopen(flow, packet);
+        reopen(entry, packet);
     }
-    note(flow, packet.seen, bytes);
+    note(entry, packet.seen, skb.len() - ETH_LEN as u32);
+    // SAFETY: an entry of the flow table, readable while the program runs. The controller and other CPUs write only the
+    // fields that `note` does.
+    unsafe { &*entry }
 }
 
 /// Notes a packet of `bytes` that has these [`rnet_common::flow::seen`] bits and opens no connection.

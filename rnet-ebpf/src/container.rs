@@ -26,24 +26,36 @@ pub(crate) fn handle<A: Net>(skb: Skb, work: &mut Work<A>) -> Outcome {
             Err(Unknown::Lost) => return Err(Reason::Fragment),
         }
     }
-    if let Some(flow) = conntrack::find(packet, Side::Container, skb.ifindex(), &mut new.key) {
-        return deliver::carry(skb, packet, flow);
-    }
-    let source = genuine_source(skb, packet)?;
+    let flow = match conntrack::find(packet, Side::Container, skb.ifindex(), &mut new.key) {
+        Some(entry) => conntrack::touch(entry, packet, skb),
+        None => match begin(skb, packet, new) {
+            Ok(()) => &new.forward,
+            Err(outcome) => return outcome,
+        },
+    };
+    deliver::forward(skb, packet, flow)
+}
+
+/// Opens the flow of a packet that belongs to none. An error is what becomes of one that opens none.
+#[inline(always)]
+fn begin<A: Net>(skb: Skb, packet: &Packet<A>, new: &mut NewFlow<A>) -> Result<(), Outcome> {
+    let source = match genuine_source(skb, packet) {
+        Ok(source) => source,
+        Err(reason) => return Err(Err(reason)),
+    };
     if packet.class == Class::Error
         && let Some(outcome) = icmp::relay(skb, packet, Side::Container, new)
     {
-        return outcome;
+        return Err(outcome);
     }
     if let Some(target) = maps::endpoint(&packet.tuple.dst) {
-        return switch(skb, source, target);
+        return Err(switch(skb, source, target));
     }
-    match maps::is_local(&packet.tuple.dst) {
-        true => hairpin(packet, source, new)?,
-        false => egress(skb, packet, source, new)?,
-    }
-    conntrack::open(skb, packet, Side::Container, new)?;
-    deliver::forward(skb, packet, &new.forward)
+    let chosen = match maps::is_local(&packet.tuple.dst) {
+        true => hairpin(packet, source, new),
+        false => egress(skb, packet, source, new),
+    };
+    chosen.and_then(|()| conntrack::open(skb, packet, Side::Container, new)).map_err(Err)
 }
 
 /// The endpoint that sent the packet: a container may use no address but its own. Frames that a bridge has to

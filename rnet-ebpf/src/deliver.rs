@@ -10,7 +10,7 @@ use rnet_common::{
 };
 
 use crate::{
-    answer, conntrack,
+    answer,
     nat::Net,
     packet::{self, Packet},
     programs::{Outcome, Packed},
@@ -38,24 +38,19 @@ pub(crate) fn into<A: Family>(endpoint: &Endpoint<A>) -> Flow<A> {
     }
 }
 
-/// Sends a packet of a known flow on its way.
+/// Rewrites a packet as its flow says and sends it on its way.
 #[inline(always)]
-pub(crate) fn carry<A: Net>(skb: Skb, packet: &Packet<A>, entry: *mut Flow<A>) -> Outcome {
-    conntrack::touch(entry, packet, skb.len() - ETH_LEN as u32);
-    // SAFETY: an entry of the flow table, readable while the program runs. The controller and other CPUs write
-    // only the fields that `touch` does.
-    let flow = unsafe { &*entry };
-    match forward(skb, packet, flow) {
+pub(crate) fn forward<A: Net>(skb: Skb, packet: &Packet<A>, flow: &Flow<A>) -> Outcome {
+    let outcome = match A::V6 {
+        false => try_forward(skb, packet, flow),
+        // Its addresses take room on the stack, which a function of its own gives back.
+        true => forward_packed(skb, packet, flow).outcome().unwrap_or(Err(Reason::Undeliverable)),
+    };
+    match outcome {
         // What a container sent to the host's address would have been answered by the host's stack.
         Err(Reason::Undeliverable) if flow.from_ifindex == 0 => answer::answer(skb, packet, flow.mtu),
         outcome => outcome,
     }
-}
-
-/// Rewrites a packet as its flow says and sends it on its way.
-#[inline(always)]
-pub(crate) fn forward<A: Net>(skb: Skb, packet: &Packet<A>, flow: &Flow<A>) -> Outcome {
-    forward_packed(skb, packet, flow).outcome().unwrap_or(Err(Reason::Undeliverable))
 }
 
 #[inline(never)]

@@ -111,10 +111,7 @@ pub(crate) fn leave<A: Net>(skb: Skb, work: &mut Work<A>, source: &Endpoint<A>) 
         return Err(Reason::Fragment);
     }
     if let Some(entry) = conntrack::find(packet, Side::Container, source.bridge, &mut new.key) {
-        conntrack::touch(entry, packet, skb.len() - ETH_LEN as u32);
-        // SAFETY: an entry of the flow table, readable while the program runs. The controller and other CPUs write
-        // only the fields that `touch` does.
-        return translate_packed(skb, packet, unsafe { &*entry });
+        return translate_packed(skb, packet, conntrack::touch(entry, packet, skb));
     }
     match packet.class {
         Class::Opens => {}

@@ -3,7 +3,7 @@
 use rnet_common::{Endpoint, EndpointFlags, Flow, Reason, Side, Tuple, flow::flow_flags};
 
 use crate::{
-    answer, conntrack, deliver,
+    conntrack, deliver,
     fragment::{self, Unknown},
     icmp,
     maps::{self, NewFlow, Work},
@@ -35,30 +35,39 @@ pub(crate) fn handle<A: Net>(skb: Skb, work: &mut Work<A>) -> Outcome {
             Err(Unknown::Lost) => return Err(Reason::NotOurs),
         }
     }
-    if let Some(flow) = conntrack::find(packet, Side::Uplink, skb.ifindex(), &mut new.key) {
-        return deliver::carry(skb, packet, flow);
-    }
+    let flow = match conntrack::find(packet, Side::Uplink, skb.ifindex(), &mut new.key) {
+        Some(entry) => conntrack::touch(entry, packet, skb),
+        None => match begin(skb, packet, new) {
+            Ok(()) => &new.forward,
+            Err(outcome) => return outcome,
+        },
+    };
+    deliver::forward(skb, packet, flow)
+}
+
+/// Opens the flow of a packet that belongs to none. An error is what becomes of one that opens none.
+#[inline(always)]
+fn begin<A: Net>(skb: Skb, packet: &Packet<A>, new: &mut NewFlow<A>) -> Result<(), Outcome> {
     let target = maps::endpoint(&packet.tuple.dst);
     // No address is a container's and the host's.
     let is_local = target.is_none();
     if is_local && !maps::is_local(&packet.tuple.dst) {
-        return Err(Reason::NotOurs);
+        return Err(Err(Reason::NotOurs));
     }
     if packet.class == Class::Error
         && let Some(outcome) = icmp::relay(skb, packet, Side::Uplink, new)
     {
-        return outcome;
+        return Err(outcome);
     }
-    choose(skb, packet, target, is_local, new)?;
-    // What cannot be delivered opens nothing, unless the host's stack is to say so, whose answer is translated by the
-    // flow.
-    if packet.ttl > 1 || new.forward.is(flow_flags::VIA_STACK) {
-        conntrack::open(skb, packet, Side::Uplink, new)?;
-    }
-    match deliver::forward(skb, packet, &new.forward) {
-        Err(Reason::Undeliverable) => answer::answer(skb, packet, new.forward.mtu),
-        outcome => outcome,
-    }
+    let opened = choose(skb, packet, target, is_local, new).and_then(|()| {
+        // What cannot be delivered opens nothing, unless the host's stack is to say so, whose answer is translated by
+        // the flow.
+        match packet.ttl > 1 || new.forward.is(flow_flags::VIA_STACK) {
+            true => conntrack::open(skb, packet, Side::Uplink, new),
+            false => Ok(()),
+        }
+    });
+    opened.map_err(Err)
 }
 
 /// Which flow the packet opens: to a published port, or to a container whose own address is open.

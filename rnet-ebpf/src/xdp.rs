@@ -52,7 +52,7 @@ fn carry<A: Plain>(frame: Frame) -> Option<u32> {
     let mut key = FlowKey::default();
     key.set(tuple, packet.proto, Side::Uplink);
     let entry = conntrack::find_key(&key, frame.ifindex())?;
-    // SAFETY: as in `deliver::carry`.
+    // SAFETY: as in `conntrack::touch`.
     let flow = unsafe { &*entry };
     let length = frame.len() - ETH_LEN;
     if !is_to_container(flow) || packet.ttl <= 1 || length > flow.mtu as usize {

@@ -173,7 +173,11 @@ fn what_leaves_is_looked_at_while_an_endpoint_needs_it() {
         let plain = place.endpoint();
         let policy = Policy { via_stack: true, ..plain.policy };
         let via_stack = EndpointSpec { policy, ..plain.clone() };
-        let uplink = Uplink { index: nix::net::if_::if_nametoindex("veth1").unwrap(), name: "veth1".into(), ..Uplink::default() };
+        let uplink = Uplink {
+            index: nix::net::if_::if_nametoindex("veth1").unwrap(),
+            name: "veth1".into(),
+            ..Uplink::default()
+        };
         let pin = format!("to_uplink-{}", uplink.index);
         let is_there = || place.pins().contains(&pin);
 
