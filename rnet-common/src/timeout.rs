@@ -53,6 +53,12 @@ impl State {
         }
     }
 
+    /// Whether the flow has yet to be completed by whoever opened it, or answered.
+    #[inline(always)]
+    pub const fn is_incomplete(self) -> bool {
+        matches!(self, Self::Opening | Self::Unreplied)
+    }
+
     /// How long a flow of `proto` may be idle in this state.
     #[inline(always)]
     pub fn idle_limit(self, proto: u8, timeouts: &Timeouts) -> u64 {

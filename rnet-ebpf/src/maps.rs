@@ -22,7 +22,12 @@ use rnet_common::{
     local::{self, relay_index},
 };
 
-use crate::{frame::LARGEST, packet::Packet, route::Hop};
+use crate::{
+    frame::LARGEST,
+    packet::Packet,
+    recent::{RECENT, Recent},
+    route::Hop,
+};
 
 /// Memory is taken for entries that exist, not for the table's limit.
 const SPARSE: usize = BPF_F_NO_PREALLOC as usize;
@@ -58,6 +63,7 @@ pub(crate) struct NewFlow<A> {
     pub(crate) twin_key: FlowKey<A>,
     /// Of an entry that is in the way.
     pub(crate) old_key: FlowKey<A>,
+    pub(crate) recent: Recent<A>,
     /// The source becomes an address of the host.
     pub(crate) as_host: bool,
 }
@@ -108,6 +114,11 @@ static WORK6: PerCpuArray<Work<Ip6>, 1> = PerCpuArray::new();
 static HOPS4: PerCpuArray<Hop<Ip4>, HOPS> = PerCpuArray::new();
 #[btf_map]
 static HOPS6: PerCpuArray<Hop<Ip6>, HOPS> = PerCpuArray::new();
+/// The keys of flows that were opened last, which [`crate::recent`] goes round in.
+#[btf_map]
+static RECENT4: PerCpuArray<FlowKey<Ip4>, { RECENT as usize }> = PerCpuArray::new();
+#[btf_map]
+static RECENT6: PerCpuArray<FlowKey<Ip6>, { RECENT as usize }> = PerCpuArray::new();
 #[btf_map]
 static QUESTION: PerCpuArray<Question, 1> = PerCpuArray::new();
 /// Containers' interfaces by their host side's index.
@@ -158,12 +169,13 @@ pub(crate) trait Tables: Family {
     fn fragments() -> &'static Fragments<Self>;
     fn works() -> &'static PerCpuArray<Work<Self>, 1>;
     fn hops() -> &'static PerCpuArray<Hop<Self>, HOPS>;
+    fn recent() -> &'static PerCpuArray<FlowKey<Self>, { RECENT as usize }>;
     fn peers() -> &'static Peers<Self>;
     fn diverted() -> &'static Diverted<Self>;
 }
 
 macro_rules! tables {
-    ($family:ty, $flows:ident, $ports:ident, $sources:ident, $endpoints:ident, $locals:ident, $fragments:ident, $work:ident, $hops:ident,
+    ($family:ty, $flows:ident, $ports:ident, $sources:ident, $endpoints:ident, $locals:ident, $fragments:ident, $work:ident, $hops:ident, $recent:ident,
      $peers:ident, $diverted:ident) => {
         impl Tables for $family {
             #[inline(always)]
@@ -207,6 +219,11 @@ macro_rules! tables {
             }
 
             #[inline(always)]
+            fn recent() -> &'static PerCpuArray<FlowKey<Self>, { RECENT as usize }> {
+                &$recent
+            }
+
+            #[inline(always)]
             fn peers() -> &'static Peers<Self> {
                 &$peers
             }
@@ -219,8 +236,12 @@ macro_rules! tables {
     };
 }
 
-tables!(Ip4, FLOWS4, PORTS4, SOURCES4, ENDPOINTS4, LOCALS4, FRAGMENTS4, WORK4, HOPS4, PEERS4, DIVERTED4);
-tables!(Ip6, FLOWS6, PORTS6, SOURCES6, ENDPOINTS6, LOCALS6, FRAGMENTS6, WORK6, HOPS6, PEERS6, DIVERTED6);
+tables!(
+    Ip4, FLOWS4, PORTS4, SOURCES4, ENDPOINTS4, LOCALS4, FRAGMENTS4, WORK4, HOPS4, RECENT4, PEERS4, DIVERTED4
+);
+tables!(
+    Ip6, FLOWS6, PORTS6, SOURCES6, ENDPOINTS6, LOCALS6, FRAGMENTS6, WORK6, HOPS6, RECENT6, PEERS6, DIVERTED6
+);
 
 /// What came of inserting an entry that must be new.
 pub(crate) enum Inserted {
@@ -286,6 +307,13 @@ pub(crate) fn hop<A: Tables>(to: &Tuple<A>) -> Option<&'static mut Hop<A>> {
     // SAFETY: this CPU's slot. TC programs run with bottom halves off and do not interrupt one another, and none
     // takes two at once.
     A::hops().get_ptr_mut(hash as u32 % HOPS as u32).map(|hop| unsafe { &mut *hop })
+}
+
+/// A slot of this CPU's ring of flows that were opened last, by any number.
+#[inline(always)]
+pub(crate) fn recent<A: Tables>(number: u32) -> Option<&'static mut FlowKey<A>> {
+    // SAFETY: this CPU's slot, as for `work`.
+    A::recent().get_ptr_mut(number % RECENT).map(|key| unsafe { &mut *key })
 }
 
 /// Where questions to the kernel are put together: zeroed by whoever asks.

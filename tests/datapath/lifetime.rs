@@ -2,6 +2,10 @@
 
 use std::net::Ipv4Addr;
 
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
 use rnet_common::{Flow, FlowKey, Ip4, Reason, Side, flow::seen};
 
 use crate::{
@@ -102,4 +106,71 @@ fn a_half_without_its_twin_is_no_obstacle() {
     connection.lab.table::<_, Flow<Ip4>>("FLOWS4").remove(&key).unwrap();
     assert_eq!(connection.inward(&Kind::tcp(|header| header.ack = true)), Reason::Published);
     assert_eq!(connection.outward(&Kind::tcp(|header| header.ack = true)), Reason::NoFlowOut);
+}
+
+/// A lab whose table holds eight flows, with as many that came from ports 40,000 and on. Each CPU remembers for itself
+/// which it opened, so that this thread stays on one.
+fn full_table() -> Lab {
+    let mut cpu = CpuSet::new();
+    cpu.set(0).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &cpu).unwrap();
+    let mut lab = Lab::with_flows(16);
+    lab.publish(Ipv4Addr::UNSPECIFIED, 8080, 6, WEB, 80);
+    for port in 40_000..40_008 {
+        assert_eq!(opens(&mut lab, port), Reason::Published);
+    }
+    assert_eq!(lab.flows().len(), 16);
+    lab
+}
+
+fn opens(lab: &mut Lab, port: u16) -> Reason {
+    let inward = Way { link: lab.client_link(), src: (CLIENT, port), dst: (HOST, 8080) };
+    lab.judge(From::Uplink, &frame(inward, &Kind::syn())).1
+}
+
+/// The rest of the handshake.
+fn completes(lab: &mut Lab, port: u16) {
+    let inward = Way { link: lab.client_link(), src: (CLIENT, port), dst: (HOST, 8080) };
+    let outward = Way { link: lab.web.to_gateway(), src: (WEB, 80), dst: (CLIENT, port) };
+    let web = lab.web.from();
+    lab.judge(web, &frame(outward, &Kind::tcp(|header| (header.syn, header.ack) = (true, true))));
+    lab.judge(From::Uplink, &frame(inward, &Kind::tcp(|header| header.ack = true)));
+}
+
+/// Where flows come from that are there, in both halves.
+fn clients(lab: &mut Lab) -> Vec<u16> {
+    let flows = lab.flows();
+    let mut ports: Vec<u16> = flows
+        .iter()
+        .filter(|(key, _)| key.side == Side::Uplink as u8)
+        .filter(|(key, flow)| flows.iter().any(|(twin, _)| *twin == flow.twin_key(key.proto)))
+        .map(|(key, _)| key.tuple.sport.get())
+        .collect();
+    ports.sort_unstable();
+    ports
+}
+
+#[test]
+fn in_a_full_table_the_oldest_that_nobody_completed_gives_way() {
+    testbed::require_root!();
+    let mut lab = full_table();
+    completes(&mut lab, 40_000);
+    for port in 50_000..50_003 {
+        assert_eq!(opens(&mut lab, port), Reason::Published);
+    }
+    let left = [40_000, 40_004, 40_005, 40_006, 40_007, 50_000, 50_001, 50_002];
+    assert_eq!(clients(&mut lab), left, "the first was complete, the three after it were not");
+    assert_eq!(lab.flows().len(), 16, "nothing is left of those that gave way");
+}
+
+#[test]
+fn no_complete_flow_gives_way() {
+    testbed::require_root!();
+    let mut lab = full_table();
+    for port in 40_000..40_008 {
+        completes(&mut lab, port);
+    }
+    assert_eq!(opens(&mut lab, 50_000), Reason::TableFull);
+    assert_eq!(clients(&mut lab), (40_000..40_008).collect::<Vec<_>>());
+    assert_eq!(lab.flows().len(), 16);
 }

@@ -12,6 +12,7 @@ mod hairpin;
 mod icmp;
 mod ipv6;
 mod lifetime;
+mod next_hop;
 mod publish;
 mod random;
 mod refusals;

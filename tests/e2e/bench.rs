@@ -130,7 +130,7 @@ fn a_quick_run_fills_and_floods_flow_tables() {
         assert_eq!(flood["effects"].as_array().unwrap().len(), 3);
         let (is_rnet, is_filled) = (flood["filter"] == "rnet", flood["room"] == "fills");
         let is_full = flood["table_full_packets"].as_u64() > Some(0);
-        assert_eq!(is_full, is_rnet && is_filled, "{flood}");
+        assert!(!is_full || is_rnet && is_filled, "{flood}");
     }
 }
 

@@ -20,7 +20,7 @@ use aya::{
 use nix::sched::{CloneFlags, setns};
 use rnet_common::{
     Backend, Be16, Counter, Endpoint, EndpointFlags, Family, Flow, FlowKey, Ip4, Ip6, Mac, Mapping, PortKey,
-    Program, Reason, Settings, Side, SourceKey, Tuple, Uplink, Veth, counter::counter_index,
+    Program, Reason, Settings, Side, SourceKey, Tuple, Uplink, Veth, counter::counter_index, limits::FLOWS,
 };
 
 /// TC actions (linux/pkt_cls.h).
@@ -121,6 +121,11 @@ pub enum From {
 impl Lab {
     /// Two networks: `web` and `app` on one, `other` on another. Nothing is published.
     pub fn new() -> Self {
+        Self::with_flows(FLOWS as u32)
+    }
+
+    /// The same with so many entries in the tables of flows.
+    pub fn with_flows(entries: u32) -> Self {
         let ns = Netns::new("lab");
         ns.ip("link add up0 type veth peer up1
                link add c1 type veth peer c1p
@@ -159,7 +164,11 @@ impl Lab {
             mapping: number.into(),
         };
         let mut lab = Self {
-            ebpf: EbpfLoader::new().load(&object()).unwrap(),
+            ebpf: EbpfLoader::new()
+                .map_max_entries("FLOWS4", entries)
+                .map_max_entries("FLOWS6", entries)
+                .load(&object())
+                .unwrap(),
             uplink: index("up0"),
             uplink_mac: ns.mac("up0"),
             web: container(1, WEB, GATEWAY, "br0", 1),
