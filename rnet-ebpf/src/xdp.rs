@@ -146,7 +146,7 @@ fn is_finished<A: Plain>(frame: Frame, packet: &Packet<A>) -> bool {
 fn rewrite<A: Plain>(frame: Frame, packet: &Packet<A>, to: &Tuple<A>) -> Option<()> {
     A::readdress(frame, packet, to)?;
     let from = &packet.tuple;
-    let (before, after) = (ports(from), ports(to));
+    let (before, after) = (from.ports(), to.ports());
     if before != after {
         frame.write(ETH_LEN + A::HEADER, after)?;
     }
@@ -166,12 +166,6 @@ fn rewrite<A: Plain>(frame: Frame, packet: &Packet<A>, to: &Tuple<A>) -> Option<
         checksum = u16::MAX;
     }
     frame.write(packet.checksum_at, checksum)
-}
-
-/// Both ports as the word that they are in the packet.
-#[inline(always)]
-fn ports<A: Family>(tuple: &Tuple<A>) -> u32 {
-    tuple.sport.wire() as u32 | (tuple.dport.wire() as u32) << 16
 }
 
 /// A family's plain header.

@@ -34,13 +34,15 @@ struct Tool {
 const DEMONSTRATION: [Tool; 1] = [Tool { program: "ip", package: "iproute2" }];
 
 /// What the tests build, disturb and look at hosts with.
-const TESTS: [Tool; 6] = [
+const TESTS: [Tool; 8] = [
     Tool { program: "ip", package: "iproute2" },
     Tool { program: "iptables", package: "iptables" },
     Tool { program: "nft", package: "nftables" },
     Tool { program: "ethtool", package: "ethtool" },
     Tool { program: "tcpdump", package: "tcpdump" },
     Tool { program: "bpftool", package: "bpftool" },
+    Tool { program: "ping", package: "iputils-ping" },
+    Tool { program: "pgrep", package: "procps" },
 ];
 
 /// What compiles and links the datapath.
