@@ -77,7 +77,7 @@ fn try_forward<A: Net>(skb: Skb, packet: &Packet<A>, flow: &Flow<A>) -> Outcome 
         rewrite::translate(skb, packet, &flow.to, packet.ttl - 1)?;
         return Ok(Carried { reason: flow.carried, action: hop.redirect(skb)? });
     }
-    let route = Route::find(skb, packet, &flow.to, flow.to_ifindex)?;
+    let route = Route::find_hop(skb, packet, &flow.to, flow.to_ifindex)?;
     if route.is_too_small {
         // The host's stack fragments it. The stack takes the time to live, too.
         rewrite::translate(skb, packet, &flow.to, packet.ttl)?;

@@ -80,10 +80,21 @@ impl Route {
         to: &Tuple<A>,
         from: u32,
     ) -> Result<Self, Reason> {
+        Self::look_up(skb, packet, to, from, BPF_FIB_LOOKUP_SKIP_NEIGH)
+    }
+
+    /// The same, and the neighbour's Ethernet address if it is known. Of a route that is too small nothing else is known.
+    #[inline(always)]
+    pub(crate) fn find_hop<A: Net>(
+        skb: Skb,
+        packet: &Packet<A>,
+        to: &Tuple<A>,
+        from: u32,
+    ) -> Result<Self, Reason> {
         Self::look_up(skb, packet, to, from, 0)
     }
 
-    /// The same, and the source address that the host would use on it.
+    /// The route, and the source address that the host would use on it.
     #[inline(always)]
     pub(crate) fn find_with_source<A: Net>(
         skb: Skb,
@@ -124,8 +135,9 @@ impl Route {
         fib.l4_protocol = packet.proto;
         fib.sport = to.sport.wire();
         fib.dport = to.dport.wire();
-        // Without a length the kernel compares the packet with the device's MTU, after all else is found.
-        if !packet.may_fragment {
+        // Without a length the kernel compares the packet with the device's MTU, after all else is found; but not at all
+        // where it does not know the neighbour.
+        if !packet.may_fragment || flags & BPF_FIB_LOOKUP_SKIP_NEIGH == 0 {
             let length = segment_length(skb, packet);
             fib.__bindgen_anon_1.tot_len = if length > u16::MAX as u32 { u16::MAX } else { length as u16 };
         }

@@ -94,3 +94,21 @@ fn another_flow_and_what_is_too_large_are_asked_for() {
         assert_ne!(outcome.frame[6..12], lab.uplink_mac, "the kernel is asked for the first of a flow");
     }
 }
+
+/// The kernel says first that it does not know the neighbour, and then does not say that the way is too small.
+#[test]
+fn what_is_too_large_is_seen_without_a_neighbour_too() {
+    testbed::require_root!();
+    let (mut lab, sent) = open();
+    lab.ns.ip("link set up0 mtu 1400");
+    let web = lab.web.from();
+    let large = frame(sent, &Kind::udp(&[0; 1450]));
+    for known in [true, false] {
+        if !known {
+            lab.ns.ip(&format!("neigh del {CLIENT} dev up0"));
+        }
+        let (outcome, reason) = lab.judge(web, &large);
+        assert_eq!((outcome.action, reason), (REDIRECT, Reason::Routed));
+        assert_eq!(outcome.frame, large, "the host's stack fragments it, and takes the time to live");
+    }
+}
