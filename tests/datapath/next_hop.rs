@@ -6,7 +6,7 @@ use rnet_common::{EndpointFlags, Reason};
 use testbed::packet::TTL;
 
 use crate::{
-    frames::{Kind, Way, frame, with_ttl},
+    frames::{Kind, Way, finish_header, frame, with_ttl},
     lab::{CLIENT, CLIENT_MAC, Lab, REDIRECT, UNSPEC, WEB},
 };
 
@@ -82,11 +82,7 @@ fn another_flow_and_what_is_too_large_are_asked_for() {
     let web = lab.web.from();
     for port in 54..74 {
         sent_within_a_tick(&lab, sent);
-        let mut large = frame(sent, &Kind::udp(&[0; 1600]));
-        // Not to be fragmented.
-        large[20] |= 0x40;
-        crate::frames::finish_header(&mut large);
-        let (outcome, reason) = lab.judge(web, &large);
+        let (outcome, reason) = lab.judge(web, &frame(sent, &Kind::udp(&[0; 1600])));
         assert_eq!((outcome.action, reason), (UNSPEC, Reason::TooBig));
         let other = Way { dst: (CLIENT, port), ..sent };
         let (outcome, reason) = lab.judge(web, &frame(other, &Kind::udp(b"other")));
@@ -102,7 +98,10 @@ fn what_is_too_large_is_seen_without_a_neighbour_too() {
     let (mut lab, sent) = open();
     lab.ns.ip("link set up0 mtu 1400");
     let web = lab.web.from();
-    let large = frame(sent, &Kind::udp(&[0; 1450]));
+    let mut large = frame(sent, &Kind::udp(&[0; 1450]));
+    // May be fragmented.
+    large[20] &= !0x40;
+    finish_header(&mut large);
     for known in [true, false] {
         if !known {
             lab.ns.ip(&format!("neigh del {CLIENT} dev up0"));
