@@ -252,8 +252,9 @@ pub(crate) enum Inserted {
     Full,
 }
 
-/// A flow entry, in the table. It stays readable for the program's run even if it is removed meanwhile: the
-/// table frees entries only after a grace period (`BPF_F_NO_PREALLOC`).
+/// A flow entry, in the table. It stays readable for the program's run even if it is removed meanwhile: the kernel gets
+/// its memory back only after a grace period. The table itself may have another entry in it at once (Linux 6.1,
+/// `bpf_mem_cache_free`), so that a packet that passes while another CPU removes its flow may be taken for another's.
 #[inline(always)]
 pub(crate) fn flow<A: Tables>(key: &FlowKey<A>) -> Option<*mut Flow<A>> {
     A::flows().get_ptr_mut(key)
@@ -280,7 +281,7 @@ pub(crate) fn remove_flow<A: Tables>(key: &FlowKey<A>) {
 /// The endpoint with this address.
 #[inline(always)]
 pub(crate) fn endpoint<A: Tables>(addr: &A) -> Option<&'static Endpoint<A>> {
-    // SAFETY: as for `flow`: entries are not reused while a program runs. The controller replaces an entry whole.
+    // SAFETY: as for `flow`: memory of an entry, of which any bytes are one. The controller replaces an entry whole.
     unsafe { A::endpoints().get(addr) }
 }
 
