@@ -10,7 +10,7 @@ use crate::{
     maps::{self, Inserted, NewFlow, Tables},
     nat::{Net, PortPolicy},
     packet::{Class, Packet},
-    recent::{self, Recent},
+    recent,
     skb::{ETH_LEN, Skb},
 };
 
@@ -107,9 +107,9 @@ pub(crate) fn open<A: Net>(
 
     claim_port(packet, new, &PortPolicy::new(skb, packet, new.as_host)?)?;
     new.key.set(&packet.tuple, packet.proto, side);
-    match claim(&new.key, &new.forward, &mut new.old_key, &mut new.recent, now) {
+    match claim(&new.key, &new.forward, &mut new.old_key, &mut new.old_twin_key, now) {
         Inserted::Yes => {
-            recent::note(&mut new.recent, &new.key);
+            recent::note(&new.key);
             maps::note_opened(new.forward.mapping);
             Ok(())
         }
@@ -137,7 +137,7 @@ fn claim_port<A: Net>(packet: &Packet<A>, new: &mut NewFlow<A>, ports: &PortPoli
     new.forward.to.sport = packet.tuple.sport;
     if ports.keeps(packet.tuple.sport) && ports.is_free(&new.forward, packet.proto) {
         set_twin_key(packet, new);
-        match claim(&new.twin_key, &new.reply, &mut new.old_key, &mut new.recent, new.reply.last_seen) {
+        match claim(&new.twin_key, &new.reply, &mut new.old_key, &mut new.old_twin_key, new.reply.last_seen) {
             Inserted::Yes => return Ok(()),
             Inserted::Exists => {}
             Inserted::Full => return Err(Reason::TableFull),
@@ -149,7 +149,13 @@ fn claim_port<A: Net>(packet: &Packet<A>, new: &mut NewFlow<A>, ports: &PortPoli
     match probe_ports(packet, new, ports) {
         Inserted::Yes => Ok(()),
         Inserted::Exists | Inserted::Full => {
-            match claim(&new.twin_key, &new.reply, &mut new.old_key, &mut new.recent, new.reply.last_seen) {
+            match claim(
+                &new.twin_key,
+                &new.reply,
+                &mut new.old_key,
+                &mut new.old_twin_key,
+                new.reply.last_seen,
+            ) {
                 Inserted::Yes => Ok(()),
                 Inserted::Exists => Err(Reason::PortsExhausted),
                 Inserted::Full => Err(Reason::TableFull),
@@ -186,17 +192,17 @@ fn set_twin_key<A: Net>(packet: &Packet<A>, new: &mut NewFlow<A>) {
 }
 
 /// Inserts an entry that must be new, taking the place of one that is dead or has expired, or in a full table of one
-/// that nobody has completed. `scratch` is overwritten.
+/// that nobody has completed. Both scratches are overwritten.
 #[inline(always)]
 fn claim<A: Tables>(
     key: &FlowKey<A>,
     flow: &Flow<A>,
     scratch: &mut FlowKey<A>,
-    recent: &mut Recent<A>,
+    twin_scratch: &mut FlowKey<A>,
     now: u64,
 ) -> Inserted {
     match maps::insert_flow(key, flow) {
-        Inserted::Full if recent::make_room(recent) => maps::insert_flow(key, flow),
+        Inserted::Full if recent::make_room(scratch, twin_scratch) => maps::insert_flow(key, flow),
         Inserted::Exists if evict(key, flow.from_ifindex, scratch, now) => maps::insert_flow(key, flow),
         inserted => inserted,
     }

@@ -25,7 +25,7 @@ use rnet_common::{
 use crate::{
     frame::LARGEST,
     packet::Packet,
-    recent::{RECENT, Recent},
+    recent::{Cursor, RECENT},
     route::Hop,
 };
 
@@ -63,7 +63,8 @@ pub(crate) struct NewFlow<A> {
     pub(crate) twin_key: FlowKey<A>,
     /// Of an entry that is in the way.
     pub(crate) old_key: FlowKey<A>,
-    pub(crate) recent: Recent<A>,
+    /// And of its twin.
+    pub(crate) old_twin_key: FlowKey<A>,
     /// The source becomes an address of the host.
     pub(crate) as_host: bool,
 }
@@ -116,9 +117,11 @@ static HOPS4: PerCpuArray<Hop<Ip4>, HOPS> = PerCpuArray::new();
 static HOPS6: PerCpuArray<Hop<Ip6>, HOPS> = PerCpuArray::new();
 /// The keys of flows that were opened last, which [`crate::recent`] goes round in.
 #[btf_map]
-static RECENT4: PerCpuArray<FlowKey<Ip4>, { RECENT as usize }> = PerCpuArray::new();
+static RECENT4: Array<FlowKey<Ip4>, { RECENT as usize }> = Array::new();
 #[btf_map]
-static RECENT6: PerCpuArray<FlowKey<Ip6>, { RECENT as usize }> = PerCpuArray::new();
+static RECENT6: Array<FlowKey<Ip6>, { RECENT as usize }> = Array::new();
+#[btf_map]
+static CURSORS: Array<Cursor, 2> = Array::new();
 #[btf_map]
 static QUESTION: PerCpuArray<Question, 1> = PerCpuArray::new();
 /// Containers' interfaces by their host side's index.
@@ -169,7 +172,7 @@ pub(crate) trait Tables: Family {
     fn fragments() -> &'static Fragments<Self>;
     fn works() -> &'static PerCpuArray<Work<Self>, 1>;
     fn hops() -> &'static PerCpuArray<Hop<Self>, HOPS>;
-    fn recent() -> &'static PerCpuArray<FlowKey<Self>, { RECENT as usize }>;
+    fn recent() -> &'static Array<FlowKey<Self>, { RECENT as usize }>;
     fn peers() -> &'static Peers<Self>;
     fn diverted() -> &'static Diverted<Self>;
 }
@@ -219,7 +222,7 @@ macro_rules! tables {
             }
 
             #[inline(always)]
-            fn recent() -> &'static PerCpuArray<FlowKey<Self>, { RECENT as usize }> {
+            fn recent() -> &'static Array<FlowKey<Self>, { RECENT as usize }> {
                 &$recent
             }
 
@@ -310,11 +313,16 @@ pub(crate) fn hop<A: Tables>(to: &Tuple<A>) -> Option<&'static mut Hop<A>> {
     A::hops().get_ptr_mut(hash as u32 % HOPS as u32).map(|hop| unsafe { &mut *hop })
 }
 
-/// A slot of this CPU's ring of flows that were opened last, by any number.
+/// A slot of the ring of flows that were opened last, by any number.
 #[inline(always)]
-pub(crate) fn recent<A: Tables>(number: u32) -> Option<&'static mut FlowKey<A>> {
-    // SAFETY: this CPU's slot, as for `work`.
-    A::recent().get_ptr_mut(number % RECENT).map(|key| unsafe { &mut *key })
+pub(crate) fn recent<A: Tables>(number: u32) -> Option<*mut FlowKey<A>> {
+    A::recent().get_ptr_mut(number % RECENT)
+}
+
+/// Where in the family's ring one is.
+#[inline(always)]
+pub(crate) fn cursor<A: Tables>() -> Option<*mut Cursor> {
+    CURSORS.get_ptr_mut(A::V6 as u32)
 }
 
 /// Where questions to the kernel are put together: zeroed by whoever asks.

@@ -108,19 +108,25 @@ fn a_half_without_its_twin_is_no_obstacle() {
     assert_eq!(connection.outward(&Kind::tcp(|header| header.ack = true)), Reason::NoFlowOut);
 }
 
-/// A lab whose table holds eight flows, with as many that came from ports 40,000 and on. Each CPU remembers for itself
-/// which it opened, so that this thread stays on one.
+/// A lab whose table holds eight flows, with as many that came from ports 40,000 and on. Who opens more does so on
+/// another processor, where there is one.
 fn full_table() -> Lab {
-    let mut cpu = CpuSet::new();
-    cpu.set(0).unwrap();
-    sched_setaffinity(Pid::from_raw(0), &cpu).unwrap();
+    move_to(0);
     let mut lab = Lab::with_flows(16);
     lab.publish(Ipv4Addr::UNSPECIFIED, 8080, 6, WEB, 80);
     for port in 40_000..40_008 {
         assert_eq!(opens(&mut lab, port), Reason::Published);
     }
     assert_eq!(lab.flows().len(), 16);
+    move_to(1);
     lab
+}
+
+/// Has this thread run on one processor, if there is that one.
+fn move_to(processor: usize) {
+    let mut cpu = CpuSet::new();
+    cpu.set(processor).unwrap();
+    let _ = sched_setaffinity(Pid::from_raw(0), &cpu);
 }
 
 fn opens(lab: &mut Lab, port: u16) -> Reason {
