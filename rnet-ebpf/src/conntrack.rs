@@ -223,13 +223,24 @@ fn evict<A: Tables>(key: &FlowKey<A>, from_ifindex: u32, twin_key: &mut FlowKey<
     {
         return false;
     }
+    end(key, entry, twin_key, twin);
+    true
+}
+
+/// Removes a flow's entry and its twin's, if that is there, and keeps their counts.
+#[inline(always)]
+pub(crate) fn end<A: Tables>(
+    key: &FlowKey<A>,
+    entry: &Flow<A>,
+    twin_key: &FlowKey<A>,
+    twin: Option<&Flow<A>>,
+) {
     maps::note_ended(entry);
     if let Some(twin) = twin {
         maps::note_ended(twin);
         maps::remove_flow(twin_key);
     }
     maps::remove_flow(key);
-    true
 }
 
 /// The coarse monotonic clock, in nanoseconds. It moves once a tick, and is cheap to read.

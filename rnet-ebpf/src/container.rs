@@ -166,6 +166,24 @@ fn egress<A: Net>(
     if !maps::is_uplink(route.ifindex()) {
         return Err(Reason::OtherNetwork);
     }
+    plan(packet, source, source.ifindex, 0, new);
+    new.reply.flags |= flow_flags::TO_CONTAINER;
+    if new.as_host {
+        new.forward.to.src = route.source()?;
+    }
+    Ok(())
+}
+
+/// Both halves of a flow from a container to the outside, before its source is settled. Packets of the first half arrive
+/// through `from_ifindex`; `via` is a bit of [`flow_flags`] for both.
+#[inline(always)]
+pub(crate) fn plan<A: Net>(
+    packet: &Packet<A>,
+    source: &Endpoint<A>,
+    from_ifindex: u32,
+    via: u8,
+    new: &mut NewFlow<A>,
+) {
     let masquerades = source.is(EndpointFlags::MASQUERADE);
     let (carried, answered) = match masquerades {
         true => (Reason::Masqueraded, Reason::MasqueradedReply),
@@ -175,22 +193,18 @@ fn egress<A: Net>(
         to: packet.tuple,
         mapping: source.mapping,
         generation: source.generation,
-        from_ifindex: source.ifindex,
+        from_ifindex,
         to_ifindex: source.bridge,
-        flags: flow_flags::ORIGINAL,
+        flags: flow_flags::ORIGINAL | via,
         carried: carried as u8,
         ..Flow::default()
     };
     new.reply = Flow {
         mapping: source.mapping,
         generation: source.generation,
-        flags: flow_flags::TWIN_FROM_CONTAINER | flow_flags::TO_CONTAINER,
+        flags: flow_flags::TWIN_FROM_CONTAINER | via,
         carried: answered as u8,
         ..deliver::into(source)
     };
     new.as_host = masquerades;
-    if masquerades {
-        new.forward.to.src = route.source()?;
-    }
-    Ok(())
 }

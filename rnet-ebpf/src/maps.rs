@@ -394,7 +394,7 @@ pub(crate) fn is_held(port: Be16, proto: u8, v6: bool) -> bool {
 /// Whether the interface is an uplink: replies that arrive there are translated.
 #[inline(always)]
 pub(crate) fn is_uplink(ifindex: u32) -> bool {
-    UPLINKS.get_ptr(ifindex).is_some()
+    uplink(ifindex).is_some()
 }
 
 /// The uplink with this index.

@@ -8,7 +8,10 @@
 
 use rnet_common::{FlowKey, timeout::State};
 
-use crate::maps::{self, Tables};
+use crate::{
+    conntrack,
+    maps::{self, Tables},
+};
 
 /// Flows that are remembered. A power of two.
 pub(crate) const RECENT: u32 = 8192;
@@ -65,12 +68,7 @@ pub(crate) fn make_room<A: Tables>(key: &mut FlowKey<A>, twin_key: &mut FlowKey<
         if !State::of(key.proto, flow.seen | twin_seen, flow.seen & twin_seen).is_incomplete() {
             continue;
         }
-        maps::note_ended(flow);
-        if let Some(twin) = twin {
-            maps::note_ended(twin);
-            maps::remove_flow(twin_key);
-        }
-        maps::remove_flow(key);
+        conntrack::end(key, flow, twin_key, twin);
         return true;
     }
     false

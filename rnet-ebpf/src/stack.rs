@@ -16,7 +16,7 @@ use rnet_common::{
 };
 
 use crate::{
-    conntrack,
+    conntrack, container,
     deliver::Carried,
     fragment,
     maps::{self, NewFlow, Tables, Work},
@@ -121,7 +121,10 @@ pub(crate) fn leave<A: Net>(skb: Skb, work: &mut Work<A>, source: &Endpoint<A>) 
         }
         Class::Untracked => return Err(Reason::Untranslatable),
     }
-    plan(skb, packet, source, new)?;
+    container::plan(packet, source, source.bridge, flow_flags::VIA_STACK, new);
+    if new.as_host {
+        set_source(skb, packet, source.bridge, &mut new.forward.to)?;
+    }
     conntrack::open(skb, packet, Side::Container, new)?;
     translate_packed(skb, packet, &new.forward)
 }
@@ -143,43 +146,6 @@ fn translate_packed<A: Net>(skb: Skb, packet: &Packet<A>, flow: &Flow<A>) -> Out
         Packed::new(translate(skb, packet, flow))
     }
     packed(skb, packet, flow).outcome().unwrap_or(Err(Reason::RewriteFailed))
-}
-
-/// Both halves of a flow from a container to the outside.
-#[inline(always)]
-fn plan<A: Net>(
-    skb: Skb,
-    packet: &Packet<A>,
-    source: &Endpoint<A>,
-    new: &mut NewFlow<A>,
-) -> Result<(), Reason> {
-    let masquerades = source.is(EndpointFlags::MASQUERADE);
-    let (carried, answered) = match masquerades {
-        true => (Reason::Masqueraded, Reason::MasqueradedReply),
-        false => (Reason::Routed, Reason::RoutedReply),
-    };
-    new.forward = Flow {
-        to: packet.tuple,
-        mapping: source.mapping,
-        generation: source.generation,
-        from_ifindex: source.bridge,
-        to_ifindex: source.bridge,
-        flags: flow_flags::ORIGINAL | flow_flags::VIA_STACK,
-        carried: carried as u8,
-        ..Flow::default()
-    };
-    new.reply = Flow {
-        mapping: source.mapping,
-        generation: source.generation,
-        flags: flow_flags::TWIN_FROM_CONTAINER | flow_flags::VIA_STACK,
-        carried: answered as u8,
-        ..Flow::default()
-    };
-    new.as_host = masquerades;
-    if masquerades {
-        set_source(skb, packet, source.bridge, &mut new.forward.to)?;
-    }
-    Ok(())
 }
 
 /// The source becomes the address that the host would use where the stack has sent the packet.

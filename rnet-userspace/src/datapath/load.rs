@@ -60,7 +60,8 @@ const MAPS: [&str; 21] = [
 
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/datapath.o"));
 
-/// Loads every program, that for XDP only if it is asked for. Maps that are pinned in `pins` are used again, the others are made and pinned there.
+/// Loads every program, that for XDP only if it is asked for. Maps that are pinned in `pins` are used again, the others
+/// are made and pinned there.
 ///
 /// # Errors
 /// The kernel refuses a map or a program; or a pinned map has another size than `sizes` asks for, which cannot be
