@@ -37,13 +37,20 @@ pub struct Backend<A> {
     pub sources: u32,
     /// The container's port.
     pub port: Be16,
-    _pad: [u8; 2],
+    /// 1 when somebody else keeps the host port from the host's programs; 0 when it is in the table of held ports.
+    pub unheld: u8,
+    _pad: u8,
 }
 
 impl<A: Family> Backend<A> {
     /// A backend that is alive as long as `mapping` has this `generation`, for the list `sources`.
     pub fn new(addr: A, port: Be16, mapping: u32, generation: u32, sources: u32) -> Self {
-        Self { addr, mapping, generation, sources, port, _pad: [0; 2] }
+        Self { addr, mapping, generation, sources, port, unheld: 0, _pad: 0 }
+    }
+
+    /// The same for a host port that somebody else keeps from the host's programs, if that is so.
+    pub fn unheld_if(self, unheld: bool) -> Self {
+        Self { unheld: unheld.into(), ..self }
     }
 }
 

@@ -173,7 +173,12 @@ impl Client {
         self.understand(&answer)
     }
 
-    async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
+    pub(super) async fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
+        let answer = self.call(Method::PUT, path, Some(self.encode(body)?)).await?;
+        self.understand(&answer)
+    }
+
+    pub(super) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
         let answer = self.call(Method::POST, path, Some(self.encode(body)?)).await?;
         self.understand(&answer)
     }

@@ -4,8 +4,8 @@ use crate::controller::{
     Config,
     backend::{FlowInfo, FlowPosition, Page, ReasonCount},
     error::Result,
-    model::{Binding, flow_filter::FlowFilter, timeouts::Seconds},
-    request::{Connect, CreateContainer, CreateNetwork, Publish},
+    model::{Binding, engine::Engine, flow_filter::FlowFilter, timeouts::Seconds},
+    request::{Connect, CreateContainer, CreateNetwork, EngineContainer, EngineNetwork, Publish},
     view,
 };
 
@@ -41,6 +41,25 @@ pub trait Control: Send + Sync + 'static {
     fn mark_exited(&self, container: &str, code: Option<i32>) -> Result<()>;
     /// Removes a container, and returns what it was. One that runs is removed only with `force`.
     fn remove_container(&self, container: &str, force: bool) -> Result<view::Container>;
+    /// Makes a network on an engine's account; one that is there stays as it is.
+    fn create_engine_network(
+        &self,
+        engine: Engine,
+        id: &str,
+        request: &CreateNetwork,
+    ) -> Result<view::Network>;
+    /// Serves a network whose bridge is an engine's own, as it is said to be.
+    fn follow_network(&self, network: &EngineNetwork) -> Result<view::Network>;
+    /// Forgets a network of an engine's, and removes what rnet has made of it.
+    fn remove_engine_network(&self, engine: Engine, id: &str) -> Result<()>;
+    /// Serves a container as its engine says it is.
+    fn set_engine_container(&self, container: &EngineContainer) -> Result<view::Container>;
+    /// The same with interfaces and ports in addition to those that it has.
+    fn add_to_engine_container(&self, container: &EngineContainer) -> Result<view::Container>;
+    /// Takes an interface from a container of an engine's, and with the last one forgets the container.
+    fn remove_engine_interface(&self, engine: Engine, id: &str, interface: &str) -> Result<()>;
+    /// Forgets a container of an engine's, and removes what rnet has made of it.
+    fn remove_engine_container(&self, engine: Engine, id: &str) -> Result<()>;
     /// Published ports with their counts.
     fn published(&self) -> Result<Vec<view::PublishedPort>>;
     /// Every counter that is not zero.

@@ -24,10 +24,11 @@ use crate::controller::{
     events::{Events, Kind},
     model::{
         Binding, HostPort, Protocol,
+        engine::Engine,
         flow_filter::FlowFilter,
         timeouts::{self, Seconds},
     },
-    request::{Connect, CreateContainer, CreateNetwork, Publish},
+    request::{Connect, CreateContainer, CreateNetwork, EngineContainer, EngineNetwork, Publish},
     view::{self, ContainerState},
 };
 
@@ -43,6 +44,10 @@ pub(crate) struct FakeControl {
     pub(crate) refreshes: AtomicUsize,
     pub(crate) downs: AtomicUsize,
     ids: AtomicU32,
+}
+
+fn no_engines() -> Error {
+    Error::Failed(anyhow!("the fake controller serves no engines"))
 }
 
 impl FakeControl {
@@ -75,7 +80,7 @@ fn binding(spec: &str) -> Result<Binding> {
     let (host, port) = spec.split_once(':').ok_or_else(invalid)?;
     let parse = |port: &str| port.parse().map_err(|_| invalid());
     let host = HostPort { addr: [0, 0, 0, 0].into(), port: parse(host)?, protocol: Protocol::Tcp };
-    Ok(Binding { host, addr: [172, 17, 0, 2].into(), port: parse(port)?, sources: 0 })
+    Ok(Binding { host, addr: [172, 17, 0, 2].into(), port: parse(port)?, sources: 0, unheld: false })
 }
 
 impl Control for FakeControl {
@@ -91,6 +96,7 @@ impl Control for FakeControl {
         }
         let asked = request.subnets.first();
         let network = view::Network {
+            engine: None,
             id: self.id(),
             name: request.name.clone(),
             driver: "bridge".into(),
@@ -190,6 +196,7 @@ impl Control for FakeControl {
         let ports = request.publish.iter().map(|spec| binding(spec)).collect::<Result<_>>()?;
         let id = self.id();
         let container = view::Container {
+            engine: None,
             hostname: request.hostname.clone().unwrap_or_else(|| id[..12].into()),
             name,
             state: if request.command.is_empty() { ContainerState::Running } else { ContainerState::Created },
@@ -268,6 +275,39 @@ impl Control for FakeControl {
         }
         Self::lock(&self.containers).remove(&found.id);
         Ok(found)
+    }
+
+    fn create_engine_network(
+        &self,
+        _engine: Engine,
+        _id: &str,
+        _request: &CreateNetwork,
+    ) -> Result<view::Network> {
+        Err(no_engines())
+    }
+
+    fn follow_network(&self, _network: &EngineNetwork) -> Result<view::Network> {
+        Err(no_engines())
+    }
+
+    fn remove_engine_network(&self, _engine: Engine, _id: &str) -> Result<()> {
+        Err(no_engines())
+    }
+
+    fn set_engine_container(&self, _container: &EngineContainer) -> Result<view::Container> {
+        Err(no_engines())
+    }
+
+    fn add_to_engine_container(&self, _container: &EngineContainer) -> Result<view::Container> {
+        Err(no_engines())
+    }
+
+    fn remove_engine_interface(&self, _engine: Engine, _id: &str, _interface: &str) -> Result<()> {
+        Err(no_engines())
+    }
+
+    fn remove_engine_container(&self, _engine: Engine, _id: &str) -> Result<()> {
+        Err(no_engines())
     }
 
     fn published(&self) -> Result<Vec<view::PublishedPort>> {

@@ -13,6 +13,7 @@ pub mod client;
 mod control;
 pub mod daemon;
 pub mod docker;
+mod engines;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;

@@ -15,7 +15,7 @@ use axum::{
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
 use super::{
-    docker,
+    docker, engines,
     error::{ApiError, ApiResult},
     native,
     supervisor::Supervisor,
@@ -37,6 +37,7 @@ const BODY_LIMIT: usize = 1 << 20;
 pub(super) fn router(daemon: Arc<Supervisor>) -> Router {
     let calls = docker::routes()
         .merge(native::routes())
+        .merge(engines::routes())
         .fallback(|| async { ApiError::not_found(UNKNOWN) })
         .method_not_allowed_fallback(|| async {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed on this path")

@@ -110,7 +110,7 @@ from_container   dropped   spoofed     1         100         with another's addr
     #[test]
     fn ports_line_up() {
         let host = HostPort { addr: [0, 0, 0, 0].into(), port: 8080, protocol: Protocol::Tcp };
-        let binding = Binding { host, addr: [172, 17, 0, 2].into(), port: 80, sources: 0 };
+        let binding = Binding { host, addr: [172, 17, 0, 2].into(), port: 80, sources: 0, unheld: false };
         let count = PortCount { flows: 1, packets: 10, bytes: 1000 };
         let expected = "\
 CONTAINER   PORT      PUBLISHED AS   FLOWS     PACKETS   BYTES

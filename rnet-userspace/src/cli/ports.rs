@@ -118,7 +118,7 @@ mod tests {
     fn binding(host: &str, port: u16, protocol: Protocol) -> Binding {
         let host: SocketAddr = host.parse().unwrap();
         let host = HostPort { addr: host.ip(), port: host.port(), protocol };
-        Binding { host, addr: [172, 17, 0, 2].into(), port, sources: 0 }
+        Binding { host, addr: [172, 17, 0, 2].into(), port, sources: 0, unheld: false }
     }
 
     #[test]

@@ -151,7 +151,9 @@ impl<H: Host, D: Datapath> Machine<H, D> {
             Step::SetSysctls { netns, dir, settings } => self.host.set_sysctls(netns, dir, settings),
             Step::CreateVeth(spec) => {
                 self.host.create_veth(spec)?;
-                self.take_frames(&spec.host_name, &spec.netns, &spec.name);
+                if let Some(netns) = &spec.netns {
+                    self.take_frames(&spec.host_name, netns, &spec.name);
+                }
                 Ok(())
             }
             Step::AddEndpoint(endpoint) => self.add_endpoint(endpoint),

@@ -55,9 +55,10 @@ pub struct VethSpec {
     pub host_name: String,
     /// The bridge that the host's end is enslaved to.
     pub bridge: String,
-    /// The namespace that the container's end is moved into.
-    pub netns: PathBuf,
-    /// Name of the container's end inside the namespace: `eth0`, `eth1`, …
+    /// The namespace that the container's end is moved into. Without one it stays beside the other, down and without
+    /// addresses, until an engine takes it.
+    pub netns: Option<PathBuf>,
+    /// Name of the container's end, inside the namespace: `eth0`, `eth1`, …
     pub name: String,
     /// Ethernet address of the container's end.
     pub mac: MacAddr,

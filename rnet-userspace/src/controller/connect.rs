@@ -3,6 +3,7 @@
 use super::{
     Controller,
     backend::{Datapath, Host},
+    engines::check_own,
     error::{Error, Result},
     plan,
     request::Connect,
@@ -20,6 +21,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     pub fn connect(&mut self, container: &str, asked: &Connect) -> Result<()> {
         self.ensure_up()?;
         let before = self.find_container(container)?.clone();
+        check_own(&before)?;
         check_connectable(&before)?;
         let network = self.joinable(&asked.network)?;
         if before.endpoints.iter().any(|e| e.network == network.id) {
@@ -46,11 +48,10 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         let connecting = with(Phase::Creating);
         let dir = self.dir(&before.id);
         let place = plan::Place { networks: &self.machine.state.networks, netns: &netns, dir: &dir };
-        let [create, add] = plan::connect(&endpoint, &only(&endpoint, &before), &place)?;
-        let mut steps =
-            vec![Step::SaveContainer(Change::replace(before.clone(), connecting.clone())), create, add];
+        let mut steps = vec![Step::SaveContainer(Change::replace(before.clone(), connecting.clone()))];
+        steps.extend(plan::connect(&endpoint, &only(&endpoint, &before), &place)?);
         steps.extend(plan::redirect(&before, &after, &place));
-        steps.push(Step::UpdateFiles { before: self.files(&before)?, after: self.files(&after)? });
+        steps.extend(self.update_files(&before, &after)?);
         steps.push(Step::SaveContainer(Change::replace(connecting, after.clone())));
         let applied = self.machine.apply(&steps);
         // The datapath keeps the ports from host programs from here on.
@@ -71,6 +72,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         let network = self.find_network(network)?;
         let (id, name) = (network.id.clone(), network.name.clone());
         let before = self.find_container(container)?.clone();
+        check_own(&before)?;
         if matches!(before.netns, Some(Namespace::Host)) && name == "host" {
             return Err(Error::Invalid(
                 "container cannot be disconnected from host network or connected to host network".to_owned(),
@@ -100,7 +102,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         // What is to go on is led elsewhere before the interface is taken away, all or none.
         let mut steps = vec![Step::SaveContainer(Change::replace(before.clone(), leaving.clone()))];
         steps.extend(plan::redirect(&before, &leaving, &place));
-        steps.push(Step::UpdateFiles { before: self.files(&before)?, after: self.files(&leaving)? });
+        steps.extend(self.update_files(&before, &leaving)?);
         let applied = self.machine.apply(&steps);
         drop(held.hold);
         applied?;
@@ -120,7 +122,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
 }
 
 /// Default routes are changed when the interface is there, so that it is made without any.
-fn only(endpoint: &Endpoint, container: &Container) -> Container {
+pub(super) fn only(endpoint: &Endpoint, container: &Container) -> Container {
     let mut alone = container.clone();
     alone.endpoints.retain(|e| e.id != endpoint.id);
     alone

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
 use super::{
     Controller,
     backend::{Datapath, Host},
+    engines::check_own,
     error::{Error, Result},
     events::Kind,
     exposed,
@@ -41,7 +42,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         let netns = self.netns_path(&container).unwrap_or_default();
         let dir = self.dir(&container.id);
         let place = plan::Place { networks: &self.machine.state.networks, netns: &netns, dir: &dir };
-        let steps = plan::create_container(&container, &place, files)?;
+        let steps = plan::create_container(&container, &place, Some(files))?;
         let applied = self.machine.apply(&steps);
         // The datapath keeps the ports from host programs from here on.
         drop(hold);
@@ -64,6 +65,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     /// removed: removing it again goes on with the rest.
     pub fn remove_container(&mut self, name_or_id: &str, force: bool) -> Result<view::Container> {
         let container = self.find_container(name_or_id)?.clone();
+        check_own(&container)?;
         if container.state == ContainerState::Running && container.phase == Phase::Ready && !force {
             return Err(Error::Conflict(format!(
                 "cannot remove container \"/{}\": container is running: stop the container before removing or \
@@ -153,6 +155,14 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         Ok(ContainerFiles { dir, content })
     }
 
+    /// What makes a container's files of `before` those of `after`. An engine writes its containers' itself.
+    pub(super) fn update_files(&self, before: &Container, after: &Container) -> Result<Option<Step>> {
+        if after.engine.is_some() {
+            return Ok(None);
+        }
+        Ok(Some(Step::UpdateFiles { before: self.files(before)?, after: self.files(after)? }))
+    }
+
     /// `host-gateway` is the container's own way to the host, or that of the default network.
     fn extra_hosts(&self, container: &Container, gateway: Option<IpAddr>) -> Result<Vec<(String, IpAddr)>> {
         let default = || {
@@ -203,6 +213,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             // Somebody else's namespace is gone when they say so, and all of the container with it.
             remove: request.remove || matches!(netns, Namespace::Given { .. }),
             netns: Some(netns),
+            engine: None,
             endpoints,
             id,
             name,

@@ -151,9 +151,9 @@ impl Directory {
     }
 }
 
-/// As with Docker, the default network has no names.
+/// As with Docker, the default network has no names. On an engine's own bridge the engine answers.
 pub(super) fn has_names(network: &Network) -> bool {
-    network.driver == Driver::Bridge && !network.predefined
+    network.driver == Driver::Bridge && !network.predefined && !network.borrowed
 }
 
 impl Names {

@@ -112,6 +112,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             gateways: plan::gateways(network),
             gw_priority: asked.gw_priority,
             aliases: asked.aliases.clone(),
+            borrowed: false,
             id,
         })
     }

@@ -3,6 +3,7 @@
 use super::{
     Controller,
     backend::{Datapath, Host},
+    engines::check_own,
     error::{Error, Result},
     now,
     step::{Change, Step},
@@ -45,6 +46,12 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     /// [`Controller::refresh_host`] tries again.
     pub fn mark_exited(&mut self, name_or_id: &str, code: Option<i32>) -> Result<view::Container> {
         let container = self.find_container(name_or_id)?.clone();
+        check_own(&container)?;
+        self.note_exited(container, code)
+    }
+
+    /// The same of any container.
+    pub(super) fn note_exited(&mut self, container: Container, code: Option<i32>) -> Result<view::Container> {
         let code = code.or_else(|| self.code_left_by(&container));
         let exited = Container {
             state: ContainerState::Exited,

@@ -153,9 +153,10 @@ impl World {
         assert!(!self.foreign.links.contains(name), "{name} is not rnet's");
         self.tables.bridges.remove(name);
         if let Some((_, veth)) = self.tables.veths.remove(name) {
-            let mut routes = self.tables.default_routes.remove(&veth.netns).unwrap_or_default();
+            let Some(netns) = &veth.netns else { return };
+            let mut routes = self.tables.default_routes.remove(netns).unwrap_or_default();
             routes.retain(|route| route.interface != veth.name);
-            self.tables.set_routes(&veth.netns, routes);
+            self.tables.set_routes(netns, routes);
         }
     }
 
@@ -196,7 +197,10 @@ impl Host for Fake {
     }
 
     fn find_bridge(&self, name: &str) -> Result<Option<Link>> {
-        Ok(self.call("find_bridge")?.tables.bridges.get(name).map(|(link, _)| link.clone()))
+        let world = self.call("find_bridge")?;
+        let foreign =
+            || world.foreign.bridges.contains_key(name).then_some(Link { index: 1, mac: MacAddr([2; 6]) });
+        Ok(world.tables.bridges.get(name).map(|(link, _)| link.clone()).or_else(foreign))
     }
 
     fn find_link(&self, name: &str) -> Result<Option<Link>> {
@@ -239,7 +243,7 @@ impl Host for Fake {
         let path = self.netns_path(name);
         world.tables.netns.remove(&path);
         world.tables.default_routes.remove(&path);
-        world.tables.veths.retain(|_, (_, veth)| veth.netns != path);
+        world.tables.veths.retain(|_, (_, veth)| veth.netns.as_ref() != Some(&path));
         Ok(())
     }
 
@@ -274,7 +278,7 @@ impl Host for Fake {
 
     fn interfaces(&self, netns: &Path) -> Result<BTreeSet<String>> {
         let world = self.call("interfaces")?;
-        let inside = world.tables.veths.values().filter(|(_, veth)| veth.netns == netns);
+        let inside = world.tables.veths.values().filter(|(_, veth)| veth.netns.as_deref() == Some(netns));
         Ok(inside.map(|(_, veth)| veth.name.clone()).chain(["lo".to_owned()]).collect())
     }
 
@@ -291,7 +295,9 @@ impl Host for Fake {
     fn set_default_routes(&self, netns: &Path, _: &[String], routes: &[DefaultRoute]) -> Result<()> {
         let mut world = self.call("set_default_routes")?;
         for route in routes {
-            let leads = |(_, veth): &(Link, VethSpec)| veth.netns == netns && veth.name == route.interface;
+            let leads = |(_, veth): &(Link, VethSpec)| {
+                veth.netns.as_deref() == Some(netns) && veth.name == route.interface
+            };
             ensure!(world.tables.veths.values().any(leads), "no interface {}", route.interface);
         }
         world.tables.set_routes(netns, routes.to_vec());
@@ -302,18 +308,18 @@ impl Host for Fake {
         let mut world = self.call("create_veth")?;
         ensure!(!world.exists(&spec.host_name), "{} exists", spec.host_name);
         ensure!(world.tables.bridges.contains_key(&spec.bridge), "no bridge {}", spec.bridge);
-        let is_there =
-            world.tables.netns.contains(&spec.netns) || world.foreign.namespaces.contains_key(&spec.netns);
-        ensure!(is_there, "no namespace {}", spec.netns.display());
+        if let Some(netns) = &spec.netns {
+            let is_there = world.tables.netns.contains(netns) || world.foreign.namespaces.contains_key(netns);
+            ensure!(is_there, "no namespace {}", netns.display());
+        }
         let inside = |(_, veth): &(Link, VethSpec)| veth.netns == spec.netns && veth.name == spec.name;
         ensure!(!world.tables.veths.values().any(inside), "{} exists in the namespace", spec.name);
-        let mut routes = world.tables.default_routes.remove(&spec.netns).unwrap_or_default();
-        let own = spec
-            .gateways
-            .iter()
-            .map(|gateway| DefaultRoute { gateway: *gateway, interface: spec.name.clone() });
-        routes.extend(own);
-        world.tables.set_routes(&spec.netns, routes);
+        if let Some(netns) = &spec.netns {
+            let mut routes = world.tables.default_routes.remove(netns).unwrap_or_default();
+            let route = |gateway: &IpAddr| DefaultRoute { gateway: *gateway, interface: spec.name.clone() };
+            routes.extend(spec.gateways.iter().map(route));
+            world.tables.set_routes(netns, routes);
+        }
         let link = world.link();
         world.tables.veths.insert(spec.host_name.clone(), (link.clone(), spec.clone()));
         Ok(link)
@@ -334,7 +340,8 @@ impl Host for Fake {
 
     fn take_frames(&self, netns: &Path, interface: &str) -> Result<()> {
         let world = self.call("take_frames")?;
-        let is_it = |(_, veth): &(Link, VethSpec)| veth.netns == netns && veth.name == interface;
+        let is_it =
+            |(_, veth): &(Link, VethSpec)| veth.netns.as_deref() == Some(netns) && veth.name == interface;
         ensure!(world.tables.veths.values().any(is_it), "no {interface} in {}", netns.display());
         Ok(())
     }
@@ -402,7 +409,8 @@ impl Drop for Hold {
 impl Datapath for Fake {
     fn add_endpoint(&mut self, endpoint: &EndpointSpec) -> Result<()> {
         let mut world = self.call("add_endpoint")?;
-        let veth = world.tables.veths.get(&endpoint.host_name).map(|(link, _)| link.index);
+        let foreign = world.foreign.links.contains(&endpoint.host_name).then_some(1);
+        let veth = world.tables.veths.get(&endpoint.host_name).map(|(link, _)| link.index).or(foreign);
         ensure!(
             veth == Some(endpoint.ifindex),
             "{} is not interface {}",

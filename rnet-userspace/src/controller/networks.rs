@@ -43,7 +43,8 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         if self.machine.state.networks.values().any(|n| n.name == *name) {
             return Err(Error::Conflict(format!("network with name {name} already exists")));
         }
-        let network = self.build_network(request, false)?;
+        let record = record(request, Driver::Bridge, false);
+        let network = self.build_network(request, record)?;
         self.tell_network("create", &network);
         Ok(network)
     }
@@ -55,12 +56,28 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     /// [`Error::Failed`] when some of it could not be removed: removing it again goes on with the rest.
     pub fn remove_network(&mut self, name_or_id: &str) -> Result<view::Network> {
         let network = self.find_network(name_or_id)?.clone();
+        if let Some(engine) = network.engine {
+            let tool = engine.tool();
+            return Err(Error::Forbidden(format!(
+                "network {} is {engine}'s: remove it with {tool}",
+                network.name
+            )));
+        }
         if network.predefined {
             return Err(Error::Forbidden(format!(
                 "{} is a pre-defined network and cannot be removed",
                 network.name
             )));
         }
+        self.check_unused(&network)?;
+        let view = self.network_view(&network);
+        self.destroy_network(network)?;
+        self.tell_network("destroy", &view);
+        Ok(view)
+    }
+
+    /// Refuses when containers are on a network.
+    pub(super) fn check_unused(&self, network: &Network) -> Result<()> {
         let mut members: Vec<&str> = self.members(&network.id).map(|c| c.name.as_str()).collect();
         members.sort_unstable();
         if !members.is_empty() {
@@ -70,10 +87,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
                 members.join(", ")
             )));
         }
-        let view = self.network_view(&network);
-        self.destroy_network(network)?;
-        self.tell_network("destroy", &view);
-        Ok(view)
+        Ok(())
     }
 
     /// A network, by name, id or the beginning of its id.
@@ -98,7 +112,8 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         let request = self.config.default_network.request(DEFAULT, there.as_ref());
         self.renew_default(there, &request)?;
         if missing(self, DEFAULT) {
-            self.build_network(&request, true)?;
+            let record = record(&request, Driver::Bridge, true);
+            self.build_network(&request, record)?;
         }
         for (name, driver) in [(HOST, Driver::Host), (NONE, Driver::Null)] {
             if missing(self, name) {
@@ -145,21 +160,29 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             .ok_or_else(|| Error::NotFound(format!("network {name_or_id} not found")))
     }
 
-    fn build_network(&mut self, request: &CreateNetwork, predefined: bool) -> Result<view::Network> {
+    /// Makes a network of `network`, the beginning of its record.
+    pub(super) fn build_network(
+        &mut self,
+        request: &CreateNetwork,
+        mut network: Network,
+    ) -> Result<view::Network> {
         let options = NetworkOptions::parse(&request.options)?;
         check_options(&options, request)?;
-        let mut network = record(request, Driver::Bridge, predefined);
         let (bridge, adopted) = self.bridge(&network, options.bridge.clone())?;
         network.subnets = self.subnets(request, &options, adopted.as_ref())?;
         if options.via_stack {
             self.check_forwarding(&network)?;
         }
         (network.bridge, network.adopted) = (Some(bridge), adopted);
-        // A number that was given is never given again while a higher one is in use.
-        network.number = self.machine.state.networks.values().map(|n| n.number).max().unwrap_or(0) + 1;
+        network.number = self.next_network_number();
         let steps = plan::create_network(&network, &self.machine.addresses)?;
         self.machine.apply(&steps)?;
         Ok(self.network_view(&network))
+    }
+
+    /// A number that was given is never given again while a higher one is in use.
+    pub(super) fn next_network_number(&self) -> u32 {
+        self.machine.state.networks.values().map(|n| n.number).max().unwrap_or(0) + 1
     }
 
     /// The interface of a network, and what it is like if it is there already.
@@ -199,12 +222,12 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         ids.filter_map(|id| self.machine.state.containers.get(id))
     }
 
-    fn tell_network(&self, action: &str, network: &view::Network) {
+    pub(super) fn tell_network(&self, action: &str, network: &view::Network) {
         let attributes = [("name", network.name.as_str()), ("type", network.driver.as_str())];
         self.events.emit(Kind::Network, action, &network.id, attributes);
     }
 
-    fn network_view(&self, network: &Network) -> view::Network {
+    pub(super) fn network_view(&self, network: &Network) -> view::Network {
         let on_it = self.members(&network.id).filter(|c| c.phase == Phase::Ready);
         let members = on_it.flat_map(|c| {
             let endpoints = c.endpoints.iter().filter(|e| e.network == network.id && e.phase == Phase::Ready);
@@ -227,6 +250,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             id: network.id.clone(),
             name: network.name.clone(),
             driver: driver.to_owned(),
+            engine: network.engine,
             created: network.created.clone(),
             bridge: network.bridge.clone(),
             subnets: network.subnets.clone(),
@@ -275,7 +299,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     }
 }
 
-fn record(request: &CreateNetwork, driver: Driver, predefined: bool) -> Network {
+pub(super) fn record(request: &CreateNetwork, driver: Driver, predefined: bool) -> Network {
     Network {
         id: new_id(),
         name: request.name.clone(),
@@ -286,6 +310,8 @@ fn record(request: &CreateNetwork, driver: Driver, predefined: bool) -> Network 
         predefined,
         bridge: None,
         adopted: None,
+        engine: None,
+        borrowed: false,
         subnets: Vec::new(),
         internal: request.internal,
         attachable: request.attachable,

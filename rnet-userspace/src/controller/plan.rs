@@ -51,12 +51,12 @@ pub(super) fn remove_network(network: &Network, addresses: &[IpAddr]) -> Result<
     Ok(undo(&network_objects(network, &without)?))
 }
 
-/// The bridge of a network.
+/// The bridge of a network, unless it is an engine's own.
 ///
 /// # Errors
 /// [`Error::Invalid`] when the network's options cannot be understood.
 pub(super) fn bridge(network: &Network) -> Result<Option<BridgeSpec>> {
-    let Some(name) = network.bridge.clone() else {
+    let Some(name) = network.bridge.clone().filter(|_| !network.borrowed) else {
         return Ok(None);
     };
     let gateways = network.subnets.iter().filter_map(|s| Some((s.gateway?, s.subnet)));
@@ -82,10 +82,11 @@ pub(super) struct Place<'a> {
 pub(super) fn create_container(
     ready: &Container,
     place: &Place<'_>,
-    files: ContainerFiles,
+    files: Option<ContainerFiles>,
 ) -> Result<Vec<Step>> {
     let creating = Container { phase: Phase::Creating, ..ready.clone() };
-    let mut steps = vec![Step::SaveContainer(Change::add(creating.clone())), Step::WriteFiles(files)];
+    let mut steps = vec![Step::SaveContainer(Change::add(creating.clone()))];
+    steps.extend(files.map(Step::WriteFiles));
     steps.extend(container_objects(ready, place)?);
     steps.push(Step::SaveContainer(Change::replace(creating, ready.clone())));
     Ok(steps)
@@ -99,34 +100,41 @@ pub(super) fn release_container(container: &Container, place: &Place<'_>) -> Res
     Ok(undo(&container_objects(container, place)?))
 }
 
-/// Makes one interface of a container: the veth, then what the datapath knows of it.
+/// Makes one interface of a container: the veth, unless it is an engine's own, then what the datapath knows of it.
 ///
 /// # Errors
 /// [`Error::Invalid`] when the network is not there, or its options cannot be understood.
-pub(super) fn connect(endpoint: &Endpoint, container: &Container, place: &Place<'_>) -> Result<[Step; 2]> {
+pub(super) fn connect(endpoint: &Endpoint, container: &Container, place: &Place<'_>) -> Result<Vec<Step>> {
     let network = network_of(endpoint, place.networks)?;
+    let add = Step::AddEndpoint(endpoint_intent(endpoint, network)?);
+    if endpoint.borrowed {
+        return Ok(vec![add]);
+    }
     let routes = default_routes(&container.endpoints, place.networks);
     let gateways = routes.into_iter().filter(|route| route.interface == endpoint.interface);
     let gateways = gateways.map(|route| route.gateway).collect();
-    let veth = veth(endpoint, network, gateways, place.netns.to_owned())?;
-    Ok([Step::CreateVeth(veth), Step::AddEndpoint(endpoint_intent(endpoint, network)?)])
+    let netns = container.netns.as_ref().map(|_| place.netns.to_owned());
+    Ok(vec![Step::CreateVeth(veth(endpoint, network, gateways, netns)?), add])
 }
 
 /// Takes one interface from a container.
 ///
 /// # Errors
 /// As [`connect`].
-pub(super) fn disconnect(endpoint: &Endpoint, networks: &BTreeMap<String, Network>) -> Result<[Step; 2]> {
+pub(super) fn disconnect(endpoint: &Endpoint, networks: &BTreeMap<String, Network>) -> Result<Vec<Step>> {
     let network = network_of(endpoint, networks)?;
-    let intent = endpoint_intent(endpoint, network)?;
-    Ok([Step::RemoveEndpoint(intent), Step::DeleteVeth(endpoint.host_interface.clone())])
+    let mut steps = vec![Step::RemoveEndpoint(endpoint_intent(endpoint, network)?)];
+    if !endpoint.borrowed {
+        steps.push(Step::DeleteVeth(endpoint.host_interface.clone()));
+    }
+    Ok(steps)
 }
 
 /// What makes a container's ports and default routes of `before` those of `after`, all of whose interfaces are there.
 pub(super) fn redirect(before: &Container, after: &Container, place: &Place<'_>) -> Vec<Step> {
     let mut steps = Vec::new();
     let routes = |container: &Container| default_routes(&container.endpoints, place.networks);
-    if routes(before) != routes(after) {
+    if after.has_own_routes() && routes(before) != routes(after) {
         steps.push(default_routes_of(before, after, place.networks, place.netns.to_owned()));
     }
     let (old, new) = (sources(before), sources(after));
@@ -242,7 +250,7 @@ fn container_objects(container: &Container, place: &Place<'_>) -> Result<Vec<Ste
     if let Some(Namespace::Own(name)) = &container.netns {
         steps.push(Step::CreateNetns(name.clone()));
     }
-    if let Some(Namespace::Own(_) | Namespace::Given { .. }) = &container.netns {
+    if let (None, Some(Namespace::Own(_) | Namespace::Given { .. })) = (container.engine, &container.netns) {
         steps.push(Step::HoldNamespaces { dir: place.dir.to_owned(), hostname: container.hostname.clone() });
     }
     for endpoint in &container.endpoints {
@@ -271,7 +279,12 @@ pub(super) fn network_of<'a>(
     networks.get(&endpoint.network).ok_or_else(gone)
 }
 
-fn veth(endpoint: &Endpoint, network: &Network, gateways: Vec<IpAddr>, netns: PathBuf) -> Result<VethSpec> {
+fn veth(
+    endpoint: &Endpoint,
+    network: &Network,
+    gateways: Vec<IpAddr>,
+    netns: Option<PathBuf>,
+) -> Result<VethSpec> {
     let options = NetworkOptions::parse(&network.options)?;
     Ok(VethSpec {
         host_name: endpoint.host_interface.clone(),

@@ -142,7 +142,7 @@ pub fn allocate(
             let host = HostPort { addr: host, port, protocol: want.protocol };
             table.given.insert(host, owner);
             picks[i].push(Pick {
-                binding: Binding { host, addr: container, port: want.port, sources: 0 },
+                binding: Binding { host, addr: container, port: want.port, sources: 0, unheld: false },
                 any_will_do: !matches!(want.host, PortChoice::Exactly(_)),
             });
         }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     Controller,
     backend::{Datapath, Host},
+    engines::check_own,
     error::{Error, Result},
     model::{
         Binding, Protocol,
@@ -87,6 +88,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
 
     fn publishable(&self, container: &str) -> Result<&Container> {
         let container = self.find_container(container)?;
+        check_own(container)?;
         if container.phase != Phase::Ready || container.state == ContainerState::Exited {
             return Err(Error::Conflict(format!("container {} is not running", container.name)));
         }

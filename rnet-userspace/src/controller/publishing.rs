@@ -48,7 +48,7 @@ pub(super) fn publications(specs: &[String], from: &[IpNetwork]) -> Result<Vec<P
 
 /// As [`publications`], of one port.
 pub(super) fn publication(mapping: PortMapping, from: &[IpNetwork]) -> Publication {
-    Publication { mapping, from: from.to_vec(), held: Vec::new(), bindings: Vec::new() }
+    Publication { mapping, from: from.to_vec(), held: Vec::new(), bindings: Vec::new(), unheld: false }
 }
 
 impl<H: Host, D: Datapath> Controller<H, D> {
@@ -150,7 +150,9 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             )
             .map_err(|e: PortError| Error::Conflict(wrap(&e)))?;
             let all = || picks.iter().flatten();
-            let bindings = all().map(|pick| pick.binding).filter(|binding| !binding.is_routed());
+            let held = container.ports.iter().zip(&picks).filter(|(publication, _)| !publication.unheld);
+            let bindings = held.flat_map(|(_, picks)| picks).map(|pick| pick.binding);
+            let bindings = bindings.filter(|binding| !binding.is_routed());
             let new: Vec<HostPort> =
                 bindings.map(|binding| binding.host).filter(|port| !own.contains(port)).collect();
             let held = if new.is_empty() { Ok(None) } else { self.machine.host.hold_ports(&new).map(Some) };
@@ -284,7 +286,10 @@ fn with(publication: &Publication, picks: &[ports::Pick]) -> Publication {
         .iter()
         .map(|pick| {
             let known = publication.bindings.iter().find(|b| b.sources != 0);
-            super::model::Binding { sources: known.map_or(0, |b| b.sources), ..pick.binding }
+            let sources = known.map_or(0, |b| b.sources);
+            // At the container's own address there is nothing to keep.
+            let unheld = publication.unheld && !pick.binding.is_routed();
+            super::model::Binding { sources, unheld, ..pick.binding }
         })
         .collect();
     // Host ports stay the container's while no network of it leads outside.

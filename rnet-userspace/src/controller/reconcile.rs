@@ -83,8 +83,9 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         let mut errors: Vec<Cause> = Vec::new();
         let State { containers, networks } = self.machine.state.clone();
         // All at once, which takes about as long as one. Removing the containers then finds no more of them.
-        let veths = containers.values().flat_map(|c| c.endpoints.iter().map(|e| e.host_interface.clone()));
-        errors.extend(self.machine.host.delete_links(&veths.collect()).err());
+        let own = containers.values().flat_map(|c| c.endpoints.iter().filter(|e| !e.borrowed));
+        let veths = own.map(|endpoint| endpoint.host_interface.clone()).collect();
+        errors.extend(self.machine.host.delete_links(&veths).err());
         for container in containers.into_values() {
             let name = container.name.clone();
             let done = self.destroy_container(container);
@@ -186,7 +187,8 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             return container.remove || container.netns.is_some();
         }
         let is_right = |e: &Endpoint| {
-            e.phase == Phase::Ready && links.contains(&e.host_interface) && !rebuilt.contains(&e.network)
+            let is_there = e.borrowed || links.contains(&e.host_interface) && !rebuilt.contains(&e.network);
+            e.phase == Phase::Ready && is_there
         };
         !self.is_alive(container) || !container.endpoints.iter().all(is_right)
     }
@@ -202,12 +204,12 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         }
         if !self.is_alive(&container) {
             tracing::info!(container = container.name, "its process or its namespace is gone");
-            return self.mark_exited(&container.id, None).map(drop);
+            return self.note_exited(container, None).map(drop);
         }
         let container = self.finish_changes(container)?;
         let netns = self.netns_path(&container).unwrap_or_default();
         let dir = self.dir(&container.id);
-        for endpoint in &container.endpoints {
+        for endpoint in container.endpoints.iter().filter(|e| !e.borrowed) {
             if links.contains(&endpoint.host_interface) && !rebuilt.contains(&endpoint.network) {
                 continue;
             }
@@ -217,8 +219,9 @@ impl<H: Host, D: Datapath> Controller<H, D> {
                 "making its veth again"
             );
             let place = plan::Place { networks: &self.machine.state.networks, netns: &netns, dir: &dir };
-            let [create, add] = plan::connect(endpoint, &container, &place)?;
-            self.machine.apply(&[Step::DeleteVeth(endpoint.host_interface.clone()), create, add])?;
+            let mut steps = vec![Step::DeleteVeth(endpoint.host_interface.clone())];
+            steps.extend(plan::connect(endpoint, &container, &place)?);
+            self.machine.apply(&steps)?;
         }
         Ok(())
     }
@@ -240,15 +243,17 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             }
             let mut without = container.clone();
             without.endpoints.retain(|e| e.id != endpoint.id);
-            let files = Step::UpdateFiles { before: self.files(&with)?, after: self.files(&without)? };
-            let routes = plan::default_routes_of(
-                &with,
-                &without,
-                &self.machine.state.networks,
-                self.netns_path(&container).unwrap_or_default(),
-            );
+            let mut steps: Vec<_> = self.update_files(&with, &without)?.into_iter().collect();
+            if container.has_own_routes() {
+                steps.push(plan::default_routes_of(
+                    &with,
+                    &without,
+                    &self.machine.state.networks,
+                    self.netns_path(&container).unwrap_or_default(),
+                ));
+            }
             self.drop_endpoint(&container, &endpoint)?;
-            self.machine.apply(&[files, routes])?;
+            self.machine.apply(&steps)?;
             container = without;
         }
         Ok(container)

@@ -9,7 +9,10 @@ use std::{
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use super::model::MacAddr;
+use super::{
+    model::{InterfaceAddr, MacAddr, engine::Engine, port_spec::PortMapping},
+    view::SubnetView,
+};
 
 /// A network to be created.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +84,86 @@ pub struct Publish {
     pub ports: Vec<String>,
     /// Sources that may use them; empty for all.
     pub from: Vec<IpNetwork>,
+}
+
+/// A network with a bridge that an engine has made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineNetwork {
+    /// The engine.
+    pub engine: Engine,
+    /// Its id for the network: 64 hexadecimal digits.
+    pub id: String,
+    /// Its name for the network.
+    pub name: String,
+    /// The bridge.
+    pub bridge: String,
+    /// The subnets, with the addresses of the bridge as gateways.
+    pub subnets: Vec<SubnetView>,
+    /// No way out.
+    pub internal: bool,
+    /// Driver options that rnet understands.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+    /// Labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A container of an engine's: what the datapath has to know of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineContainer {
+    /// The engine.
+    pub engine: Engine,
+    /// Its id for the container: 64 hexadecimal digits.
+    pub id: String,
+    /// Its name for the container; where that is taken, it gets another.
+    pub name: String,
+    /// A file that stands for its network namespace. Absent where the engine does not say; then it takes interfaces that
+    /// rnet makes out of the host's namespace.
+    #[serde(default)]
+    pub netns: Option<PathBuf>,
+    /// Its interfaces.
+    pub interfaces: Vec<EngineInterface>,
+    /// Published ports.
+    #[serde(default)]
+    pub ports: Vec<PortMapping>,
+    /// The engine keeps the host ports from other programs, by sockets of its own; else the datapath does.
+    #[serde(default)]
+    pub keeps_ports: bool,
+}
+
+/// An interface of such a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineInterface {
+    /// The engine's id for it: 64 hexadecimal digits; absent for a new one.
+    #[serde(default)]
+    pub id: Option<String>,
+    /// The network, by id or name.
+    pub network: String,
+    /// Its name inside the namespace. Empty where the engine takes an interface that rnet makes, which rnet names.
+    #[serde(default)]
+    pub interface: String,
+    /// The host's end of the veth, where the engine has made it; absent where rnet is to.
+    #[serde(default)]
+    pub veth: Option<String>,
+    /// Its Ethernet address; a random one when absent.
+    #[serde(default)]
+    pub mac: Option<MacAddr>,
+    /// Its addresses; those that rnet chooses when empty.
+    #[serde(default)]
+    pub addrs: Vec<InterfaceAddr>,
+    /// Where its default routes lead; the network's gateways when absent.
+    #[serde(default)]
+    pub gateways: Option<Vec<IpAddr>>,
+    /// Names, beside the container's, under which the network's containers find it.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// The interface with the highest number has the default route, and the published ports.
+    #[serde(default)]
+    pub gw_priority: i64,
 }
 
 /// A network namespace that somebody else made.

@@ -117,7 +117,8 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             Some(Namespace::Own(name)) => host.netns_exists(&host.netns_path(name)),
             Some(Namespace::Given { path, number }) => host.netns_id(path).is_ok_and(|id| id == *number),
             Some(Namespace::Shared(_) | Namespace::Host) => true,
-            None => false,
+            // Where an engine has not said, it says when the container is gone.
+            None => container.engine.is_some(),
         }
     }
 

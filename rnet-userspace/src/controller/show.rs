@@ -41,6 +41,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             id: container.id.clone(),
             name: container.name.clone(),
             hostname: container.hostname.clone(),
+            engine: container.engine,
             state: container.state,
             pid: container.pid,
             exit_code: container.exit_code,

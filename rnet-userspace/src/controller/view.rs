@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     backend::PortCount,
-    model::{Binding, InterfaceAddr, MacAddr, Protocol},
+    model::{Binding, InterfaceAddr, MacAddr, Protocol, engine::Engine},
 };
 
 /// A network.
@@ -19,6 +19,9 @@ pub struct Network {
     pub name: String,
     /// `bridge`, `host` or `null`.
     pub driver: String,
+    /// The engine that it is for; absent for rnet's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<Engine>,
     /// When it was created, as RFC 3339 with nanoseconds.
     pub created: String,
     /// The interface, for driver `bridge`.
@@ -91,6 +94,9 @@ pub struct Container {
     pub name: String,
     /// Host name.
     pub hostname: String,
+    /// The engine whose container it is; absent for rnet's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<Engine>,
     /// What it is doing.
     pub state: ContainerState,
     /// Its process.

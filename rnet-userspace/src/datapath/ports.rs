@@ -26,6 +26,8 @@ struct Lead {
     id: MappingId,
     /// Number of the list of sources; 0 for anyone.
     sources: u32,
+    /// Somebody else keeps the port from the host's programs.
+    unheld: bool,
 }
 
 /// A port of the host, and where it is to lead instead.
@@ -42,15 +44,25 @@ impl Lead {
         self.addr == host.addr
     }
 
+    /// Whether the port is to be kept from the host's programs.
+    fn is_held(&self, host: &HostPort) -> bool {
+        !self.unheld && !self.is_routed(host)
+    }
+
     fn is_to(&self, binding: &Binding) -> bool {
         (self.addr, self.port) == (binding.addr, binding.port)
     }
 }
 
 impl Change {
-    /// A port of the host's that nobody had.
+    /// A port of the host's that was not kept from its programs.
     fn holds_anew(&self) -> bool {
-        self.before.is_none() && !self.after.is_routed(&self.host)
+        self.after.is_held(&self.host) && !self.before.is_some_and(|before| before.is_held(&self.host))
+    }
+
+    /// A port that was kept from the host's programs and is to be no more.
+    fn lets_go(&self) -> bool {
+        !self.after.is_held(&self.host) && self.before.is_some_and(|before| before.is_held(&self.host))
     }
 
     /// The mapping that it is for: taken for it, or kept.
@@ -103,21 +115,24 @@ impl Ebpf {
         }
         let before = self.tables.port(&binding.host)?;
         let kept = before.filter(|there| there.is_to(binding) && self.tables.mappings.is_current(there.id));
-        if kept.is_some_and(|there| there.sources == binding.sources) {
+        if kept.is_some_and(|there| (there.sources, there.unheld) == (binding.sources, binding.unheld)) {
             return Ok(None);
         }
         let id = match kept {
             Some(there) => there.id,
             None => self.tables.mappings.take()?,
         };
-        let after = Lead { addr: binding.addr, port: binding.port, id, sources: binding.sources };
+        let Binding { addr, port, sources, unheld, .. } = *binding;
+        let after = Lead { addr, port, id, sources, unheld };
         Ok(Some(Change { host: binding.host, before, after }))
     }
 
     fn write_ports(&mut self, changes: &[Change]) -> Result<()> {
-        let held: Vec<_> = changes.iter().filter(|c| !c.after.is_routed(&c.host)).map(|c| c.host).collect();
+        let held: Vec<_> = changes.iter().filter(|c| c.after.is_held(&c.host)).map(|c| c.host).collect();
+        let free: Vec<_> = changes.iter().filter(|c| c.lets_go()).map(|c| c.host).collect();
         self.held.add(&mut self.tables.held, &held)?;
-        self.tables.set_ports(&changes.iter().map(|c| (c.host, c.after)).collect::<Vec<_>>())
+        self.tables.set_ports(&changes.iter().map(|c| (c.host, c.after)).collect::<Vec<_>>())?;
+        self.held.remove(&mut self.tables.held, &free)
     }
 
     /// Undoes [`Ebpf::write_ports`], however far that has come.
@@ -125,9 +140,11 @@ impl Ebpf {
         let before: Vec<_> = changes.iter().filter_map(|c| Some((c.host, c.before?))).collect();
         let new: Vec<_> = changes.iter().filter(|c| c.before.is_none()).map(|c| c.host).collect();
         let held: Vec<_> = changes.iter().filter(|c| c.holds_anew()).map(|c| c.host).collect();
+        let free: Vec<_> = changes.iter().filter(|c| c.lets_go()).map(|c| c.host).collect();
         self.release_new(changes);
         let ports = self.tables.set_ports(&before).and_then(|()| self.tables.clear_ports(&new));
-        ports.and(self.held.remove(&mut self.tables.held, &held))
+        let taken = self.held.remove(&mut self.tables.held, &held);
+        ports.and(taken).and(self.held.add(&mut self.tables.held, &free))
     }
 
     fn release_new(&self, changes: &[Change]) {
@@ -229,7 +246,8 @@ impl<A: Address> FamilyTables<A> {
         let entries = of_family.map(|(host, lead)| {
             let addr = A::of(lead.addr).context("a port leads to an address of its own family")?;
             let MappingId { slot, generation } = lead.id;
-            Ok((key(host)?, Backend::new(addr, Be16::new(lead.port), slot, generation, lead.sources)))
+            let backend = Backend::new(addr, Be16::new(lead.port), slot, generation, lead.sources);
+            Ok((key(host)?, backend.unheld_if(lead.unheld)))
         });
         self.ports.insert_all(&entries.collect::<Result<Vec<_>>>()?)
     }
@@ -251,7 +269,8 @@ impl<A: Address> FamilyTables<A> {
 
 fn lead<A: Address>(backend: &Backend<A>) -> Lead {
     let id = MappingId { slot: backend.mapping, generation: backend.generation };
-    Lead { addr: backend.addr.ip(), port: backend.port.get(), id, sources: backend.sources }
+    let (addr, port) = (backend.addr.ip(), backend.port.get());
+    Lead { addr, port, id, sources: backend.sources, unheld: backend.unheld != 0 }
 }
 
 fn key<A: Address>(host: &HostPort) -> Result<PortKey<A>> {
@@ -268,7 +287,7 @@ impl HeldPorts {
     pub(super) fn adopt(tables: &mut Tables) -> Result<Self> {
         let mut held = Self::default();
         let mut hosts = tables.ports()?;
-        hosts.retain(|(host, lead)| !lead.is_routed(host));
+        hosts.retain(|(host, lead)| lead.is_held(host));
         held.add(&mut tables.held, &hosts.iter().map(|(host, _)| *host).collect::<Vec<_>>())?;
         let is_stale = |key: &HeldKey| !held.0.contains_key(&(key.port.get(), key.proto, key.v6 != 0));
         let mut stale: Vec<_> = tables.held.entries()?.into_iter().map(|(key, _)| key).collect();

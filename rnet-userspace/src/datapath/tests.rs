@@ -136,7 +136,35 @@ fn in_place(test: impl FnOnce(&Place) + Send) {
 
 fn binding(port: u16, to: u16) -> Binding {
     let host = HostPort { addr: "0.0.0.0".parse().unwrap(), port, protocol: Protocol::Tcp };
-    Binding { host, addr: "172.17.0.2".parse().unwrap(), port: to, sources: 0 }
+    Binding { host, addr: "172.17.0.2".parse().unwrap(), port: to, sources: 0, unheld: false }
+}
+
+#[test]
+fn a_port_that_an_engine_keeps_is_left_to_its_sockets() {
+    in_place(|place| {
+        let engines = |port| Binding { unheld: true, ..binding(port, 80) };
+        let mut first = place.open();
+        first.add_endpoint(&place.endpoint()).unwrap();
+        first.publish(&[engines(8080), binding(8081, 80)]).unwrap();
+        let held = |datapath: &Ebpf| -> Vec<_> {
+            datapath.tables.held.entries().unwrap().iter().map(|(key, _)| key.port.get()).collect()
+        };
+        assert_eq!(held(&first), [8081]);
+        let published = first.tables.v4.ports.entries().unwrap();
+        drop(first);
+        let mut second = place.open();
+        assert_eq!(held(&second), [8081], "as the first left it");
+        assert_eq!(second.tables.v4.ports.entries().unwrap(), published);
+        // Who keeps it can change; its flows live on.
+        second.publish(&[binding(8080, 80), engines(8081)]).unwrap();
+        assert_eq!(held(&second), [8080]);
+        let ids = |entries: Vec<(_, rnet_common::Backend<_>)>| -> BTreeSet<_> {
+            entries.iter().map(|(_, b)| (b.mapping, b.generation)).collect()
+        };
+        assert_eq!(ids(second.tables.v4.ports.entries().unwrap()), ids(published));
+        second.unpublish(&[engines(8081), binding(8080, 80)]).unwrap();
+        assert!(held(&second).is_empty() && second.tables.v4.ports.entries().unwrap().is_empty());
+    });
 }
 
 #[test]

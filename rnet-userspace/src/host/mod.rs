@@ -137,7 +137,8 @@ impl Host for Kernel {
 
     fn create_veth(&self, spec: &VethSpec) -> Result<Link> {
         veth::create(spec).with_context(|| {
-            format!("create veth {} with {} in {}", spec.host_name, spec.name, spec.netns.display())
+            let place = spec.netns.as_ref().map(|netns| format!(" in {}", netns.display()));
+            format!("create veth {} with {}{}", spec.host_name, spec.name, place.unwrap_or_default())
         })
     }
 

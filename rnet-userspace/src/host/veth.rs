@@ -1,6 +1,6 @@
 //! Veth pairs between a bridge and a container's namespace.
 
-use std::{fs::File, io::ErrorKind, os::fd::AsRawFd};
+use std::{fs::File, io::ErrorKind, os::fd::AsRawFd, path::Path};
 
 use anyhow::{Context, Result, bail};
 use netlink_packet_route::link::{InfoData, InfoVeth};
@@ -19,13 +19,15 @@ pub(super) fn create(spec: &VethSpec) -> Result<Link> {
     let netlink = Netlink::open()?;
     let bridge = bridge::find(&netlink, &spec.bridge)?
         .with_context(|| format!("there is no bridge {}", spec.bridge))?;
-    let namespace = File::open(&spec.netns).context("open the namespace")?;
+    let namespace =
+        spec.netns.as_ref().map(|path| File::open(path).context("open the namespace")).transpose()?;
 
+    let inside = LinkMessageBuilder::<LinkUnspec>::new().name(&spec.name).address(spec.mac.0.into());
     // Made where it belongs: an interface that is moved there could meet another of its name on the way.
-    let inside = LinkMessageBuilder::<LinkUnspec>::new()
-        .name(&spec.name)
-        .address(spec.mac.0.into())
-        .setns_by_fd(namespace.as_raw_fd());
+    let inside = match &namespace {
+        Some(namespace) => inside.setns_by_fd(namespace.as_raw_fd()),
+        None => inside,
+    };
     let inside = InfoData::Veth(InfoVeth::Peer(with_mtu(inside, spec.mtu).build()));
     let host = LinkVeth::new(&spec.host_name, &spec.name)
         .address(random_mac().into())
@@ -49,13 +51,15 @@ fn configure(netlink: &Netlink, spec: &VethSpec) -> Result<Link> {
         netlink.change_link(port).context("isolate the bridge port")?;
     }
     netlink.set_up(host.index)?;
-    configure_inside(spec).with_context(|| format!("configure {} inside", spec.name))?;
+    if let Some(netns) = &spec.netns {
+        configure_inside(netns, spec).with_context(|| format!("configure {} inside", spec.name))?;
+    }
     Ok(host)
 }
 
-fn configure_inside(spec: &VethSpec) -> Result<()> {
-    netns::within(&spec.netns, || set_sysctls(spec))?;
-    let netlink = Netlink::in_netns(&spec.netns)?;
+fn configure_inside(netns: &Path, spec: &VethSpec) -> Result<()> {
+    netns::within(netns, || set_sysctls(spec))?;
+    let netlink = Netlink::in_netns(netns)?;
     let index = netlink.existing_link(&spec.name)?.header.index;
     for addr in &spec.addrs {
         netlink.add_address(index, *addr)?;
@@ -81,7 +85,7 @@ fn set_sysctls(spec: &VethSpec) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, net::IpAddr, path::Path, process::Command};
+    use std::{fs, net::IpAddr, process::Command};
 
     use netlink_packet_route::link::{LinkAttribute, LinkFlags};
 
@@ -105,7 +109,7 @@ mod tests {
         VethSpec {
             host_name: "veth0".into(),
             bridge: "br0".into(),
-            netns: netns.into(),
+            netns: Some(netns.into()),
             name: "eth0".into(),
             mac: MAC,
             addrs: addrs.iter().map(|a| a.parse().unwrap()).collect(),
@@ -155,6 +159,20 @@ mod tests {
     }
 
     #[test]
+    fn an_end_that_an_engine_is_to_take_waits_beside_the_other() {
+        in_new_netns(|| {
+            make_bridge(&["10.1.0.1/24"]);
+            let waiting = VethSpec { netns: None, name: "veth0p".into(), ..spec(Path::new(""), &[], &[]) };
+            create(&waiting).unwrap();
+            let netlink = Netlink::open().unwrap();
+            let end = netlink.existing_link("veth0p").unwrap();
+            assert_eq!(link_of(&end).mac, MAC);
+            assert!(!end.header.flags.contains(LinkFlags::Up));
+            assert_eq!(mtu_of(&netlink, "veth0p"), 1400);
+        });
+    }
+
+    #[test]
     fn a_container_has_both_families() {
         in_new_netns(|| {
             make_bridge(&["10.1.0.1/24", "fd00:1::1/64"]);
@@ -199,7 +217,7 @@ mod tests {
             let good = spec(&ns, &["10.1.0.2/24"], &["10.1.0.1"]);
             let bad = [
                 VethSpec { bridge: "br1".into(), ..good.clone() },
-                VethSpec { netns: "/proc/self/ns/uts".into(), ..good.clone() },
+                VethSpec { netns: Some("/proc/self/ns/uts".into()), ..good.clone() },
                 VethSpec { gateways: vec!["192.0.2.1".parse().unwrap()], ..good.clone() },
                 VethSpec { mtu: Some(1), ..good.clone() },
                 VethSpec { name: "lo".into(), ..good.clone() },

@@ -210,6 +210,8 @@ mod tests {
 
     fn network(id: &str, name: &str) -> Network {
         Network {
+            engine: None,
+            borrowed: false,
             id: id.into(),
             name: name.into(),
             phase: Phase::Ready,

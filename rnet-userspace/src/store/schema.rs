@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::controller::{
     backend::BridgeState,
-    model::{Binding, HostPort, InterfaceAddr, MacAddr, port_spec::PortMapping},
+    model::{Binding, HostPort, InterfaceAddr, MacAddr, engine::Engine, port_spec::PortMapping},
     view::{ContainerState, ExposedPort, SubnetView},
 };
 
@@ -22,6 +22,13 @@ pub struct State {
     pub networks: BTreeMap<String, Network>,
     /// Containers by id.
     pub containers: BTreeMap<String, Container>,
+}
+
+impl Container {
+    /// Whether the default routes in its namespace are rnet's to set.
+    pub fn has_own_routes(&self) -> bool {
+        self.netns.is_some() && !self.endpoints.iter().any(|endpoint| endpoint.borrowed)
+    }
 }
 
 /// What is kept in a file of its own.
@@ -94,6 +101,12 @@ pub struct Network {
     pub bridge: Option<String>,
     /// What the interface was like, where somebody else made it: it is not removed with the network.
     pub adopted: Option<BridgeState>,
+    /// The engine that the network is for; absent for rnet's own.
+    #[serde(default)]
+    pub engine: Option<Engine>,
+    /// The interface is the engine's own: it is never made, changed or removed.
+    #[serde(default)]
+    pub borrowed: bool,
     /// Its subnets.
     pub subnets: Vec<SubnetView>,
     /// No way out.
@@ -115,6 +128,9 @@ pub struct Container {
     pub name: String,
     /// Host name.
     pub hostname: String,
+    /// The engine whose container it is, with files and namespaces of the engine's; absent for rnet's own.
+    #[serde(default)]
+    pub engine: Option<Engine>,
     /// How far it has come.
     pub phase: Phase,
     /// What it is doing.
@@ -141,7 +157,7 @@ pub struct Container {
     pub terminal: bool,
     /// What was asked for with `--network`, as Docker shows it.
     pub network_mode: String,
-    /// Its network namespace, as long as it has one.
+    /// Its network namespace, as long as it has one that is known.
     pub netns: Option<Namespace>,
     /// Its interfaces.
     pub endpoints: Vec<Endpoint>,
@@ -213,6 +229,9 @@ pub struct Endpoint {
     pub gw_priority: i64,
     /// Names, beside its container's, under which it is found.
     pub aliases: Vec<String>,
+    /// The veth is an engine's own: it is never made, changed or removed.
+    #[serde(default)]
+    pub borrowed: bool,
 }
 
 /// A container port that is published.
@@ -226,4 +245,7 @@ pub struct Publication {
     pub held: Vec<HostPort>,
     /// What the datapath is told.
     pub bindings: Vec<Binding>,
+    /// The engine keeps its host ports from other programs, by sockets of its own; else the datapath does.
+    #[serde(default)]
+    pub unheld: bool,
 }

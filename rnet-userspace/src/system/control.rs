@@ -7,8 +7,8 @@ use crate::{
     controller::{
         Config, Controller, Result,
         backend::{Datapath, FlowInfo, FlowPosition, Host, Page, ReasonCount},
-        model::{Binding, flow_filter::FlowFilter, timeouts::Seconds},
-        request::{Connect, CreateContainer, CreateNetwork, Publish},
+        model::{Binding, engine::Engine, flow_filter::FlowFilter, timeouts::Seconds},
+        request::{Connect, CreateContainer, CreateNetwork, EngineContainer, EngineNetwork, Publish},
         view,
     },
 };
@@ -83,6 +83,39 @@ impl<H: Host + 'static, D: Datapath + 'static> Control for Shared<H, D> {
 
     fn remove_container(&self, container: &str, force: bool) -> Result<view::Container> {
         self.lock().remove_container(container, force)
+    }
+
+    fn create_engine_network(
+        &self,
+        engine: Engine,
+        id: &str,
+        request: &CreateNetwork,
+    ) -> Result<view::Network> {
+        self.lock().create_engine_network(engine, id, request)
+    }
+
+    fn follow_network(&self, network: &EngineNetwork) -> Result<view::Network> {
+        self.lock().follow_network(network)
+    }
+
+    fn remove_engine_network(&self, engine: Engine, id: &str) -> Result<()> {
+        self.lock().remove_engine_network(engine, id)
+    }
+
+    fn set_engine_container(&self, container: &EngineContainer) -> Result<view::Container> {
+        self.lock().set_engine_container(container)
+    }
+
+    fn add_to_engine_container(&self, container: &EngineContainer) -> Result<view::Container> {
+        self.lock().add_to_engine_container(container)
+    }
+
+    fn remove_engine_interface(&self, engine: Engine, id: &str, interface: &str) -> Result<()> {
+        self.lock().remove_engine_interface(engine, id, interface)
+    }
+
+    fn remove_engine_container(&self, engine: Engine, id: &str) -> Result<()> {
+        self.lock().remove_engine_container(engine, id)
     }
 
     fn published(&self) -> Result<Vec<view::PublishedPort>> {

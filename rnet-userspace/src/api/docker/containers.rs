@@ -171,6 +171,7 @@ mod tests {
 
     fn container(name: &str, second: u8, change: impl FnOnce(&mut view::Container)) -> view::Container {
         let mut container = view::Container {
+            engine: None,
             id: format!("{name}-0123"),
             name: name.into(),
             hostname: name.into(),
@@ -222,7 +223,13 @@ mod tests {
             container("web", 1, |c| {
                 c.network_mode = "front".into();
                 c.endpoints.push(endpoint);
-                c.ports.push(Binding { host, addr: [10, 0, 0, 2].into(), port: 80, sources: 0 });
+                c.ports.push(Binding {
+                    host,
+                    addr: [10, 0, 0, 2].into(),
+                    port: 80,
+                    sources: 0,
+                    unheld: false,
+                });
                 c.exposed = vec![
                     ExposedPort { port: 80, protocol: Protocol::Tcp },
                     ExposedPort { port: 53, protocol: Protocol::Udp },

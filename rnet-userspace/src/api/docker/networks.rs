@@ -94,6 +94,7 @@ mod tests {
             addrs: Vec::new(),
         };
         view::Network {
+            engine: None,
             id: format!("{name}-0123"),
             name: name.into(),
             driver: if name == "host" { "host" } else { "bridge" }.into(),

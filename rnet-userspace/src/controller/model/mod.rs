@@ -1,5 +1,6 @@
 //! Values of the model.
 
+pub mod engine;
 pub mod flow_filter;
 pub mod name;
 pub mod options;
@@ -94,13 +95,17 @@ pub struct Binding {
     /// it; 0 for everybody.
     #[serde(default)]
     pub sources: u32,
+    /// The engine whose container it is keeps the host port from other programs, by sockets of its own; else the
+    /// datapath does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unheld: bool,
 }
 
 impl Binding {
     /// A container port that is reached at the container's own address, in gateway mode `routed`: nothing of the
     /// host's is taken for it.
     pub fn routed(addr: IpAddr, port: u16, protocol: Protocol) -> Self {
-        Self { host: HostPort { addr, port, protocol }, addr, port, sources: 0 }
+        Self { host: HostPort { addr, port, protocol }, addr, port, sources: 0, unheld: false }
     }
 
     /// Whether it is one of [`Binding::routed`].

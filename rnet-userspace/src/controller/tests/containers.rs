@@ -24,7 +24,7 @@ fn a_container_gets_a_namespace_an_interface_and_files() {
     let (veth_link, veth) = &tables.veths[&endpoint.host_interface];
     assert_eq!((veth.bridge.as_str(), veth.addrs[0].to_string().as_str()), ("rnet0", "172.17.0.2/16"));
     assert_eq!((veth.gateways[0].to_string().as_str(), veth.mac), ("172.17.0.1", endpoint.mac));
-    assert_eq!((Some(&veth.netns), veth.name.as_str()), (made.netns.as_ref(), "eth0"));
+    assert_eq!((veth.netns.as_ref(), veth.name.as_str()), (made.netns.as_ref(), "eth0"));
     let known = &tables.endpoints[&endpoint.host_interface];
     assert_eq!((known.ifindex, &known.bridge), (veth_link.index, &tables.bridges["rnet0"].0));
     let addr = EndpointAddr {

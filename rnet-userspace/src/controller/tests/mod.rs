@@ -3,6 +3,7 @@
 mod configuration;
 mod connect;
 mod containers;
+mod engines;
 mod flows;
 mod gateways;
 mod ipv6;

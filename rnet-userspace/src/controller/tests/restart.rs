@@ -135,7 +135,9 @@ fn containers_that_ended_meanwhile_are_noted() {
     {
         let mut world = bench.fake.world();
         world.tables.netns.remove(Path::new("/run/netns/rnet-netns-gone"));
-        world.tables.veths.retain(|_, (_, veth)| !veth.netns.ends_with("rnet-netns-gone"));
+        world.tables.veths.retain(|_, (_, veth)| {
+            !veth.netns.as_ref().is_some_and(|netns| netns.ends_with("rnet-netns-gone"))
+        });
         world.foreign.processes = [(101, 5), (102, 10200)].into();
     }
     for instance in [bench.start(), instance] {
