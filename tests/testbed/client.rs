@@ -1,7 +1,7 @@
 //! Docker's own client, which knows nothing of rnet.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
     time::Duration,
 };
@@ -10,46 +10,48 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    Netns, Rnet,
+    Netns, Rnet, engine,
     process::{self, Finished},
 };
 
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 
-/// The client, told to speak to the daemon of one instance.
+/// The client, told to speak to one daemon.
 #[derive(Debug)]
-pub struct Docker<'r, 'h> {
-    rnet: &'r Rnet<'h>,
+pub struct Docker<'h> {
+    ns: &'h Netns,
+    socket: PathBuf,
     program: PathBuf,
     // Nothing of the user's own configuration.
     config: TempDir,
 }
 
-impl<'r, 'h> Docker<'r, 'h> {
-    /// `$RNET_DOCKER`, else the client on `PATH`, else the one that `cargo xtask setup --tests` has unpacked. Nothing,
-    /// and a word about it, where there is none.
+impl<'h> Docker<'h> {
+    /// The client of an instance's daemon. Nothing, and a word about it, where there is none.
     ///
     /// # Panics
     /// Where there is none and everything must run.
-    pub fn of(rnet: &'r Rnet<'h>) -> Option<Self> {
-        let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/docker/usr/bin/docker");
-        let on_path = std::env::var_os("PATH").and_then(|path| {
-            std::env::split_paths(&path).map(|dir| dir.join("docker")).find(|file| file.is_file())
-        });
-        let chosen = std::env::var_os("RNET_DOCKER").map(PathBuf::from);
-        let found = chosen.into_iter().chain(on_path).chain([unpacked]).find(|file| file.is_file());
-        let Some(program) = found else {
+    pub fn of(rnet: &Rnet<'h>) -> Option<Self> {
+        let found = Self::at(&rnet.host().ns, rnet.socket());
+        if found.is_none() {
             crate::skip("needs Docker's client: get it with `cargo xtask setup --tests`");
-            return None;
-        };
+        }
+        found
+    }
+
+    /// The client of whatever listens on `socket` in `ns`: `$RNET_DOCKER`, else the one on `PATH`, else the one that
+    /// `cargo xtask setup --tests` has unpacked.
+    pub(crate) fn at(ns: &'h Netns, socket: PathBuf) -> Option<Self> {
+        let chosen = std::env::var_os("RNET_DOCKER").map(PathBuf::from).filter(|file| file.is_file());
+        let program = chosen.or_else(|| engine::program("docker"))?;
         let config = TempDir::new().unwrap_or_else(|e| panic!("make a directory: {e}"));
-        Some(Self { rnet, program, config })
+        Some(Self { ns, socket, program, config })
     }
 
     /// `docker ARGS`.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = self.quiet(Command::new(&self.program));
-        command.arg("--host").arg(format!("unix://{}", self.rnet.socket().display())).args(args);
+        let mut command = self.quiet(self.ns.command(&self.program));
+        command.arg("--host").arg(format!("unix://{}", self.socket.display())).args(args);
         command
     }
 
