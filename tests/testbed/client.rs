@@ -1,10 +1,6 @@
 //! Docker's own client, which knows nothing of rnet.
 
-use std::{
-    path::PathBuf,
-    process::Command,
-    time::Duration,
-};
+use std::{path::PathBuf, process::Command, time::Duration};
 
 use serde_json::Value;
 use tempfile::TempDir;

@@ -85,9 +85,8 @@ impl Drop for Mounts {
 
 fn make(tag: &str) -> io::Result<()> {
     let none = None::<&str>;
-    let at = |what: &str, outcome: nix::Result<()>| {
-        outcome.map_err(|e| io::Error::other(format!("{what}: {e}")))
-    };
+    let at =
+        |what: &str, outcome: nix::Result<()>| outcome.map_err(|e| io::Error::other(format!("{what}: {e}")));
     at("a mount namespace", unshare(CloneFlags::CLONE_NEWNS))?;
     at("keep mounts apart", mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none))?;
     // The source's name tells whose a mount is, in a container too.

@@ -11,8 +11,16 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{IMAGE, Machine, equip, image::{COMMAND, Rootfs}, required};
-use crate::{Container, Docker, Netns, process::Process, wait_until};
+use super::{
+    IMAGE, Machine, equip,
+    image::{COMMAND, Rootfs},
+    required,
+};
+use crate::{
+    Container, Docker, Netns,
+    process::{self, Process},
+    wait_until,
+};
 
 /// How long the daemon may take to be ready on two busy cores.
 const START_LIMIT: Duration = Duration::from_secs(90);
@@ -114,9 +122,8 @@ impl<'m> Dockerd<'m> {
     /// When it can't be written.
     pub fn add_plugin_spec(&self, file: &str, content: &str) {
         let dir = Path::new("/etc/docker/plugins");
-        let written = self.machine.ns.run(|| {
-            fs::create_dir_all(dir).and_then(|()| fs::write(dir.join(file), content))
-        });
+        let written =
+            self.machine.ns.run(|| fs::create_dir_all(dir).and_then(|()| fs::write(dir.join(file), content)));
         written.unwrap_or_else(|e| panic!("write {file} to {}: {e}", dir.display()));
     }
 
@@ -177,12 +184,18 @@ impl<'m> Dockerd<'m> {
         assert!(status.success(), "dockerd ended with {status} on SIGTERM:\n{}", self.log());
     }
 
-    /// Ends the daemon as a crash would (SIGKILL). Containers go on.
+    /// Ends the daemon as a crash would (SIGKILL), and with it its containerd and its proxies. Containers go on.
     ///
     /// # Panics
     /// When it does not run.
     pub fn kill9(&self) {
-        self.take().kill();
+        let mut daemon = self.take();
+        let children = process::children_of(daemon.id());
+        daemon.kill();
+        // The next dockerd takes a containerd for running that is dead and that nobody has waited for.
+        wait_until("dockerd's processes end with it", END_LIMIT, || {
+            children.iter().all(|id| !Path::new("/proc").join(id.to_string()).exists()).then_some(())
+        });
     }
 
     /// Ends the daemon in good order and starts it again.

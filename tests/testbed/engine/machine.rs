@@ -2,7 +2,10 @@
 
 use std::{ops::Deref, path::PathBuf};
 
-use crate::{Checksums, Host, mounts::{self, Mounts}};
+use crate::{
+    Checksums, Host,
+    mounts::{self, Mounts},
+};
 
 /// A host that also has mounts of its own: `/run` is its own, and what is written to `/etc`, `/var/lib` and `/opt`
 /// stays inside. Whatever is run in its namespace sees that, rnet included: a path below these directories is to be
@@ -29,7 +32,9 @@ impl Machine {
     /// When it can't be made.
     pub fn directory(&self, role: &str) -> PathBuf {
         let dir = self.mounts().dir().join(format!("{role}{}", crate::next_number()));
-        self.ns.run(|| std::fs::create_dir_all(&dir)).unwrap_or_else(|e| panic!("make {}: {e}", dir.display()));
+        self.ns
+            .run(|| std::fs::create_dir_all(&dir))
+            .unwrap_or_else(|e| panic!("make {}: {e}", dir.display()));
         dir
     }
 

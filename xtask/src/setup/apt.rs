@@ -53,7 +53,8 @@ pub(super) fn download(packages: &[&str], directory: &Path) -> Result<Vec<PathBu
         let mut apt = Command::new("apt-get");
         apt.args(["install", "--download-only", "--yes", "--no-install-recommends", "--no-remove"]);
         // Nothing is installed, so that neither root nor the package manager's lock is needed.
-        apt.args(["-o", "Debug::NoLocking=1", "-o"]).arg(format!("Dir::Cache::archives={}", directory.display()));
+        apt.args(["-o", "Debug::NoLocking=1", "-o"])
+            .arg(format!("Dir::Cache::archives={}", directory.display()));
         output(apt.args(packages))
     };
     if let Err(error) = fetch() {

@@ -51,8 +51,9 @@ const CLIENT: &str = "docker-cli";
 /// What is neither installed nor unpacked.
 pub(super) fn missing() -> Vec<&'static str> {
     let root = root();
-    let unpacked =
-        |name: &str| ["usr/bin", "usr/sbin", "bin", "sbin"].iter().any(|dir| is_executable(&root.join(dir).join(name)));
+    let unpacked = |name: &str| {
+        ["usr/bin", "usr/sbin", "bin", "sbin"].iter().any(|dir| is_executable(&root.join(dir).join(name)))
+    };
     let program = |name: &&str| find(name).is_none() && !unpacked(name);
     let plugin = |name: &&str| {
         let own = root.join("usr/lib/cni");
@@ -64,7 +65,10 @@ pub(super) fn missing() -> Vec<&'static str> {
 /// Unpacks the packages, and those they depend on that this machine lacks.
 pub(super) fn unpack() -> Result<()> {
     if !apt::is_here() {
-        bail!("the tests run container engines, and this machine lacks {}: install them", missing().join(", "));
+        bail!(
+            "the tests run container engines, and this machine lacks {}: install them",
+            missing().join(", ")
+        );
     }
     let root = root();
     let unfinished = root.with_extension("unfinished");

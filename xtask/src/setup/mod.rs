@@ -80,7 +80,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     note(&bpf.summary);
     if options.tests {
         test_tools()?;
-        note(format_args!("tests: {}; Docker, Podman and containerd", TESTS.map(|tool| tool.program).join(", ")));
+        note(format_args!(
+            "tests: {}; Docker, Podman and containerd",
+            TESTS.map(|tool| tool.program).join(", ")
+        ));
     }
     Ok(())
 }
