@@ -3,3 +3,4 @@
 #![expect(clippy::unwrap_used, reason = "every function here is part of a test")]
 
 mod dockerd;
+mod podman;

@@ -19,6 +19,7 @@ pub mod netns;
 pub mod packet;
 pub mod process;
 pub mod snapshot;
+pub mod tool;
 pub mod topology;
 pub mod traffic;
 

@@ -11,14 +11,16 @@
 mod dockerd;
 mod image;
 mod machine;
+mod podman;
 
 use std::{
     env,
+    ffi::OsString,
     path::{Path, PathBuf},
     process::Command,
 };
 
-pub use self::{dockerd::Dockerd, image::IMAGE, machine::Machine};
+pub use self::{dockerd::Dockerd, image::IMAGE, machine::Machine, podman::Podman};
 
 /// Returns from a test that cannot run here, for want of root or of the engines, saying why. With
 /// `RNET_REQUIRE_ALL=1` it fails instead.
@@ -71,12 +73,27 @@ fn required(name: &str) -> PathBuf {
     program(name).unwrap_or_else(|| panic!("no {name}: get it with `cargo xtask setup --tests`"))
 }
 
+/// The directories of CNI's own plugins.
+fn plugin_dirs() -> Vec<PathBuf> {
+    let dirs = ["/usr/lib/cni", "/opt/cni/bin"].into_iter().map(PathBuf::from);
+    dirs.chain([unpacked().join("usr/lib/cni")]).filter(|dir| dir.join("bridge").is_file()).collect()
+}
+
+/// The value of `PATH` with which an engine finds the programs that it starts.
+fn joined_path() -> OsString {
+    env::join_paths(path()).unwrap_or_else(|e| panic!("join the directories of PATH: {e}"))
+}
+
+/// Where the libraries of unpacked programs are.
+fn libraries() -> Option<PathBuf> {
+    let dir = unpacked().join("usr/lib").join(format!("{}-linux-gnu", env::consts::ARCH));
+    dir.is_dir().then_some(dir)
+}
+
 /// Lets a command find the programs that it starts, and their libraries.
 fn equip(command: &mut Command) {
-    let joined = env::join_paths(path()).unwrap_or_else(|e| panic!("join the directories of PATH: {e}"));
-    command.env("PATH", joined);
-    let libraries = unpacked().join("usr/lib").join(format!("{}-linux-gnu", env::consts::ARCH));
-    if libraries.is_dir() {
+    command.env("PATH", joined_path());
+    if let Some(libraries) = libraries() {
         command.env("LD_LIBRARY_PATH", libraries);
     }
 }
