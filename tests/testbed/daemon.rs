@@ -76,6 +76,11 @@ impl<'h> Rnet<'h> {
         Self { host, instance, log, env: Vec::new(), daemon: RefCell::new(None) }
     }
 
+    /// Where it runs.
+    pub(crate) fn host(&self) -> &'h Host {
+        self.host
+    }
+
     /// Its name.
     pub fn instance(&self) -> &str {
         &self.instance
@@ -119,12 +124,13 @@ impl<'h> Rnet<'h> {
         // An interrupt from the terminal is for whoever runs this, and needs the daemon to remove everything.
         command.process_group(0);
         let mut daemon = Process::start(command);
+        let socket = self.socket();
         wait_until("rnet daemon answers", START_LIMIT, || {
             if let Some(status) = daemon.ended() {
                 panic!("rnet daemon ended with {status}:\n{}", self.log());
             }
             // Nobody is asked who does not listen yet: that would be a process each time.
-            UnixStream::connect(self.socket()).ok()?;
+            self.host.ns.run(|| UnixStream::connect(&socket)).ok()?;
             self.cmd(&["status"]).status.success().then_some(())
         });
         *self.daemon.borrow_mut() = Some(daemon);
@@ -266,12 +272,8 @@ impl<'h> Rnet<'h> {
     /// # Panics
     /// When it has no namespace, or no IPv4 address on `eth0`.
     pub fn container(&self, name: &str) -> Container {
-        let ns = Netns::open(Path::new("/run/netns").join(format!("{}-{name}", self.instance)));
-        let addrs = ns.output_of("ip", &["-4", "-o", "addr", "show", "dev", "eth0"]).unwrap_or_default();
-        let addr = addrs.split_whitespace().skip_while(|w| *w != "inet").nth(1);
-        let addr = addr.and_then(|a| a.split('/').next()?.parse().ok());
-        let addr = addr.unwrap_or_else(|| panic!("{name} has no IPv4 address on eth0: {addrs:?}"));
-        Container { name: name.to_owned(), ns, addr }
+        let path = Path::new("/run/netns").join(format!("{}-{name}", self.instance));
+        Container::of(name, self.host.ns.run(|| Netns::open(path)))
     }
 
     /// Packets that the datapath counted under `verdict` (`carried`, `passed`, `dropped`).
@@ -315,14 +317,16 @@ impl Drop for Rnet<'_> {
             }
         }
         drop(daemon);
-        for name in snapshot::namespaces(&self.instance) {
-            kill_processes_in(&name);
-            remove_named(&Path::new("/run/netns").join(name));
-        }
-        for dir in snapshot::places(&self.instance) {
-            unmount_namespaces(&dir);
-            let _ = fs::remove_dir_all(dir);
-        }
+        self.host.ns.run(|| {
+            for name in snapshot::namespaces(&self.instance) {
+                kill_processes_in(&name);
+                remove_named(&Path::new("/run/netns").join(name));
+            }
+            for dir in snapshot::places(&self.instance) {
+                unmount_namespaces(&dir);
+                let _ = fs::remove_dir_all(dir);
+            }
+        });
     }
 }
 
@@ -378,6 +382,18 @@ pub struct Container {
 }
 
 impl Container {
+    /// The container that has this namespace.
+    ///
+    /// # Panics
+    /// When it has no IPv4 address on `eth0`.
+    pub fn of(name: &str, ns: Netns) -> Self {
+        let addrs = ns.output_of("ip", &["-4", "-o", "addr", "show", "dev", "eth0"]).unwrap_or_default();
+        let addr = addrs.split_whitespace().skip_while(|w| *w != "inet").nth(1);
+        let addr = addr.and_then(|a| a.split('/').next()?.parse().ok());
+        let addr = addr.unwrap_or_else(|| panic!("{name} has no IPv4 address on eth0: {addrs:?}"));
+        Self { name: name.to_owned(), ns, addr }
+    }
+
     /// A port of it.
     pub fn at(&self, port: u16) -> std::net::SocketAddr {
         (self.addr, port).into()

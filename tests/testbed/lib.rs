@@ -11,12 +11,15 @@ pub mod client;
 pub mod consistency;
 pub mod daemon;
 pub mod docker;
+pub mod engine;
 mod ethtool;
 pub mod lab;
+mod mounts;
 pub mod netns;
 pub mod packet;
 pub mod process;
 pub mod snapshot;
+pub mod tool;
 pub mod topology;
 pub mod traffic;
 

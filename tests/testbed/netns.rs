@@ -16,12 +16,12 @@ use std::{
 
 use nix::{
     mount::{MntFlags, umount2},
-    sched::{CloneFlags, setns},
+    sched::{CloneFlags, setns, unshare},
     sys::{prctl, signal::Signal},
     unistd::{Gid, Uid, setgid, setgroups, setuid},
 };
 
-use crate::process;
+use crate::{mounts::Mounts, process};
 
 /// How long a tool such as `ip` may take.
 const TOOL_LIMIT: Duration = Duration::from_secs(20);
@@ -33,6 +33,7 @@ pub struct Netns {
     path: PathBuf,
     file: File,
     made_here: bool,
+    mounts: Option<Mounts>,
 }
 
 impl Netns {
@@ -64,7 +65,7 @@ impl Netns {
         let path = path.into();
         let file = File::open(&path).unwrap_or_else(|e| panic!("open namespace {}: {e}", path.display()));
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        Self { name, path, file, made_here: false }
+        Self { name, path, file, made_here: false, mounts: None }
     }
 
     /// Its name under `/run/netns`.
@@ -77,13 +78,30 @@ impl Netns {
         &self.path
     }
 
+    /// Gives it mounts of its own, which whatever is run inside sees from here on.
+    pub(crate) fn make_mounts(&mut self) {
+        self.mounts = Some(Mounts::new(self));
+    }
+
+    /// Its own mounts, where it has any.
+    pub(crate) fn mounts(&self) -> Option<&Mounts> {
+        self.mounts.as_ref()
+    }
+
+    fn inside(&self) -> Inside {
+        let share = |file: &File| {
+            file.try_clone().unwrap_or_else(|e| panic!("keep namespace {} open: {e}", self.name))
+        };
+        Inside { network: share(&self.file), mounts: self.mounts.as_ref().map(|mounts| share(&mounts.file)) }
+    }
+
     /// Runs `f` inside, on a thread of its own, and passes on its result or its panic. Sockets and files opened
     /// there stay inside when they are used elsewhere.
     pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
         let outcome = thread::scope(|scope| {
             scope
                 .spawn(|| {
-                    enter(&self.file).unwrap_or_else(|e| panic!("enter namespace {}: {e}", self.name));
+                    self.inside().enter().unwrap_or_else(|e| panic!("enter namespace {}: {e}", self.name));
                     f()
                 })
                 .join()
@@ -95,17 +113,17 @@ impl Netns {
     pub fn spawn<T: Send + 'static>(&self, f: impl FnOnce(&Stop) -> T + Send + 'static) -> Task<T> {
         let stop = Stop(Arc::default());
         let (inner, name) = (stop.clone(), self.name.clone());
-        let file = self.file.try_clone().unwrap_or_else(|e| panic!("keep namespace {name} open: {e}"));
+        let inside = self.inside();
         let thread = thread::spawn(move || {
-            enter(&file).unwrap_or_else(|e| panic!("enter namespace {name}: {e}"));
+            inside.enter().unwrap_or_else(|e| panic!("enter namespace {name}: {e}"));
             f(&inner)
         });
         Task { stop, thread: Some(thread) }
     }
 
-    /// A command whose process runs inside this network namespace and leaves every other namespace as it is:
-    /// `ip netns exec` also remounts `/sys`, which hides bpffs. The process does not outlive the thread that
-    /// starts it.
+    /// A command whose process runs inside this network namespace, and inside its mount namespace where it has one of
+    /// its own, and leaves every other namespace as it is: `ip netns exec` also remounts `/sys`, which hides bpffs.
+    /// The process does not outlive the thread that starts it.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         self.command_with(program, || Ok(()))
     }
@@ -127,16 +145,16 @@ impl Netns {
         use std::os::unix::process::CommandExt;
 
         let mut command = Command::new(program);
-        let file = self.file.try_clone().unwrap_or_else(|e| panic!("keep namespace {} open: {e}", self.name));
+        let inside = self.inside();
         let prepare = move || {
-            enter(&file)?;
+            inside.enter()?;
             then()?;
             // Last: the kernel clears it when the process changes its user.
             prctl::set_pdeathsig(Signal::SIGKILL)?;
             Ok(())
         };
-        // SAFETY: between fork and exec `prepare` makes system calls only (setns, setgroups, setgid, setuid,
-        // prctl on the child's only thread); it neither allocates nor takes a lock.
+        // SAFETY: between fork and exec `prepare` makes system calls only (setns, unshare, setgroups, setgid,
+        // setuid, prctl on the child's only thread); it neither allocates nor takes a lock.
         unsafe { command.pre_exec(prepare) };
         command
     }
@@ -197,6 +215,8 @@ impl Netns {
 
 impl Drop for Netns {
     fn drop(&mut self) {
+        // What runs inside would keep the namespace.
+        drop(self.mounts.take());
         if self.made_here {
             remove_named(&self.path);
         }
@@ -210,8 +230,23 @@ pub(crate) fn remove_named(path: &Path) {
     let _ = fs::remove_file(path);
 }
 
-fn enter(namespace: &File) -> io::Result<()> {
-    Ok(setns(namespace, CloneFlags::CLONE_NEWNET)?)
+/// The namespaces that a thread or a process is to be in.
+struct Inside {
+    network: File,
+    mounts: Option<File>,
+}
+
+impl Inside {
+    /// Makes system calls only.
+    fn enter(&self) -> io::Result<()> {
+        setns(&self.network, CloneFlags::CLONE_NEWNET)?;
+        if let Some(mounts) = &self.mounts {
+            // Threads share a working directory, and only who has one of its own may change mount namespaces.
+            unshare(CloneFlags::CLONE_FS)?;
+            setns(mounts, CloneFlags::CLONE_NEWNS)?;
+        }
+        Ok(())
+    }
 }
 
 /// Tells a background task that it is to end.

@@ -1,7 +1,7 @@
 //! Processes that end: with their own time limit, or with the test that started them.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read, Seek},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
@@ -162,6 +162,18 @@ impl Drop for Process {
     }
 }
 
+/// The processes that a process has started itself and not given away.
+pub(crate) fn children_of(parent: u32) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").unwrap_or_else(|e| panic!("list processes: {e}"));
+    let child = |id: u32| {
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        // Behind the name, which may hold anything: state and parent.
+        let of: u32 = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?;
+        (of == parent).then_some(id)
+    };
+    processes.filter_map(|entry| child(entry.ok()?.file_name().to_str()?.parse().ok()?)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,8 +201,15 @@ mod tests {
     fn a_process_ends_with_its_owner() {
         let process = Process::start(shell("exec sleep 60"));
         let proc = format!("/proc/{}", process.id());
-        assert!(std::fs::exists(&proc).unwrap());
+        assert!(fs::exists(&proc).unwrap());
         drop(process);
-        assert!(!std::fs::exists(&proc).unwrap());
+        assert!(!fs::exists(&proc).unwrap());
+    }
+
+    #[test]
+    fn children_are_found() {
+        let process = Process::start(shell("exec sleep 60"));
+        assert!(children_of(std::process::id()).contains(&process.id()));
+        assert!(children_of(process.id()).is_empty());
     }
 }

@@ -40,11 +40,13 @@ impl Snapshot {
             sections.insert(format!("{tool} {}", args.join(" ")).trim_end().to_owned(), lines);
         }
         sections.insert("sysctl net".into(), ns.run(sysctls));
-        for dir in places(instance) {
-            let files = files_below(&dir).iter().map(|f| f.display().to_string()).collect();
-            sections.insert(dir.display().to_string(), files);
-        }
-        sections.insert("network namespaces".into(), namespaces(instance));
+        ns.run(|| {
+            for dir in places(instance) {
+                let files = files_below(&dir).iter().map(|f| f.display().to_string()).collect();
+                sections.insert(dir.display().to_string(), files);
+            }
+            sections.insert("network namespaces".into(), namespaces(instance));
+        });
         Self(sections)
     }
 

@@ -35,6 +35,8 @@ enum Level {
     Datapath,
     /// The built binary, in network namespaces with real traffic.
     E2e,
+    /// Container engines as the tests run them, by themselves.
+    Engines,
     /// All of them.
     All,
 }
@@ -65,6 +67,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         ("datapath", options.level.includes(Level::Datapath)),
         ("testbed", options.level.includes(Level::E2e)),
         ("e2e", options.level.includes(Level::E2e)),
+        ("engines", options.level.includes(Level::Engines)),
     ] {
         if included {
             level(&format!("{test} tests"), &mut || in_kernel(test, &built, &options.args));

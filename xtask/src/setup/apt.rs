@@ -45,19 +45,26 @@ pub(super) fn install(packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Fetches a package into a directory that has no other, without installing it.
-pub(super) fn download(package: &str, directory: &Path) -> Result<PathBuf> {
-    let fetch = || output(Command::new("apt-get").args(["download", package]).current_dir(directory));
+/// Fetches packages into a directory, with what they depend on and this machine lacks, without installing any of it.
+pub(super) fn download(packages: &[&str], directory: &Path) -> Result<Vec<PathBuf>> {
+    let partial = directory.join("partial");
+    fs::create_dir_all(&partial).with_context(|| format!("create {}", partial.display()))?;
+    let fetch = || {
+        let mut apt = Command::new("apt-get");
+        apt.args(["install", "--download-only", "--yes", "--no-install-recommends", "--no-remove"]);
+        // Nothing is installed, so that neither root nor the package manager's lock is needed.
+        apt.args(["-o", "Debug::NoLocking=1", "-o"])
+            .arg(format!("Dir::Cache::archives={}", directory.display()));
+        output(apt.args(packages))
+    };
     if let Err(error) = fetch() {
         note("apt-get failed; trying again with fresh package lists");
         update().map_err(|_| error)?;
         fetch()?;
     }
     let files = fs::read_dir(directory).with_context(|| format!("look into {}", directory.display()))?;
-    let mut paths = files.filter_map(|file| Some(file.ok()?.path()));
-    paths
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .with_context(|| format!("apt-get download {package} has left no package in {}", directory.display()))
+    let paths = files.filter_map(|file| Some(file.ok()?.path()));
+    Ok(paths.filter(|path| path.extension().is_some_and(|extension| extension == "deb")).collect())
 }
 
 fn try_install(packages: &[&str]) -> Result<()> {

@@ -2,7 +2,7 @@
 
 mod apt;
 mod compiler;
-mod docker;
+mod engines;
 mod install;
 mod linker;
 
@@ -80,7 +80,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     note(&bpf.summary);
     if options.tests {
         test_tools()?;
-        note(format_args!("tests: {}, docker", TESTS.map(|tool| tool.program).join(", ")));
+        note(format_args!(
+            "tests: {}; Docker, Podman and containerd",
+            TESTS.map(|tool| tool.program).join(", ")
+        ));
     }
     Ok(())
 }
@@ -96,10 +99,10 @@ pub(crate) fn bpf_toolchain() -> Result<BpfToolchain> {
 /// Makes sure of the tests' tools.
 pub(crate) fn test_tools() -> Result<()> {
     tools(&TESTS, "the tests use")?;
-    match docker::client() {
-        Some(_) => Ok(()),
-        None => step("unpacking Docker's client into target/tools", docker::unpack),
+    if engines::missing().is_empty() {
+        return Ok(());
     }
+    step("unpacking container engines into target/tools", engines::unpack)
 }
 
 /// Makes sure of the demonstration's tools.

@@ -1,0 +1,161 @@
+//! Podman, which has no daemon: each command does its work itself, and a conmon stays with each container.
+
+use std::{
+    fs,
+    ops::Deref,
+    path::{Path, PathBuf},
+};
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::{
+    IMAGE, Machine,
+    image::{COMMAND, Rootfs},
+    joined_path, libraries, plugin_dirs, required,
+};
+use crate::{Container, Netns, tool::Tool};
+
+/// Podman with files of its own, and an image to run containers from. Its commands are those of [`Tool`], which it
+/// dereferences to: `podman.ok(&["ps"])`.
+#[derive(Debug)]
+pub struct Podman<'m> {
+    machine: &'m Machine,
+    dir: PathBuf,
+    tool: Tool<'m>,
+}
+
+impl<'m> Podman<'m> {
+    /// Podman with CNI's plugins for its network.
+    ///
+    /// # Panics
+    /// When its files can't be made.
+    pub fn start(machine: &'m Machine) -> Self {
+        let dir = machine.directory("podman");
+        let dirs: Vec<_> = [dir.join("plugins")].into_iter().chain(plugin_dirs()).collect();
+        let config = config(&dir, &format!("network_backend = \"cni\"\ncni_plugin_dirs = {}", json!(dirs)));
+        let storage = format!(
+            "[storage]\ndriver = \"overlay\"\nrunroot = {}\ngraphroot = {}\n",
+            json!(dir.join("run")),
+            json!(dir.join("data"))
+        );
+        let files = [
+            (dir.join("containers.conf"), config.as_str()),
+            (dir.join("storage.conf"), storage.as_str()),
+            ("/etc/containers/policy.json".into(), r#"{"default":[{"type":"insecureAcceptAnything"}]}"#),
+        ];
+        let written = machine.ns.run(|| {
+            for below in ["plugins", "networks"] {
+                fs::create_dir(dir.join(below))?;
+            }
+            fs::create_dir_all("/etc/containers")?;
+            files.iter().try_for_each(|(file, content)| fs::write(file, content))
+        });
+        written.unwrap_or_else(|e| panic!("write podman's configuration: {e}"));
+        let mut tool = Tool::new(&machine.ns, required("podman"))
+            .env("CONTAINERS_CONF", Some(dir.join("containers.conf")))
+            .env("CONTAINERS_STORAGE_CONF", Some(dir.join("storage.conf")))
+            .env("PATH", Some(joined_path()))
+            // Version 5 else warns of it each time.
+            .env("PODMAN_IGNORE_CGROUPSV1_WARNING", Some("1"))
+            // What the user's surroundings say.
+            .env("XDG_RUNTIME_DIR", None::<String>)
+            .env("CONTAINER_HOST", None::<String>);
+        if let Some(libraries) = libraries() {
+            tool = tool.env("LD_LIBRARY_PATH", Some(libraries));
+        }
+        let podman = Self { machine, dir, tool };
+        podman.import();
+        podman
+    }
+
+    fn import(&self) {
+        let outside = TempDir::new().unwrap_or_else(|e| panic!("make a directory: {e}"));
+        let archive = Rootfs::new().archive(outside.path());
+        let command = format!("CMD {}", json!(COMMAND));
+        self.ok(&["import", "--quiet", "--change", &command, &archive.display().to_string(), IMAGE]);
+    }
+
+    /// Where a test may put CNI plugins of its own, which are found before all others; to be opened inside the machine.
+    pub fn plugin_dir(&self) -> PathBuf {
+        self.dir.join("plugins")
+    }
+
+    /// Adds a network: a CNI configuration list under this file name.
+    ///
+    /// # Panics
+    /// When it can't be written.
+    pub fn add_network(&self, file: &str, content: &str) {
+        let file = self.dir.join("networks").join(file);
+        let written = self.machine.ns.run(|| fs::write(&file, content));
+        written.unwrap_or_else(|e| panic!("write {}: {e}", file.display()));
+    }
+
+    /// Runs a container: `run -d --name NAME ARGS IMAGE`.
+    ///
+    /// # Panics
+    /// When it fails, or has no IPv4 address on `eth0`.
+    pub fn run(&self, name: &str, args: &[&str]) -> Container {
+        self.ok(&[&self.run_args(name)[..], args, &[IMAGE]].concat());
+        self.container(name)
+    }
+
+    fn run_args<'a>(&'a self, name: &'a str) -> [&'a str; 6] {
+        ["run", "--detach", "--cgroup-parent", self.machine.cgroup(), "--name", name]
+    }
+
+    /// A container that runs.
+    ///
+    /// # Panics
+    /// When it does not, or has no IPv4 address on `eth0`.
+    pub fn container(&self, name: &str) -> Container {
+        Container::of(name, self.container_netns(name))
+    }
+
+    /// The network namespace of a container that runs.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn container_netns(&self, name: &str) -> Netns {
+        let pid = self.line(&["inspect", "--type", "container", "--format", "{{.State.Pid}}", name]);
+        assert_ne!(pid, "0", "{name} does not run");
+        Netns::open(format!("/proc/{pid}/ns/net"))
+    }
+}
+
+fn config(dir: &Path, network: &str) -> String {
+    format!(
+        "[containers]
+default_ulimits = [\"nofile=4096:4096\", \"nproc=4096:4096\"]
+cgroupns = \"host\"
+apparmor_profile = \"\"
+[network]
+network_config_dir = {networks}
+{network}
+[engine]
+runtime = \"runc\"
+cgroup_manager = \"cgroupfs\"
+events_logger = \"file\"
+conmon_path = [{conmon}]
+static_dir = {fixed}
+tmp_dir = {tmp}
+volume_path = {volumes}
+[engine.runtimes]
+runc = [{runc}]
+",
+        networks = json!(dir.join("networks")),
+        conmon = json!(required("conmon")),
+        runc = json!(required("runc")),
+        fixed = json!(dir.join("static")),
+        tmp = json!(dir.join("tmp")),
+        volumes = json!(dir.join("volumes")),
+    )
+}
+
+impl<'m> Deref for Podman<'m> {
+    type Target = Tool<'m>;
+
+    fn deref(&self) -> &Tool<'m> {
+        &self.tool
+    }
+}
