@@ -14,6 +14,7 @@ mod joining;
 mod list;
 mod log;
 mod logs;
+mod netavark;
 mod network;
 mod observe;
 mod ports;
@@ -117,6 +118,8 @@ enum ClientCommand {
     /// Look at tracked connections, and forget them
     #[command(subcommand)]
     Conntrack(conntrack::ConntrackCommand),
+    #[command(flatten)]
+    Netavark(netavark::NetavarkCommand),
 }
 
 /// How something is shown.
@@ -187,6 +190,7 @@ impl ClientCommand {
             Self::Drops(args) => args.run(client).await?,
             Self::Events(args) => args.run(client).await?,
             Self::Conntrack(command) => command.run(client).await?,
+            Self::Netavark(command) => return command.run(client).await,
         }
         Ok(DONE)
     }

@@ -1,0 +1,3 @@
+//! Thin adapters: what engines say, in the words of the controller.
+
+pub mod netavark;
