@@ -45,6 +45,7 @@ mod lists;
 mod local;
 mod local6;
 mod loopback;
+mod netavark;
 mod opinion;
 mod policy;
 mod ports;

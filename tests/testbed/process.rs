@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read, Seek},
+    io::{self, Read, Seek, Write},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
@@ -59,12 +59,30 @@ fn spawn(command: &mut Command) -> io::Result<Child> {
     command.spawn()
 }
 
+/// The same with something on standard input.
+///
+/// # Panics
+/// Likewise.
+pub fn run_with_input(mut command: Command, input: &str, limit: Duration) -> Finished {
+    let what = format!("{command:?}");
+    let mut stdin = scratch_file();
+    let written = stdin.write_all(input.as_bytes()).and_then(|()| stdin.rewind());
+    written.unwrap_or_else(|e| panic!("write a temporary file: {e}"));
+    command.stdin(stdin);
+    finish(command, limit).unwrap_or_else(|| panic!("{what}: no such program"))
+}
+
 /// The same, but nothing when there is no such program.
 pub fn try_run(mut command: Command, limit: Duration) -> Option<Finished> {
+    command.stdin(Stdio::null());
+    finish(command, limit)
+}
+
+fn finish(mut command: Command, limit: Duration) -> Option<Finished> {
     let what = format!("{command:?}");
     // Files, not pipes: a pipe stays open as long as any process that inherited it, and can fill up.
     let (mut stdout, mut stderr) = (scratch_file(), scratch_file());
-    command.stdin(Stdio::null()).stdout(shared(&stdout)).stderr(shared(&stderr));
+    command.stdout(shared(&stdout)).stderr(shared(&stderr));
     let child = match spawn(&mut command) {
         Ok(child) => child,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
