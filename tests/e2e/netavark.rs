@@ -54,7 +54,8 @@ fn a_network_is_completed_and_nothing_is_left_of_trying() {
         (&made["name"], &made["id"], &made["driver"]),
         (&json!("pods"), &json!(NETWORK), &json!("rnet"))
     );
-    assert_eq!(made["subnets"], json!([{"subnet": "172.18.0.0/16", "gateway": "172.18.0.1"}]));
+    // Chosen by the id.
+    assert_eq!(made["subnets"], json!([{"subnet": "10.175.37.0/24", "gateway": "10.175.37.1"}]));
     assert_eq!(made["network_interface"], "br-2f259bab93aa");
     assert_eq!(made["ipam_options"]["driver"], "host-local");
     let subnet =

@@ -5,5 +5,6 @@
 mod containerd;
 mod dockerd;
 mod machine;
+mod netavark;
 mod podman;
 mod trixie;

@@ -54,6 +54,11 @@ impl Error {
         matches!(self, Self::Refused { status: 404, .. })
     }
 
+    /// Something else is in the way.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Refused { status: 409, .. })
+    }
+
     /// It is not to be: a network that containers are on is not removed.
     pub fn is_forbidden(&self) -> bool {
         matches!(self, Self::Refused { status: 403, .. })

@@ -32,7 +32,8 @@ const API_VERSION: &str = "1.0.0";
 const PODMANS_IPAM: &str = "host-local";
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
 const MTU: &str = "com.docker.network.driver.mtu";
-/// How often a network is made for a container: whoever takes the last one off it removes it.
+/// How often something is tried that others may be in the way of: a network whose last container goes at this moment, a
+/// subnet that is in use.
 const TRIES: usize = 5;
 
 /// What a plugin answers to `info`.
@@ -141,9 +142,44 @@ struct InterfaceSubnet {
 /// When rnet could not make it, or cannot do what is asked of it.
 pub async fn create(client: &Client, network: Network) -> Result<Network> {
     let request = network.request()?;
-    let made = client.create_engine_network(Engine::Netavark, &network.id, request).await?;
+    let mut tries = 0;
+    let made = loop {
+        let request = with_subnets(request.clone(), &network.id, tries)?;
+        match client.create_engine_network(Engine::Netavark, &network.id, request).await {
+            // Subnets that nobody asked for, and that are in use.
+            Err(e) if e.is_conflict() && tries < TRIES => tries += 1,
+            made => break made?,
+        }
+    };
     client.remove_engine_network(Engine::Netavark, &network.id).await?;
     Ok(network.with(&made))
+}
+
+/// A request with subnets of the families that it has none of. Of Podman's networks rnet knows those only that
+/// containers are on, so the next free subnet could be another network's: the network's id, which is a hash, chooses
+/// among so many that two hardly meet.
+fn with_subnets(mut request: CreateNetwork, id: &str, nth: usize) -> Result<CreateNetwork> {
+    let byte = |at: usize| {
+        let digits = id.get(2 * at..2 * at + 2).context("the network's id is too short")?;
+        u8::from_str_radix(digits, 16).with_context(|| format!("understand the network's id {id}"))
+    };
+    let has = |ipv6| request.subnets.iter().any(|s| s.subnet.is_some_and(|subnet| subnet.is_ipv6() == ipv6));
+    let mut chosen = Vec::new();
+    if request.ipv4 == Some(true) && !has(false) {
+        // 10.128.0.0/9, in subnets of /24.
+        let addr = [10, 128 | byte(2 * nth)?, byte(2 * nth + 1)?, 0];
+        chosen.push(IpNetwork::new(addr.into(), 24)?);
+    }
+    if request.ipv6 && !has(true) {
+        // RFC 4193: 40 bits that look random, and a subnet of /64.
+        let [a, b, c, d, e] = [byte(nth)?, byte(nth + 1)?, byte(nth + 2)?, byte(nth + 3)?, byte(nth + 4)?];
+        let addr = [0xfd, a, b, c, d, e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        chosen.push(IpNetwork::new(addr.into(), 64)?);
+    }
+    request
+        .subnets
+        .extend(chosen.into_iter().map(|subnet| Subnet { subnet: Some(subnet), ..Subnet::default() }));
+    Ok(request)
 }
 
 /// Puts a container whose namespace is `netns` on a network.
@@ -447,6 +483,20 @@ mod tests {
             }]);
             attachment(&ports).container("/run/netns/x".into()).unwrap_err();
         }
+    }
+
+    #[test]
+    fn subnets_that_nobody_asked_for_follow_from_the_id() {
+        let subnets = |of: Value, nth| -> Vec<String> {
+            let request =
+                with_subnets(read::<Network>(of).request().unwrap(), &"1f2e3d4c".repeat(8), nth).unwrap();
+            request.subnets.iter().map(|s| s.subnet.unwrap().to_string()).collect()
+        };
+        let mut open = network();
+        (open["subnets"], open["ipv6_enabled"]) = (Value::Null, true.into());
+        assert_eq!(subnets(open.clone(), 0), ["10.159.46.0/24", "fd1f:2e3d:4c1f::/64"]);
+        assert_eq!(subnets(open, 1), ["10.189.76.0/24", "fd2e:3d4c:1f2e::/64"]);
+        assert_eq!(subnets(network(), 0), ["10.93.1.0/24"]);
     }
 
     #[test]
