@@ -1,12 +1,13 @@
-//! Real container engines, each on a [`Machine`] of its own.
-//!
-//! What the surroundings force:
-//! - An engine gets a mount namespace beside the network namespace: its paths below `/run`, `/etc` and `/var/lib` are
-//!   fixed in too many places, and some of its mounts would outlive it. rnet runs in it as well, as on one machine.
+//! Real container engines, on a [`Machine`]. What the surroundings force:
+//! - An engine gets a mount namespace beside the network namespace: too many of its paths below `/run`, `/etc` and
+//!   `/var/lib` are fixed. rnet runs in it as well, as on one machine. Process ids are everybody's.
 //! - Data is in memory: engines write through to the disk at every step, and overlayfs can't be stacked on the
 //!   overlayfs that a test may itself run on.
-//! - Control groups are below one that carries the machine's name, without systemd, which `/run` does not show.
-//! - Processes are found by the machine's name among their mounts: shims and containers leave their parents.
+//! - Control groups are below one that carries the machine's name, and made without systemd, which `/run` does not show.
+//!   The runtime is runc: crun refuses hierarchies of both versions side by side.
+//! - Without CAP_SYS_RESOURCE neither Podman's default limits can be set nor the OOM scores that containerd gives.
+//! - Processes are found by the machine's name among their mounts: shims and containers leave their parents, and need
+//!   not be in the machine's mount namespace.
 
 mod containerd;
 pub mod cri;

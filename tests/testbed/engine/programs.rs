@@ -105,9 +105,11 @@ pub(super) fn environment(machine: &Machine) -> Vec<(&'static str, OsString)> {
         return vec![("PATH", join(SYSTEM.map(PathBuf::from).to_vec()))];
     }
     let mut variables = vec![("PATH", join(dirs()))];
-    let libraries = unpacked().join("usr/lib").join(format!("{}-linux-gnu", env::consts::ARCH));
-    if libraries.is_dir() {
-        variables.push(("LD_LIBRARY_PATH", libraries.into()));
+    let below =
+        ["usr/lib", "lib"].map(|lib| unpacked().join(lib).join(format!("{}-linux-gnu", env::consts::ARCH)));
+    let libraries: Vec<_> = below.into_iter().filter(|dir| dir.is_dir()).collect();
+    if !libraries.is_empty() {
+        variables.push(("LD_LIBRARY_PATH", join(libraries)));
     }
     variables
 }
