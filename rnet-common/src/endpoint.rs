@@ -22,6 +22,8 @@ impl EndpointFlags {
     /// What goes to the outside and comes from there takes the host's stack, so that its filter rules see it
     /// (`rnet.via_stack`).
     pub const VIA_STACK: u32 = 1 << 6;
+    /// What goes to some destinations keeps its address: those of the network's list [`crate::source::exempt`].
+    pub const EXEMPTS: u32 = 1 << 7;
 }
 
 /// The value of the endpoint map, which is keyed by the endpoint's address. An endpoint with addresses of

@@ -1,16 +1,24 @@
-//! Sources that may use a published port.
+//! Lists of prefixes: sources that may use a published port, and destinations that a network does not masquerade
+//! towards.
 
 use crate::addr::Family;
 
-/// The data of a key in the trie of sources: which list, and a source of it. Its first 32 bits, the list's number, are
+/// The data of a key in the trie of lists: which list, and an address of it. Its first 32 bits, the list's number, are
 /// part of every prefix.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct SourceKey<A> {
     /// The list's number; 0 is none.
     pub list: u32,
-    /// The source's address, or the first address of a prefix.
+    /// An address, or the first of a prefix.
     pub addr: A,
+}
+
+/// Number of the list of destinations towards which what the network of this number sends keeps its address.
+#[inline(always)]
+pub const fn exempt(network: u32) -> u32 {
+    // Ports' lists are numbered from 1 up, and are fewer.
+    1 << 31 | network
 }
 
 impl<A: Family> SourceKey<A> {

@@ -184,7 +184,7 @@ pub(crate) fn plan<A: Net>(
     via: u8,
     new: &mut NewFlow<A>,
 ) {
-    let masquerades = source.is(EndpointFlags::MASQUERADE);
+    let masquerades = source.is(EndpointFlags::MASQUERADE) && !maps::is_exempt(source, &packet.tuple.dst);
     let (carried, answered) = match masquerades {
         true => (Reason::Masqueraded, Reason::MasqueradedReply),
         false => (Reason::Routed, Reason::RoutedReply),

@@ -15,11 +15,13 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use rnet_common::{
-    Backend, Be16, Counter, Endpoint, Family, Flow, FlowKey, FragmentHead, FragmentKey, HeldKey, Ip4, Ip6,
-    Mapping, PeerKey, PortKey, Program, Settings, SockAddr, SourceKey, Tuple, Uplink, Veth,
+    Backend, Be16, Counter, Endpoint, EndpointFlags, Family, Flow, FlowKey, FragmentHead, FragmentKey,
+    HeldKey, Ip4, Ip6, Mapping, PeerKey, PortKey, Program, Settings, SockAddr, SourceKey, Tuple, Uplink,
+    Veth,
     counter::{COUNTERS, REASONS},
     limits,
     local::{self, relay_index},
+    source,
 };
 
 use crate::{
@@ -378,11 +380,18 @@ pub(crate) fn published_on<A: Tables>(addr: &A, port: Be16, proto: u8) -> Option
 /// Whether a published port is open to this source.
 #[inline(always)]
 pub(crate) fn is_open_to<A: Tables>(backend: &Backend<A>, source: &A) -> bool {
-    if backend.sources == 0 {
-        return true;
-    }
-    let key = Key::new(SourceKey::<A>::BITS, SourceKey::new(backend.sources, *source));
-    A::sources().get(&key).is_some()
+    backend.sources == 0 || is_in_list(backend.sources, source)
+}
+
+/// Whether what an endpoint sends to this destination keeps its address, although the network masquerades.
+#[inline(always)]
+pub(crate) fn is_exempt<A: Tables>(source: &Endpoint<A>, destination: &A) -> bool {
+    source.is(EndpointFlags::EXEMPTS) && is_in_list(source::exempt(source.network), destination)
+}
+
+#[inline(always)]
+fn is_in_list<A: Tables>(list: u32, addr: &A) -> bool {
+    A::sources().get(&Key::new(SourceKey::<A>::BITS, SourceKey::new(list, *addr))).is_some()
 }
 
 /// Whether the port is published on any address of the family.

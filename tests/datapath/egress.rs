@@ -259,3 +259,39 @@ fn a_range_of_four_is_used_up_and_recovers() {
     }
     assert_eq!(open(&mut lab, 20_014), Reason::PortsExhausted);
 }
+
+#[test]
+fn what_goes_to_an_exempt_destination_keeps_its_address_and_the_rest_does_not() {
+    testbed::require_root!();
+    let mut lab = Lab::new();
+    let web = lab.web;
+    let list = rnet_common::source::exempt(web.network);
+    lab.allow(list, Ipv4Addr::new(192, 0, 2, 0).into(), 24);
+    let sent = Way { link: web.to_gateway(), src: (WEB, 5000), dst: (CLIENT, 80) };
+    let judged = |lab: &mut Lab, sent: Way| {
+        let (outcome, reason) = lab.judge(web.from(), &frame(sent, &Kind::syn()));
+        (outcome, reason, lab.flow(tuple(sent.src, sent.dst), 6, Side::Container).unwrap())
+    };
+    // A network without the flag has no list, whatever there is under its number.
+    assert_eq!(judged(&mut lab, sent).1, Reason::Masqueraded);
+
+    let flags = EndpointFlags::ICC | EndpointFlags::MASQUERADE | EndpointFlags::EXEMPTS;
+    lab.set_endpoint(&web, flags);
+    let exempt = Way { src: (WEB, 5001), ..sent };
+    let (outcome, reason, _) = judged(&mut lab, exempt);
+    assert_eq!((outcome.action, reason), (REDIRECT, Reason::Routed));
+    assert_eq!(outcome.frame, forwarded(exempt, &Kind::syn()));
+    // The answer comes to the container's own address.
+    let answered = Kind::tcp(|header| (header.syn, header.ack) = (true, true));
+    let arrives = Way { link: lab.client_link(), src: exempt.dst, dst: exempt.src };
+    let (outcome, reason) = lab.judge(From::Uplink, &frame(arrives, &answered));
+    assert_eq!((outcome.action, reason), (REDIRECT, Reason::RoutedReply));
+    let delivered = Way { link: Ethernet { src: web.gateway_mac, dst: web.mac }, ..arrives };
+    assert_eq!(outcome.frame, forwarded(delivered, &answered));
+
+    // Another network's list, and another destination.
+    lab.allow(rnet_common::source::exempt(web.network + 1), Ipv4Addr::UNSPECIFIED.into(), 0);
+    let beyond = Way { src: (WEB, 5002), dst: (Ipv4Addr::new(198, 51, 100, 1), 80), ..sent };
+    let (_, reason, flow) = judged(&mut lab, beyond);
+    assert_eq!((reason, flow.to.src), (Reason::Masqueraded, HOST.into()));
+}

@@ -177,3 +177,34 @@ fn nothing_leaves_with_a_containers_address_or_a_foreign_one() {
     let stray: Vec<_> = seen.iter().filter(|t| (30001..=30004).contains(&t.src.port())).collect();
     assert!(stray.is_empty(), "packets of unknown connections left: {stray:?}");
 }
+
+#[test]
+fn a_network_may_keep_its_addresses_towards_some_destinations() {
+    testbed::require_root!();
+    let host = Host::new();
+    let rnet = Rnet::start(&host);
+    let told = rnet.fails(&["network", "create", "-o", "rnet.non_masquerade=192.0.2.1/24", "bad"]);
+    assert!(told.contains("rnet.non_masquerade") && told.contains("10.0.0.0/8,fd00::/8"), "{told}");
+    let exempt = format!("rnet.non_masquerade={CLIENT}/32,fd00:77::/64");
+    let subnet = ["network", "create", "--subnet", "172.30.9.0/24", "-o", &exempt];
+    // As another node of a cluster would know it: by a route, and may open connections too.
+    let open = ["-o", "com.docker.network.bridge.gateway_mode_ipv4=nat-unprotected", "pods"];
+    rnet.ok(&[&subnet[..], &open].concat());
+    host.client.ip(&format!("route add 172.30.9.0/24 via {HOST}"));
+    let pod = rnet.run("pod", &["--network", "pods"]);
+    let (there, inside) = (tcp::echo(&host.client, "0.0.0.0:9000"), tcp::echo(&pod.ns, "0.0.0.0:80"));
+    let seen = |expected: Ipv4Addr| {
+        tcp::ask(&pod.ns, outside(9000));
+        assert_eq!(there.peers().last().unwrap().ip(), expected);
+    };
+    seen(pod.addr);
+    assert_eq!(tcp::ask(&host.client, pod.at(80)).ip(), CLIENT);
+    // What a restart takes up, and what is only masqueraded: another network.
+    rnet.kill9();
+    rnet.start_daemon();
+    seen(pod.addr);
+    let other = rnet.run("other", &[]);
+    tcp::ask(&other.ns, outside(9000));
+    assert_eq!(there.peers().last().unwrap().ip(), HOST);
+    drop(inside);
+}

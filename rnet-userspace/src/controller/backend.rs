@@ -204,6 +204,8 @@ pub struct Policy {
     pub internal: bool,
     /// What passes between its containers and the outside takes the host's stack.
     pub via_stack: bool,
+    /// What its containers send to the destinations of its list ([`rnet_common::source::exempt`]) is not masqueraded.
+    pub exempts: bool,
 }
 
 /// What may come from outside straight to a container's own address, past the host's published ports.
@@ -336,8 +338,8 @@ pub trait Datapath: Send {
     /// Forgets an endpoint; flows that it opened are dead from the next packet on. `ifindex` and `bridge.index`
     /// are 0 when nobody knows any more what they were: addresses and `host_name` say which endpoint it is.
     fn remove_endpoint(&mut self, endpoint: &EndpointSpec) -> Result<()>;
-    /// Makes the list of sources called `number` (1 and up) to be exactly these; an empty one is forgotten. A binding
-    /// that names a list takes what comes from outside only from these sources.
+    /// Makes the list called `number` (1 and up) to be exactly these; an empty one is forgotten. A binding that names a
+    /// list takes what comes from outside only from these sources.
     fn set_sources(&mut self, number: u32, sources: &[IpNetwork]) -> Result<()>;
     /// Publishes ports, all or none, and keeps host programs from binding them. A binding that is there
     /// already with the same container address and port stays as it is, its flows included; one with another is
@@ -353,9 +355,13 @@ pub trait Datapath: Send {
     /// Says which addresses are the host's own, exactly, and at which of them names are asked for: their port 53 is
     /// none that is published on every address.
     fn set_addresses(&mut self, addrs: &[IpAddr], named: &BTreeSet<IpAddr>) -> Result<()>;
-    /// Removes every endpoint and port that is not named here, and every list of sources that none of these ports
-    /// names: what an interrupted run left behind.
-    fn retain(&mut self, endpoints: &[EndpointSpec], bindings: &[Binding]) -> Result<()>;
+    /// Removes every endpoint, port and list that is not named here: what an interrupted run left behind.
+    fn retain(
+        &mut self,
+        endpoints: &[EndpointSpec],
+        bindings: &[Binding],
+        lists: &BTreeSet<u32>,
+    ) -> Result<()>;
     /// Takes a step through the flow table, and forgets flows on the way that are dead or have been idle for too
     /// long.
     fn sweep(&mut self, from: FlowPosition) -> Result<Page<usize>>;

@@ -6,6 +6,8 @@
 
 use std::{collections::BTreeSet, net::IpAddr, path::Path};
 
+use rnet_common::source;
+
 use super::{
     Controller,
     backend::{Datapath, Host},
@@ -92,8 +94,10 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             return Ok(view);
         }
         let is_new = before.is_none();
+        let exemptions = self.exemptions(before.as_ref(), &after)?;
         let change = Change { before: before.map(Box::new), after: Some(Box::new(after)) };
         let mut steps = vec![Step::SaveNetwork(change)];
+        steps.extend(exemptions);
         if !is_new {
             steps.extend(self.endpoints_anew(wanted)?);
         }
@@ -404,6 +408,14 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         let endpoints = endpoints.flat_map(|c| &c.endpoints);
         let endpoints = endpoints.filter(|e| e.network == wanted.id && e.phase == Phase::Ready);
         endpoints.map(|e| Ok(Step::AddEndpoint(plan::endpoint_intent(e, &network)?))).collect()
+    }
+
+    fn exemptions(&self, before: Option<&Network>, after: &Network) -> Result<Option<Step>> {
+        let list =
+            |network: &Network| Ok::<_, Error>(NetworkOptions::parse(&network.options)?.non_masquerade);
+        let number = source::exempt(after.number);
+        let (before, after) = (before.map(list).transpose()?.unwrap_or_default(), list(after)?);
+        Ok((before != after).then_some(Step::SetSources { number, before, after }))
     }
 
     /// The engine's name for it where nobody else has that.

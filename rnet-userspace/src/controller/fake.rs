@@ -475,11 +475,16 @@ impl Datapath for Fake {
         Ok(())
     }
 
-    fn retain(&mut self, endpoints: &[EndpointSpec], bindings: &[Binding]) -> Result<()> {
+    fn retain(
+        &mut self,
+        endpoints: &[EndpointSpec],
+        bindings: &[Binding],
+        lists: &BTreeSet<u32>,
+    ) -> Result<()> {
         let mut world = self.call("retain")?;
         world.tables.endpoints.retain(|_, there| endpoints.contains(there));
         world.tables.ports.retain(|_, there| bindings.contains(there));
-        world.tables.sources.retain(|number, _| bindings.iter().any(|b| b.sources == *number));
+        world.tables.sources.retain(|number, _| lists.contains(number));
         Ok(())
     }
 

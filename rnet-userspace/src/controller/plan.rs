@@ -8,6 +8,7 @@ use std::{
 };
 
 use ipnetwork::IpNetwork;
+use rnet_common::source;
 
 use super::{
     backend::{BridgeSpec, Direct, EndpointAddr, VethSpec},
@@ -228,9 +229,20 @@ pub(super) fn interface_addr(addr: IpAddr, subnet: IpNetwork) -> Result<IpNetwor
         .map_err(|e| Error::Invalid(format!("invalid address {addr} for subnet {subnet}: {e}")))
 }
 
+/// Tells the datapath the destinations that a network does not masquerade towards.
+///
+/// # Errors
+/// [`Error::Invalid`] when the network's options cannot be understood.
+pub(super) fn exemptions(network: &Network) -> Result<Option<Step>> {
+    let after = NetworkOptions::parse(&network.options)?.non_masquerade;
+    let number = source::exempt(network.number);
+    Ok((!after.is_empty()).then_some(Step::SetSources { number, before: Vec::new(), after }))
+}
+
 fn network_objects(network: &Network, addresses: &[IpAddr]) -> Result<Vec<Step>> {
+    let exemptions = exemptions(network)?;
     let Some(bridge) = bridge(network)? else {
-        return Ok(Vec::new());
+        return Ok(exemptions.into_iter().collect());
     };
     let mut after = addresses.to_vec();
     after.extend(bridge.addrs.iter().map(IpNetwork::ip));
@@ -240,7 +252,9 @@ fn network_objects(network: &Network, addresses: &[IpAddr]) -> Result<Vec<Step>>
         Some(before) => Step::AdoptBridge { spec: bridge, before },
         None => Step::CreateBridge(bridge),
     };
-    Ok(vec![bridge, Step::SetAddresses { before: addresses.to_vec(), after }])
+    let mut steps = vec![bridge, Step::SetAddresses { before: addresses.to_vec(), after }];
+    steps.extend(exemptions);
+    Ok(steps)
 }
 
 /// What a container has in the kernel, in the order in which it is made: a packet never finds a program

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Error as Cause};
+use rnet_common::source;
 
 use super::{
     Config, Controller,
@@ -271,7 +272,13 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     /// Gives the datapath every endpoint and port of the store, most of which it has already, then removes
     /// from it what the store does not have.
     fn adopt(&mut self) -> Result<()> {
-        let mut bindings = Vec::new();
+        let (mut bindings, mut lists) = (Vec::new(), BTreeSet::new());
+        for network in self.machine.state.networks.values().cloned().collect::<Vec<_>>() {
+            if let Some(exemptions) = plan::exemptions(&network)? {
+                self.machine.apply(&[exemptions])?;
+                lists.insert(source::exempt(network.number));
+            }
+        }
         let containers: Vec<Container> = self.machine.state.containers.values().cloned().collect();
         for container in containers.iter().filter(|c| c.phase == Phase::Ready) {
             match self.adopt_container(container) {
@@ -283,7 +290,8 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             self.machine.datapath.publish(&bindings)?;
         }
         let endpoints: Vec<_> = self.machine.endpoints.values().cloned().collect();
-        Ok(self.machine.datapath.retain(&endpoints, &bindings)?)
+        lists.extend(bindings.iter().map(|binding| binding.sources));
+        Ok(self.machine.datapath.retain(&endpoints, &bindings, &lists)?)
     }
 
     fn adopt_container(&mut self, container: &Container) -> Result<()> {

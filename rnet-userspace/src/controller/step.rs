@@ -157,7 +157,7 @@ pub(super) enum Step {
     AddEndpoint(EndpointIntent),
     /// Makes the datapath forget an endpoint.
     RemoveEndpoint(EndpointIntent),
-    /// Says which sources a list has.
+    /// Says which addresses a list has.
     SetSources {
         /// The list's number.
         number: u32,
@@ -265,7 +265,7 @@ impl fmt::Display for Step {
             Self::RemoveEndpoint(endpoint) => {
                 write!(f, "remove endpoint of {} from the datapath", endpoint.host_name)
             }
-            Self::SetSources { .. } => f.write_str("tell the datapath who may use the ports"),
+            Self::SetSources { .. } => f.write_str("tell the datapath a list of addresses"),
             Self::Publish(bindings) => write!(f, "publish {}", ports(bindings)),
             Self::Republish { after, .. } => write!(f, "publish {}", ports(after)),
             Self::Unpublish(bindings) => write!(f, "withdraw {}", ports(bindings)),

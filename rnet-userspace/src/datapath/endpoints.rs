@@ -180,6 +180,7 @@ fn flags(spec: &EndpointSpec, addr: &EndpointAddr) -> u32 {
         (spec.policy.icc, EndpointFlags::ICC),
         (spec.policy.internal, EndpointFlags::INTERNAL),
         (spec.policy.via_stack, EndpointFlags::VIA_STACK),
+        (spec.policy.exempts, EndpointFlags::EXEMPTS),
         (addr.masquerade, EndpointFlags::MASQUERADE),
         (addr.direct == Direct::Published, EndpointFlags::ROUTED),
         (addr.direct == Direct::All, EndpointFlags::UNPROTECTED),

@@ -205,11 +205,15 @@ impl Datapath for Ebpf {
         self.tables.v6.set_locals(addrs, named)
     }
 
-    fn retain(&mut self, endpoints: &[EndpointSpec], bindings: &[Binding]) -> Result<()> {
+    fn retain(
+        &mut self,
+        endpoints: &[EndpointSpec],
+        bindings: &[Binding],
+        lists: &BTreeSet<u32>,
+    ) -> Result<()> {
         self.retain_ports(bindings)?;
-        let used = bindings.iter().map(|binding| binding.sources).collect();
-        self.tables.v4.sources.retain(&used)?;
-        self.tables.v6.sources.retain(&used)?;
+        self.tables.v4.sources.retain(lists)?;
+        self.tables.v6.sources.retain(lists)?;
         self.retain_endpoints(endpoints)?;
         layout::remove_others(&self.pin_dir)
     }

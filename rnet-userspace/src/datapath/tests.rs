@@ -82,7 +82,7 @@ impl Place {
                 })
                 .to_vec(),
             mtu: 1500,
-            policy: Policy { icc: true, internal: false, via_stack: false },
+            policy: Policy { icc: true, internal: false, via_stack: false, exempts: false },
             takes_frames: false,
         }
     }
@@ -182,13 +182,13 @@ fn a_second_daemon_adopts_what_the_first_left() {
         let after =
             (second.tables.v4.ports.entries().unwrap(), second.tables.v4.endpoints.entries().unwrap());
         assert_eq!(before, after, "generations included, so that flows live on");
-        second.retain(&[place.endpoint()], &[binding(8080, 80)]).unwrap();
+        second.retain(&[place.endpoint()], &[binding(8080, 80)], &BTreeSet::new()).unwrap();
         assert_eq!(second.tables.v4.ports.entries().unwrap().len(), 1);
         assert_eq!(second.tables.held.entries().unwrap().len(), 1);
         let link = format!("from_container-{}", place.ifindex);
         let sockets = socket_pins();
         assert_eq!(place.pins(), [&[link], sockets.as_slice()].concat());
-        second.retain(&[], &[]).unwrap();
+        second.retain(&[], &[], &BTreeSet::new()).unwrap();
         assert_eq!(place.pins(), sockets);
         second.destroy().unwrap();
         assert!(!place.pin_dir.parent().unwrap().exists());
@@ -227,13 +227,13 @@ fn what_leaves_is_looked_at_while_an_endpoint_needs_it() {
         second.set_uplinks(std::slice::from_ref(&uplink)).unwrap();
         assert!(is_there(), "before the endpoint is added again");
         second.add_endpoint(&via_stack).unwrap();
-        second.retain(std::slice::from_ref(&via_stack), &[]).unwrap();
+        second.retain(std::slice::from_ref(&via_stack), &[], &BTreeSet::new()).unwrap();
         assert!(is_there());
         second.remove_endpoint(&via_stack).unwrap();
         assert!(!is_there());
         second.add_endpoint(&via_stack).unwrap();
         assert!(is_there());
-        second.retain(&[], &[]).unwrap();
+        second.retain(&[], &[], &BTreeSet::new()).unwrap();
         assert!(!is_there());
         // Again and again: the kernel takes its time to let go of a program.
         for _ in 0..5 {
@@ -392,7 +392,7 @@ fn lists_of_sources_are_exactly_what_was_said() {
         assert_eq!(count(&datapath), (4, 0));
         datapath.set_sources(2, &[]).unwrap();
         assert_eq!(count(&datapath), (2, 0));
-        datapath.retain(&[], &[Binding { sources: 3, ..binding(1, 1) }]).unwrap();
+        datapath.retain(&[], &[], &[3].into()).unwrap();
         assert_eq!(count(&datapath), (0, 0));
     });
 }

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use ipnetwork::IpNetwork;
+
 use super::name::check_interface;
 use crate::controller::{
     backend::{Direct, Policy},
@@ -16,7 +18,8 @@ const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
 const GATEWAY_MODE_IPV4: &str = "com.docker.network.bridge.gateway_mode_ipv4";
 const GATEWAY_MODE_IPV6: &str = "com.docker.network.bridge.gateway_mode_ipv6";
 pub(in crate::controller) const VIA_STACK: &str = "rnet.via_stack";
-const KNOWN: [&str; 8] = [
+pub(in crate::controller) const NON_MASQUERADE: &str = "rnet.non_masquerade";
+const KNOWN: [&str; 9] = [
     BRIDGE_NAME,
     ENABLE_ICC,
     ENABLE_IP_MASQUERADE,
@@ -24,6 +27,7 @@ const KNOWN: [&str; 8] = [
     GATEWAY_MODE_IPV6,
     HOST_BINDING,
     MTU,
+    NON_MASQUERADE,
     VIA_STACK,
 ];
 
@@ -66,6 +70,8 @@ pub struct NetworkOptions {
     pub icc: bool,
     /// What leaves the host gets the uplink's address.
     pub masquerade: bool,
+    /// Destinations outside towards which containers keep their addresses, although the network masquerades.
+    pub non_masquerade: Vec<IpNetwork>,
     /// MTU of the bridge and of both ends of every veth; the kernel's default when absent.
     pub mtu: Option<u32>,
     /// Where ports are published that name no host address; the instance's default when absent.
@@ -84,6 +90,7 @@ impl Default for NetworkOptions {
             bridge: None,
             icc: true,
             masquerade: true,
+            non_masquerade: Vec::new(),
             mtu: None,
             bind: None,
             gateway_mode_v4: GatewayMode::Nat,
@@ -112,6 +119,7 @@ impl NetworkOptions {
                 GATEWAY_MODE_IPV6 => parsed.gateway_mode_v6 = gateway_mode(key, value)?,
                 HOST_BINDING => parsed.bind = Some(host_address(key, value)?),
                 MTU => parsed.mtu = mtu(value)?,
+                NON_MASQUERADE => parsed.non_masquerade = prefixes(key, value)?,
                 VIA_STACK => parsed.via_stack = boolean(key, value)?,
                 _ => {
                     return Err(Error::Invalid(format!(
@@ -126,7 +134,12 @@ impl NetworkOptions {
 
     /// The policy that they and `internal` make.
     pub fn policy(&self, internal: bool) -> Policy {
-        Policy { icc: self.icc, internal, via_stack: self.via_stack }
+        Policy {
+            icc: self.icc,
+            internal,
+            via_stack: self.via_stack,
+            exempts: !self.non_masquerade.is_empty(),
+        }
     }
 
     /// The gateway mode of one address family.
@@ -172,6 +185,19 @@ fn host_address(key: &str, value: &str) -> Result<IpAddr> {
     })
 }
 
+/// Separated by commas.
+fn prefixes(key: &str, value: &str) -> Result<Vec<IpNetwork>> {
+    let prefix = |text: &str| {
+        let prefix = text.trim().parse::<IpNetwork>();
+        prefix.ok().filter(|prefix| prefix.network() == prefix.ip()).ok_or_else(|| {
+            Error::Invalid(format!(
+                "invalid value {value:?} of network option {key}: subnets are allowed, as 10.0.0.0/8,fd00::/8"
+            ))
+        })
+    };
+    value.split(',').map(prefix).collect()
+}
+
 /// As with Docker, 0 is the kernel's default.
 fn mtu(value: &str) -> Result<Option<u32>> {
     // RFC 791: every link carries 68 bytes. Links of Ethernet kind take 65535 at most.
@@ -200,12 +226,14 @@ mod tests {
             (HOST_BINDING, "192.0.2.1"),
             (GATEWAY_MODE_IPV4, "nat-unprotected"),
             (GATEWAY_MODE_IPV6, "routed"),
+            (NON_MASQUERADE, "10.0.0.0/8, fd00::/8"),
             (VIA_STACK, "true"),
         ]);
         let expected = NetworkOptions {
             bridge: Some("web0".into()),
             icc: false,
             masquerade: false,
+            non_masquerade: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
             mtu: Some(1400),
             bind: Some("192.0.2.1".parse().unwrap()),
             gateway_mode_v4: GatewayMode::NatUnprotected,
@@ -242,6 +270,9 @@ mod tests {
             assert!(error(key, "maybe").contains("true or false"));
         }
         assert!(error(GATEWAY_MODE_IPV4, "open").contains("unknown gateway mode \"open\""));
+        for bad in ["", "10.0.0.1/8", "10.0.0.0/8,", "ten"] {
+            assert!(error(NON_MASQUERADE, bad).contains("subnets are allowed"), "{bad}");
+        }
         assert!(error(HOST_BINDING, "eth0").contains("an address of the host is allowed"));
         let unknown = error("com.docker.network.bridge.nonsense", "1");
         assert!(

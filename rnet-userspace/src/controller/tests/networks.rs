@@ -268,3 +268,21 @@ fn a_bridge_that_is_there_is_used_and_given_back() {
     instance.remove_network("n2").unwrap();
     assert_eq!(bench.snapshot(), before);
 }
+
+#[test]
+fn destinations_that_keep_addresses_are_told_as_long_as_the_network_is_there() {
+    let bench = Bench::new();
+    let mut instance = bench.start();
+    let options = [("rnet.non_masquerade".to_owned(), "10.0.0.0/8".to_owned())].into();
+    let made = instance.create_network(&CreateNetwork { options, ..network("pods") }).unwrap();
+    let list = || bench.fake.tables().sources.into_iter().collect::<Vec<_>>();
+    let number = rnet_common::source::exempt(instance.machine.state.networks[&made.id].number);
+    let expected = vec![(number, vec!["10.0.0.0/8".parse().unwrap()])];
+    assert_eq!(list(), expected);
+    // No container is on it, and the list is not taken for a left-over.
+    drop(instance);
+    let mut instance = bench.start();
+    assert_eq!(list(), expected);
+    instance.remove_network("pods").unwrap();
+    assert_eq!(list(), []);
+}
