@@ -20,3 +20,4 @@ pub mod dns;
 pub mod host;
 pub mod store;
 pub mod system;
+pub mod version;
