@@ -5,6 +5,7 @@
 mod bench;
 mod build;
 mod command;
+mod commit;
 mod demo;
 mod dist;
 mod lint;

@@ -5,7 +5,7 @@ use std::{env, process::Command};
 use anyhow::{Context as _, Result, bail};
 
 use super::{packaging, read};
-use crate::command::{output, workspace};
+use crate::{command::output, commit::Commit};
 
 pub(super) struct Release {
     /// The workspace's version.
@@ -44,7 +44,7 @@ impl Release {
 /// commit's time or, outside git, the changelog's.
 fn time(changelog: &str) -> Result<String> {
     let named = env::var("SOURCE_DATE_EPOCH").ok().filter(|time| !time.is_empty());
-    let commit = || output(Command::new("git").args(["log", "-1", "--format=%ct"]).current_dir(workspace())).ok();
+    let commit = || Commit::here().map(|commit| commit.time.clone());
     let time = match named.or_else(commit) {
         Some(time) => time,
         None => output(Command::new("date").args(["+%s", "--date", changelog]))?,

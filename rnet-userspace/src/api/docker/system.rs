@@ -50,7 +50,7 @@ impl Version {
             version,
             api_version: dotted(API_VERSION),
             min_api_version: dotted(MIN_API_VERSION),
-            git_commit: version::COMMIT,
+            git_commit: version::commit(),
             // Docker's client expects the field; there is nothing to say in it.
             go_version: "",
             os: "linux",
