@@ -212,7 +212,10 @@ mod tests {
             Address::Tcp(tcp.ip(), Some(tcp.port())),
         ];
         let listeners = Listeners::bind(&own, &hosts, None, Inherited::default()).await.unwrap();
-        let taken = Listeners::bind(&dir.path().join("third.sock"), &hosts, None, Inherited::default()).await.err().unwrap();
+        let taken = Listeners::bind(&dir.path().join("third.sock"), &hosts, None, Inherited::default())
+            .await
+            .err()
+            .unwrap();
         assert!(taken.to_string().contains("another program does, pid "), "{taken}");
         let end = watch::Sender::new(false);
         let router = Router::new().route("/", get(async || "hello"));
@@ -264,7 +267,9 @@ mod tests {
         let tcp = free_port().await;
         let hosts = [Address::Tcp(tcp.ip(), Some(tcp.port()))];
         let listeners =
-            Listeners::bind(&dir.path().join("own.sock"), &hosts, Some(ours.server()), Inherited::default()).await.unwrap();
+            Listeners::bind(&dir.path().join("own.sock"), &hosts, Some(ours.server()), Inherited::default())
+                .await
+                .unwrap();
         let end = watch::Sender::new(false);
         let router = Router::new().route("/", get(async || "hello"));
         let clients = async {

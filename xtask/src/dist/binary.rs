@@ -33,7 +33,8 @@ pub(super) fn build() -> Result<PathBuf> {
 
 /// Makes sure that the file asks for neither an interpreter nor a library.
 fn refuse_dependencies(file: &Path) -> Result<()> {
-    let headers = output(Command::new("readelf").args(["--program-headers", "--dynamic", "--wide"]).arg(file))?;
+    let headers =
+        output(Command::new("readelf").args(["--program-headers", "--dynamic", "--wide"]).arg(file))?;
     let needed: Vec<_> = headers.lines().filter(|line| is_dependency(line)).map(str::trim).collect();
     if !needed.is_empty() {
         bail!("{} is not linked statically: {}", file.display(), needed.join("; "));

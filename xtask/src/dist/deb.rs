@@ -16,7 +16,8 @@ use crate::command::{find, output};
 const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 
 /// Where container engines look for network plugins, and for where Docker's are reached.
-const CNI: [(&str, &str); 2] = [("usr/lib/cni/rnet", "../../bin/rnet"), ("opt/cni/bin/rnet", "/usr/bin/rnet")];
+const CNI: [(&str, &str); 2] =
+    [("usr/lib/cni/rnet", "../../bin/rnet"), ("opt/cni/bin/rnet", "/usr/bin/rnet")];
 const DOCKER: &str = "etc/docker/plugins/rnet.spec";
 
 /// Makes it out of an empty tree, and tells its name.

@@ -27,7 +27,10 @@ impl Release {
         let changelog = read(&packaging("debian/changelog"))?;
         let entry = Entry::newest(&changelog).context("packaging/debian/changelog has no entry")?;
         if upstream(entry.version) != version {
-            bail!("packaging/debian/changelog ends with {}, and this is {version}: add an entry", entry.version);
+            bail!(
+                "packaging/debian/changelog ends with {}, and this is {version}: add an entry",
+                entry.version
+            );
         }
         let machine = env::consts::ARCH;
         let architecture = match machine {
