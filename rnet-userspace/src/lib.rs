@@ -23,3 +23,4 @@ pub mod host;
 pub mod integrations;
 pub mod store;
 pub mod system;
+pub mod version;

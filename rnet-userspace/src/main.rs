@@ -6,9 +6,11 @@ use clap::Parser as _;
 use rnet::{
     cli::{Cli, print},
     system::Local,
+    version,
 };
 
 fn main() -> ExitCode {
+    version::built_from(option_env!("RNET_COMMIT"), option_env!("RNET_COMMIT_DATE"));
     // Wrong usage ends the program in here, with exit status 2.
     match Cli::parse().run(Arc::new(Local)) {
         Ok(status) => ExitCode::from(status),

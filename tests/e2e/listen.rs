@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::TcpStream,
+    os::unix::net::{UnixListener, UnixStream},
     time::Duration,
 };
 
@@ -131,6 +132,42 @@ fn without_tls_only_this_host_is_served() {
     let refused = rnet.cmd(&["daemon", "--config", path.to_str().unwrap()]);
     let line = assert_refused("a port for everybody", &refused);
     assert!(line.contains(":1:12: `hosts`: tcp://10.200.0.1:2375 can be reached from outside"), "{line}");
+}
+
+#[test]
+fn a_socket_that_was_there_before_outlives_the_daemon_but_not_its_instance() {
+    testbed::require_root!();
+    let host = Host::new();
+    let rnet = Rnet::new(&host);
+    fs::create_dir(rnet.socket().parent().unwrap()).unwrap();
+    let socket = UnixListener::bind(rnet.socket()).unwrap();
+    let ask = || {
+        let mut stream = UnixStream::connect(rnet.socket()).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        let request = "GET /containers/json HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).unwrap();
+        stream
+    };
+    let answer = |mut stream: UnixStream| {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let early = ask();
+    rnet.start_daemon_on(&socket);
+    assert!(answer(early).ends_with("\r\n\r\n[]"));
+    rnet.run("web", &[]);
+    rnet.terminate();
+    let meanwhile = ask();
+    rnet.start_daemon_on(&socket);
+    assert!(answer(meanwhile).contains("/web"));
+    rnet.down();
+    assert!(!rnet.socket().parent().unwrap().exists(), "who asks next would start everything anew");
+
+    rnet.start_daemon_on(&socket);
+    assert!(!rnet.ok(&["ps"]).contains("web"));
+    rnet.down();
+    assert!(!rnet.socket().exists());
 }
 
 #[test]

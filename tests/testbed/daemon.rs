@@ -3,7 +3,13 @@
 use std::{
     cell::RefCell,
     fs::{self, File},
-    os::unix::{net::UnixStream, process::CommandExt as _},
+    os::{
+        fd::OwnedFd,
+        unix::{
+            net::{UnixListener, UnixStream},
+            process::CommandExt as _,
+        },
+    },
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -114,12 +120,38 @@ impl<'h> Rnet<'h> {
     /// # Panics
     /// When it runs already, or does not start.
     pub fn start_daemon_with(&self, args: &[&str]) {
+        let command = self.command(&[&["daemon"], args].concat());
+        self.start_daemon_by(command, None);
+    }
+
+    /// The same with a socket that is there already, as a service manager passes one on.
+    ///
+    /// # Panics
+    /// When it runs already, or does not start.
+    pub fn start_daemon_on(&self, listener: &UnixListener) {
+        self.start_daemon_by(self.activated(), Some(listener));
+    }
+
+    /// `rnet daemon` as sd_listen_fds(3) has it, which takes its standard output for the socket.
+    fn activated(&self) -> Command {
+        let daemon = self.command(&["daemon"]);
+        let mut command = self.host.ns.command("sh");
+        let script = "exec 3>&1 1>&2; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\"";
+        command.args(["-c", script, "sh"]).arg(daemon.get_program()).args(daemon.get_args());
+        command
+    }
+
+    fn start_daemon_by(&self, mut command: Command, listener: Option<&UnixListener>) {
         assert!(self.daemon.borrow().is_none(), "the daemon of {} runs", self.instance);
-        let mut command = self.command(&[&["daemon"], args].concat());
         let log = File::options().append(true).open(self.log.path());
         let log = log.unwrap_or_else(|e| panic!("open {}: {e}", self.log.path().display()));
         let second = log.try_clone().unwrap_or_else(|e| panic!("share the log file: {e}"));
-        command.envs(self.env.iter().cloned()).stdout(log).stderr(second);
+        command.envs(self.env.iter().cloned()).stderr(second);
+        match listener.map(UnixListener::try_clone) {
+            None => command.stdout(log),
+            Some(Ok(listener)) => command.stdout(OwnedFd::from(listener)),
+            Some(Err(e)) => panic!("share a socket: {e}"),
+        };
         // An interrupt from the terminal is for whoever runs this, and needs the daemon to remove everything.
         command.process_group(0);
         let mut daemon = Process::start(command);

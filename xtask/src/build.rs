@@ -35,11 +35,7 @@ pub(crate) struct Built {
 const BPF_FLAGS: &str = "-C debuginfo=2 -C link-arg=--btf -C link-arg=--disable-expand-memcpy-in-order";
 
 pub(crate) fn run(options: &Options) -> Result<Built> {
-    let toolchain = setup::bpf_toolchain()?;
-    let object = step("building the datapath (eBPF)", || {
-        exec(&mut datapath(&toolchain))?;
-        place_object()
-    })?;
+    let object = object()?;
     let rnet = step("building rnet", || {
         let mut build = cargo();
         build.args(["build", "--package", "rnet-userspace"]);
@@ -50,6 +46,15 @@ pub(crate) fn run(options: &Options) -> Result<Built> {
         Ok(target_dir().join(if options.release { "release" } else { "debug" }).join("rnet"))
     })?;
     Ok(Built { rnet, object })
+}
+
+/// Builds the datapath, and puts it where the binary takes it from.
+pub(crate) fn object() -> Result<PathBuf> {
+    let toolchain = setup::bpf_toolchain()?;
+    step("building the datapath (eBPF)", || {
+        exec(&mut datapath(&toolchain))?;
+        place_object()
+    })
 }
 
 /// The command that builds the datapath.
@@ -82,7 +87,7 @@ fn bpf_dir() -> PathBuf {
 }
 
 /// The host's target directory.
-fn target_dir() -> PathBuf {
+pub(crate) fn target_dir() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(dir) => workspace().join(Path::new(&dir)),
         None => workspace().join("target"),

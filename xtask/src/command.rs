@@ -10,6 +10,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::commit::Commit;
+
 /// Directories of system tools that are not on the `PATH` of every user.
 const SYSTEM_DIRS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
@@ -75,6 +77,10 @@ pub(crate) fn cargo() -> Command {
         if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| text.starts_with(prefix)) {
             command.env_remove(&name);
         }
+    }
+    // The same for every task: what is built by one with it and by another without would be built again each time.
+    if let Some(commit) = Commit::here() {
+        command.env("RNET_COMMIT", &commit.name).env("RNET_COMMIT_DATE", &commit.date);
     }
     command
 }

@@ -5,7 +5,9 @@
 mod bench;
 mod build;
 mod command;
+mod commit;
 mod demo;
+mod dist;
 mod lint;
 mod progress;
 mod root;
@@ -31,6 +33,8 @@ enum Task {
     Test(test::Options),
     /// Measure rnet against iptables, nft, routing and the bridge.
     Bench(bench::Options),
+    /// Make the packages: a .deb, an archive, and their checksums.
+    Dist,
     /// Check format and lints of both halves.
     Lint,
     /// The demonstration itself: what `run` starts as root.
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
         Task::Run(options) => run::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Dist => dist::run().map(|_| ExitCode::SUCCESS),
         Task::Lint => lint::run().map(|()| ExitCode::SUCCESS),
         Task::Demonstrate(options) => demo::run(&options),
         Task::ServePage(options) => demo::page::serve(&options).map(|()| ExitCode::SUCCESS),

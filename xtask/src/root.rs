@@ -8,11 +8,13 @@ use nix::unistd::geteuid;
 use crate::{command::find, progress::note};
 
 /// Variables that a command keeps when it is run as root.
-const KEPT: [&str; 10] = [
+const KEPT: [&str; 12] = [
     "CARGO_MANIFEST_DIR",
     "NO_COLOR",
     "RNET_BIN",
     "RNET_BPF_OBJECT",
+    "RNET_DEBIAN",
+    "RNET_DIST",
     "RNET_INSTANCE",
     "RNET_REQUIRE_ALL",
     "RUST_BACKTRACE",

@@ -2,7 +2,8 @@
 
 use std::{
     ffi::OsString,
-    path::PathBuf,
+    fs,
+    path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
 };
 
@@ -13,6 +14,7 @@ use serde_json::Value;
 use crate::{
     build::{self, Built},
     command::{cargo, exec, line, workspace},
+    dist::{self, Packages},
     progress::{heading, note},
     root, setup,
 };
@@ -37,6 +39,8 @@ enum Level {
     E2e,
     /// Container engines as the tests run them, by themselves.
     Engines,
+    /// The packages: made twice, installed, used and removed on a fresh Debian.
+    Dist,
     /// All of them.
     All,
 }
@@ -59,21 +63,48 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if options.level != Level::Host {
         setup::test_tools()?;
     }
-    let built = build::run(&build::Options::default())?;
-    if options.level.includes(Level::Host) {
-        level("host tests", &mut || host(&options.args));
-    }
-    for (test, included) in [
-        ("datapath", options.level.includes(Level::Datapath)),
-        ("testbed", options.level.includes(Level::E2e)),
-        ("e2e", options.level.includes(Level::E2e)),
-        ("engines", options.level.includes(Level::Engines)),
-    ] {
-        if included {
-            level(&format!("{test} tests"), &mut || in_kernel(test, &built, &options.args));
+    if options.level != Level::Dist {
+        let built = build::run(&build::Options::default())?;
+        if options.level.includes(Level::Host) {
+            level("host tests", &mut || host(&options.args));
+        }
+        for (test, included) in [
+            ("datapath", options.level.includes(Level::Datapath)),
+            ("testbed", options.level.includes(Level::E2e)),
+            ("e2e", options.level.includes(Level::E2e)),
+            ("engines", options.level.includes(Level::Engines)),
+        ] {
+            if included {
+                level(&format!("{test} tests"), &mut || in_kernel(test, &built, &options.args, &[]));
+            }
         }
     }
+    if options.level.includes(Level::Dist) {
+        level("packages", &mut || packages(&options.args));
+    }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Makes the packages, sees that they come out the same once more, and tests them.
+fn packages(args: &[OsString]) -> Result<()> {
+    setup::package_tools()?;
+    let sums = |packages: &Packages| {
+        let sums = packages.dir.join("SHA256SUMS");
+        fs::read_to_string(&sums).with_context(|| format!("read {}", sums.display()))
+    };
+    let first = sums(&dist::run()?)?;
+    let packages = dist::run()?;
+    let second = sums(&packages)?;
+    if first != second {
+        bail!("one tree has made different packages:\n{first}{second}");
+    }
+    let built = Built { rnet: packages.rnet, object: packages.object };
+    in_kernel(
+        "dist",
+        &built,
+        args,
+        &[("RNET_DIST", &packages.dir), ("RNET_DEBIAN", &setup::debian::archive())],
+    )
 }
 
 fn host(args: &[OsString]) -> Result<()> {
@@ -86,7 +117,7 @@ fn host(args: &[OsString]) -> Result<()> {
 }
 
 /// Runs one of the tests that need root: built as the user, run as root.
-fn in_kernel(test: &str, built: &Built, args: &[OsString]) -> Result<()> {
+fn in_kernel(test: &str, built: &Built, args: &[OsString], variables: &[(&str, &Path)]) -> Result<()> {
     let executable = executable(test)?;
     let package = workspace().join("tests");
     let mut command = root::as_root(executable, "these tests make network namespaces and load BPF programs")?;
@@ -95,7 +126,8 @@ fn in_kernel(test: &str, built: &Built, args: &[OsString]) -> Result<()> {
         .current_dir(&package)
         .env("CARGO_MANIFEST_DIR", &package)
         .env("RNET_BIN", &built.rnet)
-        .env("RNET_BPF_OBJECT", &built.object);
+        .env("RNET_BPF_OBJECT", &built.object)
+        .envs(variables.iter().copied());
     exec(&mut command)
 }
 

@@ -17,6 +17,7 @@ use tokio_rustls::rustls::ServerConfig;
 
 use super::{
     Control, Processes,
+    activation::Inherited,
     address::Address,
     listeners::Listeners,
     server, socket,
@@ -38,6 +39,8 @@ pub struct Options {
     pub socket: PathBuf,
     /// Where else it listens.
     pub hosts: Vec<Address>,
+    /// Sockets that it need not open.
+    pub inherited: Inherited,
     /// What it speaks TLS with on TCP; absent for none.
     pub tls: Option<Arc<ServerConfig>>,
     /// Reads the configuration anew; absent where there is none to read.
@@ -50,7 +53,15 @@ impl Options {
     /// A daemon that listens at its own socket only.
     pub fn new(instance: &str, socket: PathBuf) -> Self {
         let instance = instance.to_owned();
-        Self { instance, socket, hosts: Vec::new(), tls: None, reload: None, reload_now: Arc::default() }
+        Self {
+            instance,
+            socket,
+            hosts: Vec::new(),
+            inherited: Inherited::default(),
+            tls: None,
+            reload: None,
+            reload_now: Arc::default(),
+        }
     }
 }
 
@@ -109,7 +120,10 @@ pub(super) async fn serve(
     graces: Graces,
     end: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
-    socket::refuse_if_live(&options.socket, &options.instance).await?;
+    // The instance's lock tells two daemons apart where the service manager listens for both.
+    if !options.inherited.has(&options.socket) {
+        socket::refuse_if_live(&options.socket, &options.instance).await?;
+    }
     let Parts { control, processes, events, watch, beside, clean_up } =
         tokio::task::spawn_blocking(parts).await.context("start")??;
     let daemon = Supervisor::new(control, processes, events, graces);
@@ -125,7 +139,8 @@ pub(super) async fn serve(
     chores.spawn(follow_host(Arc::clone(&daemon), changed));
     chores.spawn(beside);
 
-    let listeners = Listeners::bind(&options.socket, &options.hosts, options.tls).await?;
+    let listeners = Listeners::bind(&options.socket, &options.hosts, options.tls, options.inherited).await?;
+    let inherited = listeners.inherited().to_vec();
     tell_manager(&[NotifyState::Ready]);
     tracing::info!(instance = options.instance, socket = %options.socket.display(), "ready");
     // Not before: the service manager takes the end of a reload for the end of the start.
@@ -145,6 +160,10 @@ pub(super) async fn serve(
         () = end => false,
         () = daemon.taken_down() => false,
     };
+    if daemon.is_down() {
+        // Whoever came next would have the service manager start the daemon again.
+        inherited.iter().for_each(|path| socket::remove(path));
+    }
     tell_manager(&[NotifyState::Stopping]);
     ending.send_replace(true);
     daemon.end_answers();

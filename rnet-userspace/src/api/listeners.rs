@@ -1,6 +1,9 @@
 //! All that the daemon listens at: its own socket, which its commands use, and what the configuration names.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context as _, Result};
 use axum::{Router, serve::Listener};
@@ -12,31 +15,44 @@ use tokio::{
 use tokio_rustls::rustls::ServerConfig;
 
 use super::{
+    activation::Inherited,
     address::Address,
     socket::{self, SocketFile},
     tls::TlsListener,
 };
 
-/// Bound sockets. Those in the file system are removed on drop.
+/// Bound sockets. Those in the file system are removed on drop, but for those that the service manager has made.
 pub(super) struct Listeners {
-    unix: Vec<(UnixListener, SocketFile)>,
+    unix: Vec<UnixListener>,
+    files: Vec<SocketFile>,
+    inherited: Vec<PathBuf>,
     tcp: Vec<TcpListener>,
     tls: Option<Arc<ServerConfig>>,
 }
 
 impl Listeners {
-    /// Listens at `own`, and at every one of `others`. TCP ones speak TLS if `tls` is there.
+    /// Listens at `own`, and at every one of `others`, by what is inherited for it if anything is. TCP ones speak TLS if
+    /// `tls` is there.
     ///
     /// # Errors
-    /// When one cannot be bound, which is named.
-    pub(super) async fn bind(own: &Path, others: &[Address], tls: Option<Arc<ServerConfig>>) -> Result<Self> {
-        let mut listeners = Self { unix: vec![socket::bind(own)?], tcp: Vec::new(), tls };
+    /// When one cannot be bound, or nobody listens at what is inherited; it is named.
+    pub(super) async fn bind(
+        own: &Path,
+        others: &[Address],
+        tls: Option<Arc<ServerConfig>>,
+        mut inherited: Inherited,
+    ) -> Result<Self> {
+        let mut listeners =
+            Self { unix: Vec::new(), files: Vec::new(), inherited: Vec::new(), tcp: Vec::new(), tls };
+        listeners.bind_file(own, &mut inherited)?;
         for address in others {
             match address {
                 Address::Unix(path) if path == own => {}
                 Address::Unix(path) => {
-                    socket::refuse_if_taken(path).await?;
-                    listeners.unix.push(socket::bind(path)?);
+                    if !inherited.has(path) {
+                        socket::refuse_if_taken(path).await?;
+                    }
+                    listeners.bind_file(path, &mut inherited)?;
                 }
                 Address::Tcp(ip, port) => {
                     let bound =
@@ -53,15 +69,34 @@ impl Listeners {
             }
             tracing::info!(%address, "listening");
         }
+        inherited.refuse_rest()?;
         Ok(listeners)
+    }
+
+    fn bind_file(&mut self, path: &Path, inherited: &mut Inherited) -> Result<()> {
+        if let Some(listener) = inherited.remove(path) {
+            let listening = || format!("listen at {}", path.display());
+            listener.set_nonblocking(true).with_context(listening)?;
+            self.unix.push(UnixListener::from_std(listener).with_context(listening)?);
+            self.inherited.push(path.to_owned());
+        } else {
+            let (listener, file) = socket::bind(path)?;
+            self.unix.push(listener);
+            self.files.push(file);
+        }
+        Ok(())
+    }
+
+    /// Files of the sockets that the service manager has made: they outlive the daemon.
+    pub(super) fn inherited(&self) -> &[PathBuf] {
+        &self.inherited
     }
 
     /// Serves requests until `end` says so, and then those that are under way.
     pub(super) async fn serve(self, router: Router, end: &watch::Sender<bool>) {
-        let Self { unix, tcp, tls } = self;
-        let (sockets, files): (Vec<_>, Vec<_>) = unix.into_iter().unzip();
+        let Self { unix, files, inherited: _, tcp, tls } = self;
         let mut servers = JoinSet::new();
-        for socket in sockets {
+        for socket in unix {
             servers.spawn(serve(socket, router.clone(), end.subscribe()));
         }
         for listener in tcp {
@@ -176,8 +211,11 @@ mod tests {
             Address::Unix(own.clone()),
             Address::Tcp(tcp.ip(), Some(tcp.port())),
         ];
-        let listeners = Listeners::bind(&own, &hosts, None).await.unwrap();
-        let taken = Listeners::bind(&dir.path().join("third.sock"), &hosts, None).await.err().unwrap();
+        let listeners = Listeners::bind(&own, &hosts, None, Inherited::default()).await.unwrap();
+        let taken = Listeners::bind(&dir.path().join("third.sock"), &hosts, None, Inherited::default())
+            .await
+            .err()
+            .unwrap();
         assert!(taken.to_string().contains("another program does, pid "), "{taken}");
         let end = watch::Sender::new(false);
         let router = Router::new().route("/", get(async || "hello"));
@@ -194,13 +232,44 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_inherited_is_served_and_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let [own, other, stray] = ["own", "other", "stray"].map(|name| dir.path().join(name));
+        let inherit = |paths: &[&PathBuf]| {
+            let bind = |path: &&PathBuf| std::os::unix::net::UnixListener::bind(path).unwrap();
+            Inherited::from(paths.iter().map(|path| ((*path).clone(), bind(path))).collect::<Vec<_>>())
+        };
+        let hosts = [Address::Unix(other.clone())];
+        let refused = Listeners::bind(&own, &hosts, None, inherit(&[&stray])).await.err().unwrap();
+        assert!(refused.to_string().contains("stray, where the daemon is not told to listen"), "{refused}");
+
+        let inherited = inherit(&[&own, &other]);
+        // Comes before anybody serves.
+        let early = tokio::net::UnixStream::connect(&own).await.unwrap();
+        let listeners = Listeners::bind(&own, &hosts, None, inherited).await.unwrap();
+        assert_eq!(listeners.inherited(), [own.clone(), other.clone()]);
+        let end = watch::Sender::new(false);
+        let router = Router::new().route("/", get(async || "hello"));
+        let clients = async {
+            assert!(ask(early).await.unwrap().ends_with("hello"));
+            let late = tokio::net::UnixStream::connect(&other).await.unwrap();
+            assert!(ask(late).await.unwrap().ends_with("hello"));
+            end.send_replace(true);
+        };
+        time::timeout(LIMIT, async { tokio::join!(listeners.serve(router, &end), clients) }).await.unwrap();
+        assert!(own.exists() && other.exists());
+    }
+
+    #[tokio::test]
     async fn only_clients_of_the_authority_are_served() {
         let dir = tempfile::tempdir().unwrap();
         let (ours, others) = (Authority::new(), Authority::new());
         let tcp = free_port().await;
         let hosts = [Address::Tcp(tcp.ip(), Some(tcp.port()))];
         let listeners =
-            Listeners::bind(&dir.path().join("own.sock"), &hosts, Some(ours.server())).await.unwrap();
+            Listeners::bind(&dir.path().join("own.sock"), &hosts, Some(ours.server()), Inherited::default())
+                .await
+                .unwrap();
         let end = watch::Sender::new(false);
         let router = Router::new().route("/", get(async || "hello"));
         let clients = async {

@@ -7,6 +7,7 @@
 //!                                                   └─▶ Processes: what runs inside the containers
 //! ```
 
+pub mod activation;
 pub mod address;
 pub mod calls;
 pub mod client;

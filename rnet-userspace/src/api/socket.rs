@@ -96,9 +96,17 @@ impl Drop for SocketFile {
         if !fs::symlink_metadata(&self.path).is_ok_and(|there| there.ino() == self.inode) {
             return;
         }
-        if let Err(e) = fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), "remove socket: {e}");
+        remove(&self.path);
+    }
+}
+
+/// Removes a socket's file.
+pub(super) fn remove(path: &Path) {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), "remove socket: {e}");
         }
+        Ok(()) | Err(_) => {}
     }
 }
 

@@ -13,6 +13,7 @@ use super::{System, log::Log, print};
 use crate::{
     api::{
         self,
+        activation::Inherited,
         daemon::{Options, run},
     },
     config::{self, DaemonConfig, Flags},
@@ -91,6 +92,7 @@ impl DaemonArgs {
         let mut options = Options::new(&instance, api::socket_path(&instance));
         options.hosts.clone_from(&config.hosts);
         options.tls.clone_from(&config.tls);
+        options.inherited = Inherited::take()?;
         options.reload = Some(reload(instance, flags, config.clone(), log));
         run(options, move || system.daemon(&config)).await
     }

@@ -36,13 +36,16 @@ use tokio::runtime;
 
 pub use system::System;
 
-use crate::api::{self, client::Client};
+use crate::{
+    api::{self, client::Client},
+    version,
+};
 
 /// Docker-style container networking by eBPF
 ///
 /// All commands but `daemon` are clients of the daemon. Exit status: 0 done, 1 refused or failed, 2 wrong usage.
 #[derive(Debug, Parser)]
-#[command(name = "rnet", version, propagate_version = true)]
+#[command(name = "rnet", version = version::full(), propagate_version = true)]
 pub struct Cli {
     /// The instance that is meant: its socket is /run/INSTANCE/rnet.sock
     #[arg(

@@ -257,7 +257,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         let running = containers.iter().filter(|c| c.state == view::ContainerState::Running).count();
         Ok(view::Status {
             instance: self.config.instance.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: crate::version::full().to_owned(),
             pid: std::process::id(),
             pins: self.config.pin_dir.clone(),
             state: self.config.state_dir.clone(),

@@ -2,6 +2,7 @@
 
 mod apt;
 mod compiler;
+pub(crate) mod debian;
 mod engines;
 mod install;
 mod linker;
@@ -47,6 +48,12 @@ const TESTS: [Tool; 8] = [
     Tool { program: "pgrep", package: "procps" },
 ];
 
+/// What the packages are installed and looked at with.
+const PACKAGES: [Tool; 2] = [
+    Tool { program: "mmdebstrap", package: "mmdebstrap" },
+    Tool { program: "systemd-analyze", package: "systemd" },
+];
+
 /// What compiles and links the datapath.
 pub(crate) struct BpfToolchain {
     /// Its cargo.
@@ -82,10 +89,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     note(&bpf.summary);
     if options.tests {
         test_tools()?;
-        note(format_args!(
-            "tests: {}; Docker, Podman and containerd",
-            TESTS.map(|tool| tool.program).join(", ")
-        ));
+        package_tools()?;
+        let tools: Vec<_> = TESTS.iter().chain(&PACKAGES).map(|tool| tool.program).collect();
+        note(format_args!("tests: {}; Docker, Podman and containerd", tools.join(", ")));
     }
     Ok(())
 }
@@ -116,6 +122,15 @@ pub(crate) fn test_tools() -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// Makes sure of what the tests of the packages use.
+pub(crate) fn package_tools() -> Result<()> {
+    tools(&PACKAGES, "the tests of the packages use")?;
+    if debian::archive().is_file() {
+        return Ok(());
+    }
+    step("installing Debian 12 into target/tools/debian-12.tar", debian::make)
 }
 
 /// Makes sure of the demonstration's tools.

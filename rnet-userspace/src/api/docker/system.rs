@@ -8,6 +8,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use crate::{
     api::server::{API_VERSION, MIN_API_VERSION},
     controller::view::{self, ContainerState},
+    version,
 };
 
 #[derive(Debug, Serialize)]
@@ -42,15 +43,15 @@ struct Component {
 impl Version {
     pub(super) fn of_this_host() -> Self {
         let dotted = |(major, minor): (u32, u32)| format!("{major}.{minor}");
-        let version = env!("CARGO_PKG_VERSION");
+        let version = version::RELEASE;
         Self {
             platform: Named { name: "rnet" },
             components: vec![Component { name: "rnet", version }],
             version,
             api_version: dotted(API_VERSION),
             min_api_version: dotted(MIN_API_VERSION),
-            // Fields that Docker's client expects; there is nothing to say in them.
-            git_commit: "",
+            git_commit: version::commit(),
+            // Docker's client expects the field; there is nothing to say in it.
             go_version: "",
             os: "linux",
             arch: arch(),
@@ -145,7 +146,7 @@ impl Info {
             mem_total: memory(),
             docker_root_dir: status.state.display().to_string(),
             labels: [],
-            server_version: env!("CARGO_PKG_VERSION"),
+            server_version: version::RELEASE,
             swarm: Swarm {
                 node_id: "",
                 node_addr: "",

@@ -72,6 +72,7 @@ async fn dockers_client_can_tell_who_answers() {
     assert_eq!(daemon.http("HEAD", "/_ping", None).await, (200, json!("")));
     let (_, version) = daemon.http("GET", "/version", None).await;
     assert_eq!((&version["ApiVersion"], &version["MinAPIVersion"]), (&json!("1.48"), &json!("1.24")));
+    assert_eq!(version["GitCommit"], json!(crate::version::commit()));
     daemon.client.create_container(&detached("web", &[])).await.unwrap();
     let (_, info) = daemon.http("GET", "/info", None).await;
     assert_eq!(
