@@ -108,15 +108,15 @@ mod tests {
     #[test]
     fn the_gateway_is_the_first_and_others_are_the_lowest_free() {
         let mut pool = pool("10.1.0.0/24", Some("10.1.0.128/25"));
-        let mut give = |addr: Option<&str>, is_gateway| {
+        let mut ask = |addr: Option<&str>, is_gateway| {
             let addr = addr.map(|addr| addr.parse().unwrap());
-            super::give(&mut pool, addr, is_gateway).map(|given| given.to_string()).map_err(|e| e.to_string())
+            give(&mut pool, addr, is_gateway).map(|given| given.to_string()).map_err(|e| e.to_string())
         };
-        assert_eq!(give(None, true).unwrap(), "10.1.0.1/24");
-        assert_eq!(give(None, true).unwrap_err(), "Address already in use: 10.1.0.1");
-        assert_eq!(give(None, false).unwrap(), "10.1.0.128/24");
-        assert_eq!(give(Some("10.1.0.7"), false).unwrap(), "10.1.0.7/24");
-        assert!(give(Some("10.2.0.7"), false).unwrap_err().contains("out of range"));
-        assert_eq!(give(None, false).unwrap(), "10.1.0.129/24");
+        assert_eq!(ask(None, true).unwrap(), "10.1.0.1/24");
+        assert_eq!(ask(None, true).unwrap_err(), "Address already in use: 10.1.0.1");
+        assert_eq!(ask(None, false).unwrap(), "10.1.0.128/24");
+        assert_eq!(ask(Some("10.1.0.7"), false).unwrap(), "10.1.0.7/24");
+        assert!(ask(Some("10.2.0.7"), false).unwrap_err().contains("out of range"));
+        assert_eq!(ask(None, false).unwrap(), "10.1.0.129/24");
     }
 }

@@ -124,7 +124,7 @@ async fn serve(Shared(plugin): Shared<Arc<Plugin>>, request: Request<Body>) -> R
     let call = request.uri().path().trim_start_matches('/').to_owned();
     let body = match body::to_bytes(request.into_body(), BODY_LIMIT).await {
         Ok(body) => body,
-        Err(e) => return answer(StatusCode::BAD_REQUEST, &json!({ "Err": e.to_string() })),
+        Err(e) => return answer(StatusCode::BAD_REQUEST, &refusal(&e.to_string())),
     };
     // A dockerd that hangs up must not leave half of what it asked for.
     let name = call.clone();
@@ -139,15 +139,20 @@ async fn serve(Shared(plugin): Shared<Arc<Plugin>>, request: Request<Body>) -> R
             // With another status dockerd puts the call's name before it; 404 it takes for a call that it can do without.
             let status = match error {
                 Error::NoSuchCall(_) => StatusCode::NOT_FOUND,
-                _ => StatusCode::OK,
+                Error::NotUnderstood(..) | Error::Daemon(_) | Error::Invalid(_) | Error::State(_) => StatusCode::OK,
             };
-            answer(status, &json!({ "Err": error.to_string() }))
+            answer(status, &refusal(&error.to_string()))
         }
         Err(e) => {
             tracing::error!(call, "{e}");
-            answer(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "Err": "rnet's plugin failed inside" }))
+            answer(StatusCode::INTERNAL_SERVER_ERROR, &refusal("rnet's plugin failed inside"))
         }
     }
+}
+
+/// Network drivers have `Err`, address drivers `Error`: dockerd takes an answer without it for a good one.
+fn refusal(why: &str) -> Value {
+    json!({ "Err": why, "Error": why })
 }
 
 fn answer(status: StatusCode, value: &Value) -> Response {
