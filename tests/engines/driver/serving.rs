@@ -130,7 +130,8 @@ fn driver_networks_are_apart_from_one_another_and_from_dockers_own() {
     tcp::ask(&plain.ns, web.at(80));
     for id in ids {
         let bridge = format!("br-{}", &id[..12]);
-        machine.ns.output_of("iptables", &["-I", "DOCKER-USER", "-o", &bridge, "-j", "DROP"]).unwrap();
+        let rule = ["-I", "DOCKER-USER", "-o", &bridge, "-m", "conntrack", "--ctstate", "NEW", "-j", "DROP"];
+        machine.ns.output_of("iptables", &rule).unwrap();
     }
     for from in all {
         for to in all.iter().filter(|to| to.name != from.name) {

@@ -252,6 +252,14 @@ fn an_interface_that_an_engine_takes_is_made_beside_its_bridge() {
     assert!(bench.fake.tables().ports.is_empty());
     instance.remove_engine_container(Engine::DockerDriver, &id('e')).unwrap();
     assert_eq!(bench.fake.tables(), before);
+
+    // An engine that crashes says nothing; but the interface goes with the namespace, and nobody would take another.
+    wanted.ports = vec![port(8080)];
+    instance.set_engine_container(&wanted).unwrap();
+    bench.fake.world().tables.veths.remove("vetheeeeeeee");
+    instance.refresh_host().unwrap();
+    assert_eq!(bench.fake.tables(), before);
+    assert!(matches!(instance.container("eeeeeeeeeeee"), Err(Error::NotFound(_))));
 }
 
 #[test]
