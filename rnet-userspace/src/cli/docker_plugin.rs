@@ -27,7 +27,8 @@ impl DockerPluginArgs {
         }
         Log::start()?;
         let catch = |kind| signal(kind).context("catch signals");
-        let (mut terminate, mut interrupt) = (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
+        let (mut terminate, mut interrupt) =
+            (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
         let options = Options {
             client: Client::new(api::socket_path(instance), instance),
             socket: self.socket.unwrap_or_else(|| socket_path(instance)),

@@ -263,7 +263,8 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     /// as what the engine has taken into it: an interface goes with the namespace that it is in, and its other end too.
     fn is_alive(&self, container: &Container, links: &BTreeSet<String>) -> bool {
         let is_taken = container.engine.is_some() && container.netns.is_none();
-        let has_lost = |e: &Endpoint| !e.borrowed && e.phase == Phase::Ready && !links.contains(&e.host_interface);
+        let has_lost =
+            |e: &Endpoint| !e.borrowed && e.phase == Phase::Ready && !links.contains(&e.host_interface);
         if is_taken && container.endpoints.iter().any(has_lost) {
             return false;
         }

@@ -10,7 +10,9 @@ use crate::{
         Config, Controller, Result,
         backend::{Datapath, FlowInfo, FlowPosition, Host, Page, ReasonCount},
         model::{Binding, engine::Engine, flow_filter::FlowFilter, timeouts::Seconds},
-        request::{Connect, CreateContainer, CreateNetwork, EngineContainer, EngineNetwork, FreeSubnet, Publish},
+        request::{
+            Connect, CreateContainer, CreateNetwork, EngineContainer, EngineNetwork, FreeSubnet, Publish,
+        },
         view,
     },
 };

@@ -11,7 +11,8 @@ fn driver_addresses_are_rnets_where_it_manages_them() {
     let site = Site::start(&machine, &[]);
     let docker = &site.dockerd;
     let before = Snapshot::take(&machine.ns, site.rnet.instance());
-    let subnet = |name| docker.line(&["network", "inspect", "--format", "{{(index .IPAM.Config 0).Subnet}}", name]);
+    let subnet =
+        |name| docker.line(&["network", "inspect", "--format", "{{(index .IPAM.Config 0).Subnet}}", name]);
     let managed = |name, args: &[&str]| site.network(name, &[&["--ipam-driver", "rnet"], args].concat());
     for name in ["n1", "n2"] {
         managed(name, &[]);
@@ -19,11 +20,34 @@ fn driver_addresses_are_rnets_where_it_manages_them() {
     let (n1, n2) = (subnet("n1"), subnet("n2"));
     // What dockerd and rnet have for themselves is passed over.
     let taken = machine.ns.output_of("ip", &["route", "show", "dev", "docker0"]).unwrap();
-    assert!(n1 != n2 && n1.ends_with("/16") && !taken.contains(&n1) && !taken.contains(&n2), "{n1} {n2} {taken}");
-    managed("n3", &["--subnet", "10.96.0.0/16", "--ip-range", "10.96.5.0/24", "--gateway", "10.96.0.9", "--aux-address", "x=10.96.5.0"]);
+    assert!(
+        n1 != n2 && n1.ends_with("/16") && !taken.contains(&n1) && !taken.contains(&n2),
+        "{n1} {n2} {taken}"
+    );
+    managed(
+        "n3",
+        &[
+            "--subnet",
+            "10.96.0.0/16",
+            "--ip-range",
+            "10.96.5.0/24",
+            "--gateway",
+            "10.96.0.9",
+            "--aux-address",
+            "x=10.96.5.0",
+        ],
+    );
     for overlapping in ["10.96.0.0/16", "10.96.7.0/24", "10.200.0.0/24"] {
         let refused = docker.refused(&[
-            "network", "create", "-d", "rnet", "--ipam-driver", "rnet", "--subnet", overlapping, "n4",
+            "network",
+            "create",
+            "-d",
+            "rnet",
+            "--ipam-driver",
+            "rnet",
+            "--subnet",
+            overlapping,
+            "n4",
         ]);
         assert!(refused.contains("Pool overlaps with other one on this address space"), "{refused}");
     }

@@ -1,8 +1,15 @@
 //! Containers that change their networks.
 
-use testbed::{Snapshot, engine::Machine, traffic::tcp};
+use std::collections::BTreeSet;
 
-use super::Site;
+use testbed::{
+    Snapshot,
+    engine::{IMAGE, Machine},
+    process::Process,
+    traffic::tcp,
+};
+
+use super::{LIMIT, Site};
 
 #[test]
 fn driver_ports_follow_connect_disconnect_and_restart() {
@@ -11,8 +18,13 @@ fn driver_ports_follow_connect_disconnect_and_restart() {
     let site = Site::start(&machine, &[]);
     let docker = &site.dockerd;
     let before = Snapshot::take(&machine.ns, site.rnet.instance());
-    for (name, subnet, internal) in [("a", "10.91.0.0/24", false), ("b", "10.92.0.0/24", false), ("i", "10.93.0.0/24", true)] {
-        site.network(name, &[&["--subnet", subnet][..], if internal { &["--internal"][..] } else { &[] }].concat());
+    for (name, subnet, internal) in
+        [("a", "10.91.0.0/24", false), ("b", "10.92.0.0/24", false), ("i", "10.93.0.0/24", true)]
+    {
+        site.network(
+            name,
+            &[&["--subnet", subnet][..], if internal { &["--internal"][..] } else { &[] }].concat(),
+        );
     }
     let web = docker.run("web", &["--network", "b", "-p", "8080:80", "-p", "90"]);
     let servers = [tcp::echo(&web.ns, "0.0.0.0:80"), tcp::echo(&web.ns, "0.0.0.0:90")];
@@ -67,6 +79,19 @@ fn driver_ports_follow_connect_disconnect_and_restart() {
     assert_eq!((site.veths().len(), site.endpoints().len()), (0, 0), "a stopped container has nothing");
     docker.ok(&["start", "web"]);
     docker.ok(&["rm", "-f", "web"]);
+
+    // Many at once, of which each takes the next free port and address.
+    let names: Vec<_> = (0..6).map(|n| format!("c{n}")).collect();
+    let run = |name: &String| {
+        Process::start(docker.command(&["run", "-d", "--name", name, "--network", "a", "-p", "90", IMAGE]))
+    };
+    for mut run in names.iter().map(run).collect::<Vec<_>>() {
+        assert!(run.wait(LIMIT).unwrap().success());
+    }
+    let ports: BTreeSet<_> = names.iter().map(|name| site.port(name, "a", "90")[0].port()).collect();
+    assert_eq!((ports.len(), site.endpoints().len(), site.veths().len()), (6, 6, 6));
+    let remove: Vec<_> = ["rm", "-f"].into_iter().chain(names.iter().map(String::as_str)).collect();
+    docker.ok(&remove);
     docker.ok(&["network", "rm", "a", "b", "i"]);
     before.assert_restored(&machine.ns, site.rnet.instance(), "everything is removed");
 }

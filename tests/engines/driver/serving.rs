@@ -32,17 +32,37 @@ fn driver_networks_serve_containers_as_dockers_own_do() {
     let mtu = ["-o", "com.docker.network.driver.mtu=1400"];
     let n1 = site.network(
         "n1",
-        &[&["--subnet", "10.91.0.0/16", "--ip-range", "10.91.7.0/24", "--gateway", "10.91.0.9"], &mtu[..]].concat(),
+        &[&["--subnet", "10.91.0.0/16", "--ip-range", "10.91.7.0/24", "--gateway", "10.91.0.9"], &mtu[..]]
+            .concat(),
     );
-    let ports = ["-p", "8080:80", "-p", "5353:53/udp", "-p", "90", "-p", "9000-9001:9000-9001"];
+    let ports = [
+        "-p",
+        "8080:80",
+        "-p",
+        "5353:53/udp",
+        "-p",
+        "90",
+        "-p",
+        "9000-9001:9000-9001",
+        "-P",
+        "--expose",
+        "70",
+    ];
     let web = docker.run("web", &[&["--network", "n1"], &ports[..]].concat());
     let other = site.run_with_mac("other", "n1", "10.91.3.3", "02:00:00:00:00:99");
     assert_eq!(other.ns.mac("eth0"), [2, 0, 0, 0, 0, 0x99]);
-    assert_eq!((web.addr.octets()[2], other.addr), (7, [10, 91, 3, 3].into()), "Docker's own choice, and a fixed one");
+    assert_eq!(
+        (web.addr.octets()[2], other.addr),
+        (7, [10, 91, 3, 3].into()),
+        "Docker's own choice, and a fixed one"
+    );
     let shown = web.ns.output_of("ip", &["-o", "link", "show", "eth0"]).unwrap();
     assert!(shown.contains("mtu 1400"), "{shown}");
     let mac = docker.line(&["inspect", "--format", "{{.NetworkSettings.Networks.n1.MacAddress}}", "web"]);
-    assert!(web.ns.output_of("ip", &["link"]).unwrap().contains(&mac), "Docker knows the address that rnet chose: {mac}");
+    assert!(
+        web.ns.output_of("ip", &["link"]).unwrap().contains(&mac),
+        "Docker knows the address that rnet chose: {mac}"
+    );
     assert!(web.ns.output_of("ip", &["route"]).unwrap().starts_with("default via 10.91.0.9"));
 
     // From outside, from the host, and from containers of the network, itself included.
@@ -61,7 +81,9 @@ fn driver_networks_serve_containers_as_dockers_own_do() {
         tcp::ask(from, to);
     }
     icmp::ping(&other.ns, web.addr).unwrap();
-    for (from, to) in [(&machine.client, machine.at(5353)), (&machine.ns, local(5353)), (&other.ns, web.at(53))] {
+    for (from, to) in
+        [(&machine.client, machine.at(5353)), (&machine.ns, local(5353)), (&other.ns, web.at(53))]
+    {
         udp::ask(&udp::connect(from, to), b"hello").unwrap();
     }
     assert_eq!(names.peers()[0].ip(), CLIENT);
@@ -70,6 +92,7 @@ fn driver_networks_serve_containers_as_dockers_own_do() {
     let chosen = site.port("web", "n1", "90");
     let random = tcp::echo(&web.ns, "0.0.0.0:90");
     tcp::ask(&machine.client, machine.at(chosen[0].port()));
+    assert_ne!(site.port("web", "n1", "70")[0].port(), chosen[0].port(), "-P chooses as well");
     let listed = site.endpoints();
     let listed = listed.iter().find(|e| e["ID"] == site.endpoint("web", "n1")[..12]).unwrap();
     assert!(listed["Ports"].as_str().unwrap().contains("0.0.0.0:8080->80/tcp"), "{listed}");
@@ -119,12 +142,16 @@ fn driver_networks_are_apart_from_one_another_and_from_dockers_own() {
         site.network("n1", &["--subnet", "10.91.0.0/24"]),
         site.network("n2", &["--ipv6", "--subnet", "10.92.0.0/24", "--subnet", "fd92::/64"]),
         site.network("inner", &["--internal", "--subnet", "10.93.0.0/24"]),
-        site.network("mute", &["--subnet", "10.94.0.0/24", "-o", "com.docker.network.bridge.enable_icc=false"]),
+        site.network(
+            "mute",
+            &["--subnet", "10.94.0.0/24", "-o", "com.docker.network.bridge.enable_icc=false"],
+        ),
     ];
     let web = docker.run("web", &["--network", "n1", "-p", "8080:80"]);
     let both = docker.run("both", &["--network", "n2", "-p", "8081:80"]);
     let plain = docker.run("plain", &["-p", "8082:80"]);
-    let [inner, within] = ["inner", "within"].map(|name| docker.run(name, &["--network", "inner", "-p", "8083:80"]));
+    let [inner, within] =
+        ["inner", "within"].map(|name| docker.run(name, &["--network", "inner", "-p", "8083:80"]));
     let [mute, deaf] = ["mute", "deaf"].map(|name| docker.run(name, &["--network", "mute"]));
     let all = [&web, &both, &plain, &inner, &within, &mute, &deaf];
     let servers = all.map(|container| tcp::echo(&container.ns, "0.0.0.0:80"));
@@ -170,19 +197,35 @@ fn driver_networks_are_apart_from_one_another_and_from_dockers_own() {
 
     let v6 = tcp::echo(&both.ns, "[::]:80");
     tcp::ask(&machine.ns, "[::1]:8081".parse().unwrap());
-    let own = docker.line(&["inspect", "--format", "{{.NetworkSettings.Networks.n2.GlobalIPv6Address}}", "both"]);
+    let own =
+        docker.line(&["inspect", "--format", "{{.NetworkSettings.Networks.n2.GlobalIPv6Address}}", "both"]);
     tcp::ask(&machine.ns, format!("[{own}]:80").parse().unwrap());
     let routes = both.ns.output_of("ip", &["-6", "route"]).unwrap();
     assert!(routes.contains("default via fd92::1"), "{routes}");
     drop(v6);
 
+    // What takes the host's stack is for Docker's rules to judge.
+    let seen_id = site.network("seen", &["--subnet", "10.95.0.0/24", "-o", "rnet.via_stack=true"]);
+    let seen = docker.run("seen", &["--network", "seen", "-p", "8084:80"]);
+    let server = tcp::echo(&seen.ns, "0.0.0.0:80");
+    assert!(tcp::connect(&machine.client, machine.at(8084)).is_err());
+    for way in ["-i", "-o"] {
+        let bridge = format!("br-{}", &seen_id[..12]);
+        machine.ns.output_of("iptables", &["-I", "DOCKER-USER", way, &bridge, "-j", "ACCEPT"]).unwrap();
+    }
+    tcp::ask(&machine.client, machine.at(8084));
+    drop(server);
+
     let unknown = docker.refused(&["network", "create", "-d", "rnet", "-o", "nonsense=1", "n5"]);
-    assert!(unknown.contains("unknown network option \"nonsense\": known are com.docker.network"), "{unknown}");
+    assert!(
+        unknown.contains("unknown network option \"nonsense\": known are com.docker.network"),
+        "{unknown}"
+    );
     let taken = docker.refused(&["network", "create", "-d", "rnet", "--subnet", "10.200.0.0/24", "n5"]);
     assert!(taken.contains("overlaps route 10.200.0.0/24 of this host"), "{taken}");
     assert_eq!(docker.line(&["network", "ls", "-q", "--filter", "name=n5"]), "");
-    docker.ok(&["rm", "-f", "web", "both", "plain", "inner", "within", "mute", "deaf"]);
-    docker.ok(&["network", "rm", "n1", "n2", "inner", "mute"]);
+    docker.ok(&["rm", "-f", "web", "both", "plain", "inner", "within", "mute", "deaf", "seen"]);
+    docker.ok(&["network", "rm", "n1", "n2", "inner", "mute", "seen"]);
     machine.ns.output_of("iptables", &["-F", "DOCKER-USER"]).unwrap();
     machine.ns.output_of("iptables", &["-A", "DOCKER-USER", "-j", "RETURN"]).unwrap();
     before.assert_restored(&machine.ns, site.rnet.instance(), "everything is removed");

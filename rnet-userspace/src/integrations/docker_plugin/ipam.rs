@@ -23,7 +23,8 @@ impl Plugin {
     pub(super) async fn request_pool(&self, asked: RequestPool) -> Result<Value> {
         // One at a time: what is free is known before it is noted.
         let _turn = self.pools.lock().await;
-        if let Some(pool) = asked.pool.and_then(|subnet| repeated(&self.state.kept(), subnet, asked.sub_pool)) {
+        if let Some(pool) = asked.pool.and_then(|subnet| repeated(&self.state.kept(), subnet, asked.sub_pool))
+        {
             return Ok(pool);
         }
         let avoid = self.state.kept().pools.into_values().map(|pool| pool.subnet).collect();

@@ -139,7 +139,9 @@ async fn serve(Shared(plugin): Shared<Arc<Plugin>>, request: Request<Body>) -> R
             // With another status dockerd puts the call's name before it; 404 it takes for a call that it can do without.
             let status = match error {
                 Error::NoSuchCall(_) => StatusCode::NOT_FOUND,
-                Error::NotUnderstood(..) | Error::Daemon(_) | Error::Invalid(_) | Error::State(_) => StatusCode::OK,
+                Error::NotUnderstood(..) | Error::Daemon(_) | Error::Invalid(_) | Error::State(_) => {
+                    StatusCode::OK
+                }
             };
             answer(status, &refusal(&error.to_string()))
         }
@@ -177,7 +179,9 @@ impl Plugin {
             "NetworkDriver.ProgramExternalConnectivity" => self.program(read(call, body)?).await?,
             "NetworkDriver.RevokeExternalConnectivity" => self.revoke(read(call, body)?).await?,
             // Of other nodes, and of networks that span them, which a driver of local scope has none of.
-            "NetworkDriver.DiscoverNew" | "NetworkDriver.DiscoverDelete" | "NetworkDriver.FreeNetwork" => json!({}),
+            "NetworkDriver.DiscoverNew" | "NetworkDriver.DiscoverDelete" | "NetworkDriver.FreeNetwork" => {
+                json!({})
+            }
             "NetworkDriver.AllocateNetwork" => json!({ "Options": {} }),
             "IpamDriver.GetCapabilities" => {
                 json!({ "RequiresMACAddress": false, "RequiresRequestReplay": false })

@@ -45,6 +45,12 @@ impl Plugin {
             {
                 self.set(&wanted).await?
             }
+            Err(e) if e.is_not_found() => {
+                return Err(Error::Invalid(format!(
+                    "rnet has no such network ({e}), as after `rnet down`: remove it with `docker network rm`, and create it \
+                 again"
+                )));
+            }
             made => made?,
         };
         let made = interface_of(&made, &asked.endpoint)?;
@@ -128,8 +134,12 @@ impl Plugin {
         let addrs: Vec<_> = wanted.interfaces.iter().flat_map(|i| &i.addrs).map(|addr| addr.ip()).collect();
         let there = self.client.engine_network(network).await?;
         let has = |member: &view::NetworkMember| member.addrs.iter().any(|addr| addrs.contains(&addr.ip()));
-        let stale: Vec<_> =
-            there.containers.into_iter().filter(|(id, m)| *id != wanted.id && has(m)).map(|(id, _)| id).collect();
+        let stale: Vec<_> = there
+            .containers
+            .into_iter()
+            .filter(|(id, m)| *id != wanted.id && has(m))
+            .map(|(id, _)| id)
+            .collect();
         for id in &stale {
             tracing::warn!(endpoint = id, "removing an endpoint that dockerd does not know any more");
             self.client.remove_engine_container(ENGINE, id).await?;

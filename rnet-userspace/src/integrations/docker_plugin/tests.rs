@@ -75,7 +75,8 @@ impl Daemon {
         let Some(network) = networks.get(interface["network"].as_str().unwrap()) else {
             return (StatusCode::NOT_FOUND, Json(json!({ "message": "network not found" }))).into_response();
         };
-        let gateways = if network["internal"] == true { json!([]) } else { json!(["10.88.5.1", "fd88:5::1"]) };
+        let gateways =
+            if network["internal"] == true { json!([]) } else { json!(["10.88.5.1", "fd88:5::1"]) };
         let mac = interface["mac"].as_str().unwrap_or("02:42:0a:58:05:02");
         let mut containers = lock(&daemon.containers);
         let before = containers.remove(&id);
@@ -242,7 +243,10 @@ async fn a_run_of_docker_20_10_and_its_end() {
         network["options"],
         json!({"com.docker.network.driver.mtu": "1400", "rnet.via_stack": "true"})
     );
-    assert_eq!((&network["ipv4"], &network["ipv6"], &network["internal"]), (&json!(true), &json!(false), &json!(false)));
+    assert_eq!(
+        (&network["ipv4"], &network["ipv6"], &network["internal"]),
+        (&json!(true), &json!(false), &json!(false))
+    );
 
     let portmap = json!([
         port(6, 80, "", 8081),
@@ -256,8 +260,13 @@ async fn a_run_of_docker_20_10_and_its_end() {
         "com.docker.network.endpoint.exposedports": [{"Proto": 6, "Port": 80}], "com.docker.network.portmap": portmap,
     } });
     let interface = json!({ "Interface": {"Address": "10.88.5.2/24", "AddressIPv6": "", "MacAddress": ""} });
-    let made = site.call("NetworkDriver.CreateEndpoint", with(with(endpoint(), ports.clone()), interface)).await;
-    assert_eq!(made, json!({ "Interface": { "MacAddress": "02:42:0a:58:05:02" } }), "what was asked for is not repeated");
+    let made =
+        site.call("NetworkDriver.CreateEndpoint", with(with(endpoint(), ports.clone()), interface)).await;
+    assert_eq!(
+        made,
+        json!({ "Interface": { "MacAddress": "02:42:0a:58:05:02" } }),
+        "what was asked for is not repeated"
+    );
     let asked = site.daemon.asked_of(ENDPOINT);
     assert_eq!(asked["interfaces"][0]["addrs"], json!(["10.88.5.2/24"]));
     assert_eq!((&asked["ports"], &asked["engine"]), (&json!([]), &json!("docker-driver")));
@@ -348,21 +357,27 @@ async fn an_internal_network_has_no_gateway_and_no_ports() {
 #[tokio::test]
 async fn what_cannot_be_had_is_said_in_one_line() {
     let site = Site::start().await;
-    let refused = async |call: &str, body: Value| site.call(call, body).await["Err"].as_str().unwrap().to_owned();
+    let refused =
+        async |call: &str, body: Value| site.call(call, body).await["Err"].as_str().unwrap().to_owned();
     let network = |generic: Value| json!({ "NetworkID": NETWORK, "Options": { "com.docker.network.generic": generic } });
     let unknown = refused("NetworkDriver.CreateNetwork", network(json!({ "nonsense": "1" }))).await;
     assert!(unknown.starts_with("unknown network option \"nonsense\": known are com.docker"), "{unknown}");
     let isolated = network(json!({ "com.docker.network.bridge.gateway_mode_ipv4": "open" }));
     assert!(refused("NetworkDriver.CreateNetwork", isolated).await.contains("unknown gateway mode"));
-    site.create_network(json!({})).await;
     let interface = json!({ "Interface": {"Address": "10.88.5.2/24", "AddressIPv6": "", "MacAddress": ""} });
+    let gone = refused("NetworkDriver.CreateEndpoint", with(endpoint(), interface.clone())).await;
+    assert!(gone.contains("remove it with `docker network rm`"), "{gone}");
+    site.create_network(json!({})).await;
     site.call("NetworkDriver.CreateEndpoint", with(endpoint(), interface)).await;
     let icmp = json!({ "Options": { "com.docker.network.portmap": [port(1, 80, "", 8081)] } });
     let protocol = refused("NetworkDriver.ProgramExternalConnectivity", with(endpoint(), icmp)).await;
     assert_eq!(protocol, "IP protocol 1 has no ports that could be published");
     let strange = refused("NetworkDriver.Join", json!({ "NetworkID": 5 })).await;
     assert!(strange.starts_with("rnet's plugin does not understand this NetworkDriver.Join: "), "{strange}");
-    assert_eq!(refused("NetworkDriver.Join", with(endpoint(), json!({ "EndpointID": "x" }))).await, "no such container");
+    assert_eq!(
+        refused("NetworkDriver.Join", with(endpoint(), json!({ "EndpointID": "x" }))).await,
+        "no such container"
+    );
 
     let (status, _, answer) = site.call_raw("NetworkDriver.Fly", Vec::new()).await;
     let why = "rnet's plugin has no NetworkDriver.Fly";
@@ -385,7 +400,11 @@ async fn what_is_removed_while_no_daemon_runs_is_removed_once_it_does() {
     for (call, body) in [("DeleteEndpoint", endpoint()), ("DeleteNetwork", json!({ "NetworkID": NETWORK }))] {
         let refused = site.call(&format!("NetworkDriver.{call}"), body).await;
         let why = refused["Err"].as_str().unwrap();
-        assert!(why.contains("no rnet daemon answers at") && why.ends_with("start one with 'rnet --instance fake daemon'"), "{why}");
+        assert!(
+            why.contains("no rnet daemon answers at")
+                && why.ends_with("start one with 'rnet --instance fake daemon'"),
+            "{why}"
+        );
     }
     assert_eq!(site.call("NetworkDriver.EndpointOperInfo", endpoint()).await, json!({ "Value": {} }));
     assert!(site.dir.path().join("state/docker-plugin.json").exists(), "it is kept beyond the plugin's end");
@@ -415,7 +434,10 @@ async fn pools_and_addresses_are_given_and_taken_back() {
     assert_eq!(site.call("IpamDriver.RequestAddress", gateway).await["Address"], "10.6.0.1/16");
     assert_eq!(site.call("IpamDriver.RequestAddress", ask("")).await["Address"], "10.6.5.0/16");
     assert_eq!(site.call("IpamDriver.RequestAddress", ask("10.6.9.9")).await["Address"], "10.6.9.9/16");
-    assert_eq!(site.call("IpamDriver.RequestAddress", ask("10.6.9.9")).await["Err"], "Address already in use: 10.6.9.9");
+    assert_eq!(
+        site.call("IpamDriver.RequestAddress", ask("10.6.9.9")).await["Err"],
+        "Address already in use: 10.6.9.9"
+    );
     site.done("IpamDriver.ReleaseAddress", json!({ "PoolID": pool, "Address": "10.6.9.9" })).await;
     assert_eq!(site.call("IpamDriver.RequestAddress", ask("10.6.9.9")).await["Address"], "10.6.9.9/16");
     let outside = site.call("IpamDriver.RequestPool", request("10.7.0.0/16", "10.8.0.0/24")).await;
