@@ -1,6 +1,6 @@
 //! Containers that change their networks.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, process::Stdio};
 
 use testbed::{
     Snapshot,
@@ -31,6 +31,8 @@ fn driver_ports_follow_connect_disconnect_and_restart() {
     let reach = |network: &str| {
         for port in ["80", "90"] {
             let host = site.port("web", network, port)[0].port();
+            // First by the host's stack, which remembers Ethernet addresses until it hears otherwise.
+            tcp::ask(&machine.ns, machine.at(host));
             tcp::ask(&machine.client, machine.at(host));
         }
         assert_eq!(site.port("web", network, "80")[0].port(), 8080);
@@ -83,7 +85,9 @@ fn driver_ports_follow_connect_disconnect_and_restart() {
     // Many at once, of which each takes the next free port and address.
     let names: Vec<_> = (0..6).map(|n| format!("c{n}")).collect();
     let run = |name: &String| {
-        Process::start(docker.command(&["run", "-d", "--name", name, "--network", "a", "-p", "90", IMAGE]))
+        let mut command = docker.command(&["run", "-d", "--name", name, "--network", "a", "-p", "90", IMAGE]);
+        command.stdout(Stdio::null());
+        Process::start(command)
     };
     for mut run in names.iter().map(run).collect::<Vec<_>>() {
         assert!(run.wait(LIMIT).unwrap().success());

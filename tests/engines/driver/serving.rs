@@ -112,6 +112,14 @@ fn driver_networks_serve_containers_as_dockers_own_do() {
     assert_eq!(outside.peers()[0].ip(), HOST);
     drop((server, names, range, random, outside));
 
+    // The host's stack remembers Ethernet addresses, as long as somebody else keeps the bridge up.
+    docker.ok(&["restart", "--time", "1", "web"]);
+    let web = docker.container("web");
+    let server = tcp::echo(&web.ns, "0.0.0.0:80");
+    tcp::ask(&machine.ns, web.at(80));
+    tcp::ask(&other.ns, web.at(80));
+    drop(server);
+
     let in_use = site.endpoints();
     for (port, words) in [
         ("8080:80", "Bind for 0.0.0.0:8080 failed: port is already allocated"),

@@ -147,9 +147,9 @@ impl Plugin {
         Ok(!stale.is_empty())
     }
 
-    /// Removes something, or keeps in mind that it is to be removed.
+    /// Removes something, or keeps in mind that it is to be removed: nobody waits for a daemon that is away.
     async fn remove(&self, removal: Removal) -> Result<Value> {
-        if let Err(error) = self.patiently(|| self.carry_out(&removal)).await {
+        if let Err(error) = self.carry_out(&removal).await {
             self.state.change(|kept| {
                 if !kept.removals.contains(&removal) {
                     kept.removals.push(removal);

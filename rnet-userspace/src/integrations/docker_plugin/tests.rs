@@ -77,8 +77,14 @@ impl Daemon {
         };
         let gateways =
             if network["internal"] == true { json!([]) } else { json!(["10.88.5.1", "fd88:5::1"]) };
-        let mac = interface["mac"].as_str().unwrap_or("02:42:0a:58:05:02");
+        let mac = interface["mac"].as_str().unwrap_or("ee:ee:ee:ee:ee:ee");
+        let addrs = &interface["addrs"];
         let mut containers = lock(&daemon.containers);
+        let has_addr =
+            |(other, view): (&String, &Value)| *other != id && view["endpoints"][0]["addrs"] == *addrs;
+        if containers.iter().any(has_addr) {
+            return (StatusCode::CONFLICT, Json(json!({ "message": "address is in use" }))).into_response();
+        }
         let before = containers.remove(&id);
         let ports = asked["ports"].as_array().unwrap().iter().map(|port| {
             let number = port["host"]["exactly"].as_u64().unwrap_or(32768);
@@ -89,7 +95,7 @@ impl Daemon {
         });
         let endpoint = json!({
             "id": interface["id"], "network": "n", "network_id": interface["network"], "interface": "vetheeeeeeeep",
-            "host_interface": "vetheeeeeeee", "mac": mac, "addrs": ["10.88.5.2/24", "fd88:5::2/64"], "gateways": gateways,
+            "host_interface": "vetheeeeeeee", "mac": mac, "addrs": addrs, "gateways": gateways,
             "names": [], "aliases": [], "gw_priority": 0, "fixed": [],
         });
         let view = json!({
@@ -105,7 +111,18 @@ impl Daemon {
     }
 
     async fn network(Shared(daemon): Known, Segment(id): Segment<String>) -> Response {
-        found("network", lock(&daemon.networks).get(&id))
+        let mut network = lock(&daemon.networks).get(&id).cloned();
+        if let Some(network) = &mut network {
+            let containers = lock(&daemon.containers);
+            let members = containers.iter().map(|(id, view)| {
+                let endpoint = &view["endpoints"][0];
+                let member =
+                    json!({ "name": "", "endpoint": id, "mac": endpoint["mac"], "addrs": endpoint["addrs"] });
+                (id.clone(), member)
+            });
+            network["containers"] = members.collect();
+        }
+        found("network", network.as_ref())
     }
 
     async fn container(Shared(daemon): Known, Segment(id): Segment<String>) -> Response {
@@ -386,6 +403,33 @@ async fn what_cannot_be_had_is_said_in_one_line() {
         site.done(&format!("NetworkDriver.{call}"), json!({})).await;
     }
     assert_eq!(site.call("NetworkDriver.AllocateNetwork", json!({})).await, json!({ "Options": {} }));
+}
+
+#[tokio::test]
+async fn an_address_is_whose_dockerd_says_that_it_is() {
+    let site = Site::start().await;
+    site.create_network(json!({})).await;
+    let create = |digit: &str, addr: &str| {
+        let interface = json!({ "Interface": {"Address": addr, "AddressIPv6": "", "MacAddress": ""} });
+        with(with(endpoint(), json!({ "EndpointID": digit.repeat(64) })), interface)
+    };
+    for (digit, addr) in [("a", "10.88.5.2/24"), ("b", "10.88.5.3/24"), ("c", "10.88.5.2/24")] {
+        let made = site.call("NetworkDriver.CreateEndpoint", create(digit, addr)).await;
+        assert!(made["Err"].is_null(), "{made}");
+    }
+    let left: Vec<_> = lock(&site.daemon.containers).keys().map(|id| id[..1].to_owned()).collect();
+    assert_eq!(left, ["b", "c"], "that of an endpoint which dockerd has lost, and no other");
+}
+
+#[tokio::test]
+async fn a_network_in_gateway_mode_isolated_has_no_gateway_whatever_docker_has_chosen() {
+    let site = Site::start().await;
+    let isolated = json!({ "com.docker.network.bridge.gateway_mode_ipv4": "isolated" });
+    site.create_network(
+        json!({ "com.docker.network.internal": true, "com.docker.network.generic": isolated }),
+    )
+    .await;
+    assert_eq!(lock(&site.daemon.networks)[NETWORK]["asked"]["subnets"][0]["gateway"], Value::Null);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::controller::{
     model::{
-        Binding, Protocol,
+        Binding, MacAddr, Protocol,
         name::short_id,
         options::{GatewayMode, NetworkOptions},
         port_spec::{PortChoice, PortMapping, PortRange},
@@ -62,11 +62,19 @@ fn plain(value: &Value) -> String {
 pub(super) fn endpoint(asked: &CreateEndpoint) -> EngineContainer {
     let CreateEndpoint { network, endpoint, interface } = asked;
     let addrs = [interface.ipv4, interface.ipv6].into_iter().flatten().collect();
+    let mac = interface.mac.or_else(|| interface.ipv4.and_then(mac_of));
     let known = known(endpoint, network, Vec::new());
     let interfaces = known.interfaces.into_iter();
-    let interfaces =
-        interfaces.map(|known| EngineInterface { mac: interface.mac, addrs: Vec::clone(&addrs), ..known });
+    let interfaces = interfaces.map(|known| EngineInterface { mac, addrs: Vec::clone(&addrs), ..known });
     EngineContainer { interfaces: interfaces.collect(), ..known }
+}
+
+/// The Ethernet address that Docker's own networks go with an address: whoever has the address next has this one, too, so
+/// that what neighbours remember stays true. dockerd does not announce what it sets.
+fn mac_of(addr: IpNetwork) -> Option<MacAddr> {
+    let IpAddr::V4(addr) = addr.ip() else { return None };
+    let [a, b, c, d] = addr.octets();
+    Some(MacAddr([0x02, 0x42, a, b, c, d]))
 }
 
 /// An endpoint that is there, with these ports. It is a container of its own: which endpoints are one container's,
