@@ -8,7 +8,7 @@ use super::Site;
 fn driver_addresses_are_rnets_where_it_manages_them() {
     testbed::require_engines!();
     let machine = Machine::new();
-    let site = Site::start(&machine, &[]);
+    let site = Site::start_beside(&machine);
     let docker = &site.dockerd;
     let before = Snapshot::take(&machine.ns, site.rnet.instance());
     let subnet =

@@ -32,35 +32,56 @@ struct Site<'m> {
     machine: &'m Machine,
     dockerd: Dockerd<'m>,
     rnet: Rnet<'m>,
+    socket: PathBuf,
     plugin: RefCell<Option<Process>>,
     log: tempfile::NamedTempFile,
 }
 
 impl<'m> Site<'m> {
+    /// With a file that tells dockerd where the plugin listens.
     fn start(machine: &'m Machine, args: &[&str]) -> Self {
-        let rnet = Rnet::start(machine);
-        let dockerd = Dockerd::start(machine, args);
-        let rules = machine.ns.output_of("iptables-save", &[]).unwrap_or_default();
-        assert!(rules.contains(DROPS), "dockerd has its rules: {rules}");
-        let log = tempfile::NamedTempFile::new().unwrap();
-        let site = Self { machine, dockerd, rnet, plugin: RefCell::new(None), log };
+        let site = Self::without_plugin(machine, args, |rnet, _| {
+            Path::new("/run").join(rnet.instance()).join("docker-plugin.sock")
+        });
+        site.dockerd.add_plugin_spec("rnet.spec", &format!("unix://{}", site.socket.display()));
         site.start_plugin();
         site
     }
 
-    fn socket(&self) -> PathBuf {
-        self.dockerd.plugin_sockets().join("rnet.sock")
+    /// With the plugin's socket where dockerd looks for it.
+    fn start_beside(machine: &'m Machine) -> Self {
+        let site =
+            Self::without_plugin(machine, &[], |_, dockerd| dockerd.plugin_sockets().join("rnet.sock"));
+        site.start_plugin();
+        site
+    }
+
+    fn without_plugin(
+        machine: &'m Machine,
+        args: &[&str],
+        socket: impl FnOnce(&Rnet<'m>, &Dockerd<'m>) -> PathBuf,
+    ) -> Self {
+        let rnet = Rnet::start(machine);
+        let dockerd = Dockerd::start(machine, args);
+        let rules = machine.ns.output_of("iptables-save", &[]).unwrap_or_default();
+        assert!(rules.contains(DROPS), "dockerd has its rules: {rules}");
+        let socket = socket(&rnet, &dockerd);
+        let log = tempfile::NamedTempFile::new().unwrap();
+        Self { machine, dockerd, rnet, socket, plugin: RefCell::new(None), log }
     }
 
     fn start_plugin(&self) {
-        let socket = self.socket();
-        let mut command = self.rnet.command(&["docker-plugin", "--socket", &socket.display().to_string()]);
+        let socket = self.socket.display().to_string();
+        let is_default = self.socket.ends_with("docker-plugin.sock");
+        let args: &[&str] = if is_default { &[] } else { &["--socket", &socket] };
+        let mut command = self.rnet.command(&[&["docker-plugin"], args].concat());
         let log = File::options().append(true).open(self.log.path()).unwrap();
         // Each call is in the log then.
         command.env("RUST_LOG", "rnet=debug");
         command.stdout(log.try_clone().unwrap()).stderr(log);
         let process = Process::start(command);
-        wait_until("the plugin answers", LIMIT, || self.machine.ns.run(|| UnixStream::connect(&socket)).ok());
+        let connect = || self.machine.ns.run(|| UnixStream::connect(&socket)).ok();
+        wait_until("the plugin answers", LIMIT, connect);
         *self.plugin.borrow_mut() = Some(process);
     }
 
@@ -70,7 +91,7 @@ impl<'m> Site<'m> {
         plugin.terminate();
         let status = plugin.wait(LIMIT).expect("the plugin ends on SIGTERM");
         assert!(status.success(), "{status}: {}", self.said());
-        let socket = self.socket();
+        let socket = &self.socket;
         assert!(!self.machine.ns.run(|| socket.exists()), "its socket goes with it");
     }
 
@@ -148,7 +169,10 @@ impl<'m> Site<'m> {
 impl Drop for Site<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- log of the plugin\n{}---", self.said());
+            #[expect(clippy::print_stderr, reason = "a failed test shows what the plugin had to say")]
+            {
+                eprintln!("--- log of the plugin\n{}---", self.said());
+            }
         }
     }
 }

@@ -19,11 +19,12 @@ fn driver_networks_outlive_dockerd_and_its_containers_come_back() {
     docker.run("always", &["--network", "n1", "--restart", "always", "-p", "8080:80", "-p", "90"]);
     docker.run("once", &["--network", "n1", "-p", "8081:80"]);
     docker.run("other", &["--network", "n1"]);
-    let end: [(&str, fn(&testbed::engine::Dockerd<'_>)); 2] =
-        [("an orderly end", |docker| docker.stop()), ("a crash", |docker| docker.kill9())];
-    for (what, end) in end {
+    for what in ["an orderly end", "a crash"] {
         docker.ok(&["start", "once", "other"]);
-        end(docker);
+        match what {
+            "a crash" => docker.kill9(),
+            _ => docker.stop(),
+        }
         docker.start_daemon();
         wait_until(&format!("the container runs again after {what}"), LIMIT, || {
             let state = docker.line(&["ps", "--filter", "name=always", "--format", "{{.State}}"]);
