@@ -145,7 +145,7 @@ fn driver_networks_are_apart_from_one_another_and_from_dockers_own() {
     let machine = Machine::new();
     let site = Site::start(&machine, &[]);
     let docker = &site.dockerd;
-    let before = Snapshot::take(&machine.ns, site.rnet.instance());
+    let before = site.made();
     let ids = [
         site.network("n1", &["--subnet", "10.91.0.0/24"]),
         site.network("n2", &["--ipv6", "--subnet", "10.92.0.0/24", "--subnet", "fd92::/64"]),
@@ -234,7 +234,5 @@ fn driver_networks_are_apart_from_one_another_and_from_dockers_own() {
     assert_eq!(docker.line(&["network", "ls", "-q", "--filter", "name=n5"]), "");
     docker.ok(&["rm", "-f", "web", "both", "plain", "inner", "within", "mute", "deaf", "seen"]);
     docker.ok(&["network", "rm", "n1", "n2", "inner", "mute", "seen"]);
-    machine.ns.output_of("iptables", &["-F", "DOCKER-USER"]).unwrap();
-    machine.ns.output_of("iptables", &["-A", "DOCKER-USER", "-j", "RETURN"]).unwrap();
-    before.assert_restored(&machine.ns, site.rnet.instance(), "everything is removed");
+    assert_eq!(site.made(), before, "everything is removed");
 }
