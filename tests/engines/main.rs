@@ -4,6 +4,7 @@
 
 mod containerd;
 mod dockerd;
+mod driver;
 mod machine;
 mod netavark;
 mod podman;

@@ -1,11 +1,13 @@
 //! What the daemon asks of the controller.
 
+use ipnetwork::IpNetwork;
+
 use crate::controller::{
     Config,
     backend::{FlowInfo, FlowPosition, Page, ReasonCount},
     error::Result,
     model::{Binding, engine::Engine, flow_filter::FlowFilter, timeouts::Seconds},
-    request::{Connect, CreateContainer, CreateNetwork, EngineContainer, EngineNetwork, Publish},
+    request::{Connect, CreateContainer, CreateNetwork, EngineContainer, EngineNetwork, FreeSubnet, Publish},
     view,
 };
 
@@ -48,6 +50,8 @@ pub trait Control: Send + Sync + 'static {
         id: &str,
         request: &CreateNetwork,
     ) -> Result<view::Network>;
+    /// A subnet that a network of an engine's can be made with.
+    fn free_subnet(&self, asked: &FreeSubnet) -> Result<IpNetwork>;
     /// Serves a network whose bridge is an engine's own, as it is said to be.
     fn follow_network(&self, network: &EngineNetwork) -> Result<view::Network>;
     /// Forgets a network of an engine's, and removes what rnet has made of it.

@@ -179,7 +179,7 @@ pub(super) async fn serve(
 }
 
 /// Best effort: without a service manager there is nobody to tell.
-fn tell_manager(state: &[NotifyState<'_>]) {
+pub(crate) fn tell_manager(state: &[NotifyState<'_>]) {
     if let Err(e) = sd_notify::notify(state) {
         tracing::warn!("tell the service manager what the daemon does: {e}");
     }

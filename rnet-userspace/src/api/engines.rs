@@ -9,6 +9,7 @@ use axum::{
     routing::{delete, post},
 };
 use hyper::Method;
+use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -21,7 +22,7 @@ use super::{
 use crate::controller::{
     self,
     model::engine::Engine,
-    request::{CreateNetwork, EngineContainer, EngineNetwork},
+    request::{CreateNetwork, EngineContainer, EngineNetwork, FreeSubnet},
     view,
 };
 
@@ -40,6 +41,7 @@ pub(super) fn routes() -> Router<Arc<Supervisor>> {
     Router::new()
         .route("/rnet/engines/networks", post(create_network).put(follow_network))
         .route("/rnet/engines/{engine}/networks/{id}", delete(remove_network))
+        .route("/rnet/engines/subnets", post(free_subnet))
         .route("/rnet/engines/containers", post(add_to_container).put(set_container))
         .route("/rnet/engines/{engine}/containers/{id}", delete(remove_container))
         .route("/rnet/engines/{engine}/containers/{id}/interfaces/{name}", delete(remove_interface))
@@ -65,6 +67,10 @@ async fn remove_network(
 ) -> ApiResult<StatusCode> {
     ask(daemon, move |c| c.remove_engine_network(engine, &id)).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn free_subnet(State(daemon): Shared, Body(asked): Body<FreeSubnet>) -> ApiResult<Json<IpNetwork>> {
+    Ok(Json(daemon.ask(move |c| c.free_subnet(&asked)).await?))
 }
 
 async fn add_to_container(
@@ -115,6 +121,16 @@ impl Client {
     ) -> Result<view::Network> {
         let create = Create { engine, id: id.to_owned(), network };
         self.post("/rnet/engines/networks", &create).await
+    }
+
+    /// A network, with who is on it.
+    pub async fn engine_network(&self, id: &str) -> Result<view::Network> {
+        self.get(&format!("/rnet/networks/{}", escape(id))).await
+    }
+
+    /// A subnet that a network of an engine's can be made with.
+    pub async fn free_subnet(&self, asked: &FreeSubnet) -> Result<IpNetwork> {
+        self.post("/rnet/engines/subnets", asked).await
     }
 
     /// Has a network served whose bridge is an engine's own.

@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::anyhow;
 use futures::{FutureExt as _, future::BoxFuture};
+use ipnetwork::IpNetwork;
 use rnet_common::settings::Timeouts;
 use tokio::sync::watch;
 
@@ -28,7 +29,7 @@ use crate::controller::{
         flow_filter::FlowFilter,
         timeouts::{self, Seconds},
     },
-    request::{Connect, CreateContainer, CreateNetwork, EngineContainer, EngineNetwork, Publish},
+    request::{Connect, CreateContainer, CreateNetwork, EngineContainer, EngineNetwork, FreeSubnet, Publish},
     view::{self, ContainerState},
 };
 
@@ -283,6 +284,10 @@ impl Control for FakeControl {
         _id: &str,
         _request: &CreateNetwork,
     ) -> Result<view::Network> {
+        Err(no_engines())
+    }
+
+    fn free_subnet(&self, _asked: &FreeSubnet) -> Result<IpNetwork> {
         Err(no_engines())
     }
 

@@ -22,7 +22,7 @@ mod listeners;
 mod native;
 mod processes;
 mod server;
-mod socket;
+pub(crate) mod socket;
 mod supervisor;
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,7 @@ const MODE: u32 = 0o660;
 
 /// The file of a bound socket, removed when this is dropped unless another daemon has put its own there.
 #[derive(Debug)]
-pub(super) struct SocketFile {
+pub(crate) struct SocketFile {
     path: PathBuf,
     inode: u64,
 }
@@ -36,7 +36,7 @@ pub(super) async fn refuse_if_live(path: &Path, instance: &str) -> Result<()> {
 ///
 /// # Errors
 /// When one does, which is named; or when something is there that is not a socket.
-pub(super) async fn refuse_if_taken(path: &Path) -> Result<()> {
+pub(crate) async fn refuse_if_taken(path: &Path) -> Result<()> {
     match listener(path).await? {
         None => Ok(()),
         Some(who) => bail!("listen at {}: another program does{who}: choose another path", path.display()),
@@ -66,7 +66,7 @@ async fn listener(path: &Path) -> Result<Option<String>> {
 ///
 /// # Errors
 /// When the directory or the socket cannot be made.
-pub(super) fn bind(path: &Path) -> Result<(UnixListener, SocketFile)> {
+pub(crate) fn bind(path: &Path) -> Result<(UnixListener, SocketFile)> {
     let listening = || format!("listen at {}", path.display());
     let directory = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(directory).with_context(|| format!("create directory {}", directory.display()))?;

@@ -5,6 +5,7 @@ mod conntrack;
 mod container;
 mod create;
 mod daemon;
+mod docker_plugin;
 mod drops;
 mod events;
 mod exec;
@@ -66,6 +67,8 @@ pub struct Cli {
 enum Command {
     /// Run the daemon in the foreground
     Daemon(daemon::DaemonArgs),
+    /// Serve Docker as its network driver, in the foreground
+    DockerPlugin(docker_plugin::DockerPluginArgs),
     #[command(flatten)]
     Client(ClientCommand),
     /// Write what makes a shell complete this program's arguments
@@ -157,6 +160,11 @@ impl Cli {
             Command::Daemon(args) => {
                 let runtime = runtime::Builder::new_multi_thread().enable_all().build();
                 runtime.context("start threads")?.block_on(args.run(self.instance, system))?;
+                Ok(DONE)
+            }
+            Command::DockerPlugin(args) => {
+                let runtime = runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+                runtime.context("start threads")?.block_on(args.run(&self.instance))?;
                 Ok(DONE)
             }
             Command::Completions(args) => args.run().map(|()| DONE),

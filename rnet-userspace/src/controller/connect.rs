@@ -3,7 +3,7 @@
 use super::{
     Controller,
     backend::{Datapath, Host},
-    engines::check_own,
+    engines::{check_open, check_own},
     error::{Error, Result},
     plan,
     request::Connect,
@@ -24,6 +24,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         check_own(&before)?;
         check_connectable(&before)?;
         let network = self.joinable(&asked.network)?;
+        check_open(network)?;
         if before.endpoints.iter().any(|e| e.network == network.id) {
             return Err(Error::Forbidden(format!(
                 "endpoint with name {} already exists in network {}",

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
 use super::{
     Controller,
     backend::{Datapath, Host},
-    engines::check_own,
+    engines::{check_open, check_own},
     error::{Error, Result},
     events::Kind,
     exposed,
@@ -252,6 +252,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         for asked in asked {
             let name = if asked.network.is_empty() { "bridge" } else { &asked.network };
             let network = self.joinable(name)?;
+            check_open(network)?;
             if endpoints.iter().any(|e| e.network == network.id) {
                 return Err(Error::Invalid(format!("network {} is named twice", network.name)));
             }

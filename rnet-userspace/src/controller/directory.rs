@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{show::names, view::ContainerState};
+use super::{model::engine::Engine, show::names, view::ContainerState};
 use crate::store::schema::{Container, Driver, Network, Phase};
 
 /// The names of one instance.
@@ -151,9 +151,11 @@ impl Directory {
     }
 }
 
-/// As with Docker, the default network has no names. On an engine's own bridge the engine answers.
+/// As with Docker, the default network has no names. On an engine's own bridge the engine answers, and inside its
+/// containers Docker does (127.0.0.11), which tells its drivers no names.
 pub(super) fn has_names(network: &Network) -> bool {
-    network.driver == Driver::Bridge && !network.predefined && !network.borrowed
+    let is_engines = network.borrowed || network.engine == Some(Engine::DockerDriver);
+    network.driver == Driver::Bridge && !network.predefined && !is_engines
 }
 
 impl Names {

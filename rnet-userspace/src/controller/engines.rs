@@ -449,6 +449,21 @@ pub(super) fn check_own(container: &Container) -> Result<()> {
     }
 }
 
+/// Refuses containers of rnet's own on a network whose addresses Docker gives.
+///
+/// # Errors
+/// [`Error::Forbidden`] for such a network.
+pub(super) fn check_open(network: &Network) -> Result<()> {
+    match network.engine {
+        Some(engine @ (Engine::Docker | Engine::DockerDriver)) => Err(Error::Forbidden(format!(
+            "network {} is {engine}'s, and Docker gives its addresses: connect containers to it with {}",
+            network.name,
+            engine.tool()
+        ))),
+        Some(Engine::Cni | Engine::Netavark) | None => Ok(()),
+    }
+}
+
 fn check_id(id: &str) -> Result<()> {
     if id.len() == ID_DIGITS && id.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')) {
         return Ok(());

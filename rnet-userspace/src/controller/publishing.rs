@@ -14,6 +14,7 @@ use super::{
     error::{Error, Result},
     model::{
         HostPort, Protocol,
+        engine::Engine,
         name::short_id,
         options::{GatewayMode, NetworkOptions},
         port_spec::{PortChoice, PortMapping, PortSpec},
@@ -129,6 +130,10 @@ impl<H: Host, D: Datapath> Controller<H, D> {
 
     fn hold(&mut self, wants: &[Want], container: &Container, own: &BTreeSet<HostPort>) -> Result<Held> {
         let wrap = |error: &dyn std::fmt::Display| {
+            // Docker puts the same before what its drivers say.
+            if container.engine == Some(Engine::DockerDriver) {
+                return error.to_string();
+            }
             let endpoint = container.endpoints.first().map_or("", |e| short_id(&e.id));
             format!(
                 "failed to set up container networking: driver failed programming external connectivity on \

@@ -191,7 +191,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             let is_there = e.borrowed || links.contains(&e.host_interface) && !rebuilt.contains(&e.network);
             e.phase == Phase::Ready && is_there
         };
-        !self.is_alive(container) || !container.endpoints.iter().all(is_right)
+        !self.is_alive(container, links) || !container.endpoints.iter().all(is_right)
     }
 
     fn heal_container(
@@ -203,7 +203,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         if container.state == ContainerState::Exited {
             return self.release(container).map(drop);
         }
-        if !self.is_alive(&container) {
+        if !self.is_alive(&container, links) {
             tracing::info!(container = container.name, "its process or its namespace is gone");
             return self.note_exited(container, None).map(drop);
         }
@@ -260,8 +260,15 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         Ok(container)
     }
 
-    /// A container without a process lives as long as its namespace.
-    fn is_alive(&self, container: &Container) -> bool {
+    /// A container without a process lives as long as its namespace. Where only its engine knows that, it lives as long
+    /// as what the engine has taken into it: an interface goes with the namespace that it is in, and its other end too.
+    fn is_alive(&self, container: &Container, links: &BTreeSet<String>) -> bool {
+        let is_taken = container.engine.is_some() && container.netns.is_none();
+        let has_lost =
+            |e: &Endpoint| !e.borrowed && e.phase == Phase::Ready && !links.contains(&e.host_interface);
+        if is_taken && container.endpoints.iter().any(has_lost) {
+            return false;
+        }
         let process_is_there = container.pid.is_none_or(|pid| {
             let start = self.machine.host.process_start(pid);
             start.is_some() && start == container.process_start

@@ -110,6 +110,18 @@ pub struct EngineNetwork {
     pub labels: BTreeMap<String, String>,
 }
 
+/// A subnet that an engine is to have for a network which it has yet to ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FreeSubnet {
+    /// The one that is wanted; the next free pool when absent.
+    pub subnet: Option<IpNetwork>,
+    /// Of which family the next free pool is to be.
+    pub ipv6: bool,
+    /// What the engine has promised already.
+    pub avoid: Vec<IpNetwork>,
+}
+
 /// A container of an engine's: what the datapath has to know of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -13,7 +13,7 @@ use super::{
         options::{GatewayMode, NetworkOptions},
         subnet::{check_gateway, check_ip_range, check_subnet, overlap},
     },
-    request::{CreateNetwork, Subnet},
+    request::{CreateNetwork, FreeSubnet, Subnet},
     view::SubnetView,
 };
 
@@ -58,6 +58,18 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         Ok(subnets)
     }
 
+    /// A subnet that a network can be made with.
+    ///
+    /// # Errors
+    /// As [`Controller::subnets`].
+    pub fn free_subnet(&self, asked: &FreeSubnet) -> Result<IpNetwork> {
+        let promised = || asked.avoid.iter().map(|net| (*net, format!("pool {net}"))).collect();
+        match asked.subnet {
+            Some(subnet) => self.check_free(subnet, None, promised()),
+            None => self.next_subnet(asked.ipv6, promised()),
+        }
+    }
+
     fn subnet(
         &self,
         asked: &[&Subnet],
@@ -78,15 +90,15 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         let mut known = bridge.into_iter().flat_map(|bridge| &bridge.addrs).filter(|a| a.is_ipv6() == ipv6);
         let known = known.find(|addr| asked.subnet.is_none_or(|subnet| subnet.contains(addr.ip())));
         let subnet = match asked.subnet {
-            Some(subnet) => self.check_free(subnet, bridge)?,
+            Some(subnet) => self.check_free(subnet, bridge, Vec::new())?,
             None if asked.ip_range.is_some() || asked.gateway.is_some() || !asked.aux.is_empty() => {
                 return Err(Error::Invalid(
                     "every ip-range, gateway or aux-address must have a corresponding subnet".to_owned(),
                 ));
             }
             None => match known {
-                Some(addr) => self.check_free(subnet_of(*addr)?, bridge)?,
-                None => self.next_subnet(ipv6)?,
+                Some(addr) => self.check_free(subnet_of(*addr)?, bridge, Vec::new())?,
+                None => self.next_subnet(ipv6, Vec::new())?,
             },
         };
         if let Some(range) = asked.ip_range {
@@ -113,9 +125,16 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         Ok(SubnetView { subnet, ip_range: asked.ip_range, gateway, aux: asked.aux.clone() })
     }
 
-    fn check_free(&self, subnet: IpNetwork, bridge: Option<&BridgeState>) -> Result<IpNetwork> {
+    /// `promised` are in the way as well, each with its name.
+    fn check_free(
+        &self,
+        subnet: IpNetwork,
+        bridge: Option<&BridgeState>,
+        mut promised: Vec<(IpNetwork, String)>,
+    ) -> Result<IpNetwork> {
         check_subnet(subnet)?;
-        match self.in_use(bridge)?.iter().find(|(taken, _)| overlap(*taken, subnet)) {
+        promised.extend(self.in_use(bridge)?);
+        match promised.iter().find(|(taken, _)| overlap(*taken, subnet)) {
             Some((_, what)) => Err(Error::Conflict(format!(
                 "invalid pool request: Pool overlaps with other one on this address space: \
                  subnet {subnet} overlaps {what}: choose another subnet"
@@ -124,8 +143,9 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         }
     }
 
-    fn next_subnet(&self, ipv6: bool) -> Result<IpNetwork> {
-        let taken: Vec<IpNetwork> = self.in_use(None)?.into_iter().map(|(net, _)| net).collect();
+    fn next_subnet(&self, ipv6: bool, promised: Vec<(IpNetwork, String)>) -> Result<IpNetwork> {
+        let taken = self.in_use(None)?.into_iter().chain(promised);
+        let taken: Vec<IpNetwork> = taken.map(|(net, _)| net).collect();
         let pools = self.config.pools.iter().filter(|(pool, _)| pool.is_ipv6() == ipv6);
         ipam::next_subnet(&pools.copied().collect::<Vec<_>>(), &taken).ok_or_else(|| {
             Error::Conflict(

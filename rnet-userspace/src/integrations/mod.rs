@@ -1,3 +1,4 @@
 //! Thin adapters: what engines say, in the words of the controller.
 
+pub mod docker_plugin;
 pub mod netavark;

@@ -2,13 +2,17 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use ipnetwork::IpNetwork;
+
 use crate::{
     api::Control,
     controller::{
         Config, Controller, Result,
         backend::{Datapath, FlowInfo, FlowPosition, Host, Page, ReasonCount},
         model::{Binding, engine::Engine, flow_filter::FlowFilter, timeouts::Seconds},
-        request::{Connect, CreateContainer, CreateNetwork, EngineContainer, EngineNetwork, Publish},
+        request::{
+            Connect, CreateContainer, CreateNetwork, EngineContainer, EngineNetwork, FreeSubnet, Publish,
+        },
         view,
     },
 };
@@ -92,6 +96,10 @@ impl<H: Host + 'static, D: Datapath + 'static> Control for Shared<H, D> {
         request: &CreateNetwork,
     ) -> Result<view::Network> {
         self.lock().create_engine_network(engine, id, request)
+    }
+
+    fn free_subnet(&self, asked: &FreeSubnet) -> Result<IpNetwork> {
+        self.lock().free_subnet(asked)
     }
 
     fn follow_network(&self, network: &EngineNetwork) -> Result<view::Network> {

@@ -7,7 +7,7 @@ use crate::controller::{
         engine::Engine,
         port_spec::{PortChoice, PortMapping},
     },
-    request::{EngineContainer, EngineInterface, EngineNetwork},
+    request::{EngineContainer, EngineInterface, EngineNetwork, FreeSubnet},
     view::SubnetView,
 };
 
@@ -239,6 +239,17 @@ fn an_interface_that_an_engine_takes_is_made_beside_its_bridge() {
         keeps_ports: false,
     };
     let made = instance.set_engine_container(&wanted).unwrap();
+    let own = CreateContainer { networks: vec![Connect::to("n")], ..CreateContainer::default() };
+    let refused = instance.create_container(&own).unwrap_err();
+    assert!(
+        matches!(&refused, Error::Forbidden(why) if why.contains("Docker gives its addresses")),
+        "{refused}"
+    );
+    instance
+        .create_container(&CreateContainer { name: Some("own".into()), ..CreateContainer::default() })
+        .unwrap();
+    assert!(matches!(instance.connect("own", &Connect::to("n")), Err(Error::Forbidden(_))));
+    instance.remove_container("own", true).unwrap();
     let (_, veth) = &bench.fake.tables().veths["vetheeeeeeee"];
     assert_eq!((veth.netns.as_ref(), veth.name.as_str()), (None, "vetheeeeeeeep"));
     assert_eq!(made.endpoints[0].interface, "vetheeeeeeeep");
@@ -252,6 +263,48 @@ fn an_interface_that_an_engine_takes_is_made_beside_its_bridge() {
     assert!(bench.fake.tables().ports.is_empty());
     instance.remove_engine_container(Engine::DockerDriver, &id('e')).unwrap();
     assert_eq!(bench.fake.tables(), before);
+
+    // An engine that crashes says nothing; but the interface goes with the namespace, and nobody would take another.
+    wanted.ports = vec![port(8080)];
+    instance.set_engine_container(&wanted).unwrap();
+    bench.fake.world().tables.veths.remove("vetheeeeeeee");
+    instance.refresh_host().unwrap();
+    assert_eq!(bench.fake.tables(), before);
+    assert!(matches!(instance.container("eeeeeeeeeeee"), Err(Error::NotFound(_))));
+}
+
+#[test]
+fn a_subnet_for_an_engine_avoids_what_is_there_and_what_is_promised() {
+    let bench = Bench::new();
+    let mut instance = bench.start();
+    instance.create_engine_network(Engine::DockerDriver, &id('1'), &network_in("n", "10.1.0.0/24")).unwrap();
+    let net = |text: &str| text.parse().unwrap();
+    let first = instance.free_subnet(&FreeSubnet::default()).unwrap();
+    let next = instance.free_subnet(&FreeSubnet { avoid: vec![first], ..FreeSubnet::default() }).unwrap();
+    assert!(first != next && first.is_ipv4());
+    assert!(instance.free_subnet(&FreeSubnet { ipv6: true, ..FreeSubnet::default() }).unwrap().is_ipv6());
+    let ask = |subnet: &str, avoid: &str| {
+        instance.free_subnet(&FreeSubnet { subnet: Some(net(subnet)), ipv6: false, avoid: vec![net(avoid)] })
+    };
+    assert_eq!(ask("10.2.0.0/24", "10.3.0.0/24").unwrap(), net("10.2.0.0/24"));
+    assert!(
+        matches!(ask("10.1.0.0/25", "10.3.0.0/24"), Err(Error::Conflict(why)) if why.contains("network n"))
+    );
+    assert!(
+        matches!(ask("10.3.0.0/16", "10.3.9.0/24"), Err(Error::Conflict(why)) if why.contains("pool 10.3.9.0/24"))
+    );
+    assert!(matches!(ask("127.0.0.0/8", "10.3.0.0/24"), Err(Error::Invalid(_))));
+}
+
+#[test]
+fn docker_tells_its_drivers_no_names_and_has_a_name_server_of_its_own() {
+    let bench = Bench::new();
+    let mut instance = bench.start();
+    let directory = instance.directory();
+    instance.create_engine_network(Engine::DockerDriver, &id('1'), &network_in("n", "10.1.0.0/24")).unwrap();
+    assert!(!directory.is_gateway("10.1.0.1".parse().unwrap()));
+    instance.create_engine_network(Engine::Cni, &id('2'), &network_in("m", "10.2.0.0/24")).unwrap();
+    assert!(directory.is_gateway("10.2.0.1".parse().unwrap()));
 }
 
 #[test]
