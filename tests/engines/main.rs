@@ -2,5 +2,6 @@
 //! nothing behind.
 #![expect(clippy::unwrap_used, reason = "every function here is part of a test")]
 
+mod containerd;
 mod dockerd;
 mod podman;

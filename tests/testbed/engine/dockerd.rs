@@ -1,31 +1,21 @@
 //! Docker's daemon.
 
 use std::{
-    cell::RefCell,
-    fs::{self, File},
+    fs,
     ops::Deref,
-    os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use tempfile::TempDir;
 
 use super::{
-    IMAGE, Machine, equip,
+    IMAGE, Machine,
+    daemon::Daemon,
+    equip,
     image::{COMMAND, Rootfs},
     required,
 };
-use crate::{
-    Container, Docker, Netns,
-    process::{self, Process},
-    wait_until,
-};
-
-/// How long the daemon may take to be ready on two busy cores.
-const START_LIMIT: Duration = Duration::from_secs(90);
-/// How long it may take to end: it stops its containers first.
-const END_LIMIT: Duration = Duration::from_secs(60);
+use crate::{Container, Docker, Netns};
 
 /// A running dockerd with an image to run containers from. Docker's client for it is what it dereferences to:
 /// `dockerd.ok(&["ps"])`.
@@ -35,9 +25,7 @@ pub struct Dockerd<'m> {
     dir: PathBuf,
     args: Vec<String>,
     client: Docker<'m>,
-    // Its log and the image's archive, on the machine that the tests run on.
-    outside: TempDir,
-    daemon: RefCell<Option<Process>>,
+    daemon: Daemon<'m>,
 }
 
 impl<'m> Dockerd<'m> {
@@ -47,11 +35,11 @@ impl<'m> Dockerd<'m> {
     /// When it does not start.
     pub fn start(machine: &'m Machine, args: &[&str]) -> Self {
         let dir = machine.directory("docker");
-        let client = Docker::at(&machine.ns, dir.join("docker.sock"));
+        let daemon = Daemon::new(machine, "dockerd", dir.join("docker.sock"));
+        let client = Docker::at(&machine.ns, daemon.socket().to_owned());
         let client = client.unwrap_or_else(|| panic!("no docker: get it with `cargo xtask setup --tests`"));
-        let outside = TempDir::new().unwrap_or_else(|e| panic!("make a directory: {e}"));
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let dockerd = Self { machine, dir, args, client, outside, daemon: RefCell::new(None) };
+        let dockerd = Self { machine, dir, args, client, daemon };
         // Not the machine's own.
         let config = dockerd.config_file();
         let written = machine.ns.run(|| fs::write(&config, "{}"));
@@ -66,13 +54,8 @@ impl<'m> Dockerd<'m> {
     /// # Panics
     /// When it runs already, or does not start.
     pub fn start_daemon(&self) {
-        assert!(self.daemon.borrow().is_none(), "dockerd runs");
         let mut command = self.machine.ns.command(required("dockerd"));
         equip(&mut command);
-        let log = File::options().create(true).append(true).open(self.log_file());
-        let log = log.unwrap_or_else(|e| panic!("open {}: {e}", self.log_file().display()));
-        let second = log.try_clone().unwrap_or_else(|e| panic!("share the log file: {e}"));
-        command.stdout(log).stderr(second);
         command
             .arg("--config-file")
             .arg(self.config_file())
@@ -87,28 +70,19 @@ impl<'m> Dockerd<'m> {
             .args(["--log-level", "warn", "--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent"])
             .arg(format!("/{}", self.machine.cgroup()))
             .args(&self.args);
-        let mut daemon = Process::start(command);
-        let socket = self.socket();
-        wait_until("dockerd answers", START_LIMIT, || {
-            if let Some(status) = daemon.ended() {
-                panic!("dockerd ended with {status}:\n{}", self.log());
-            }
-            // Nobody is asked who does not listen yet: that would be a process each time.
-            self.machine.ns.run(|| UnixStream::connect(&socket)).ok()?;
-            self.cmd(&["version"]).status.success().then_some(())
-        });
-        *self.daemon.borrow_mut() = Some(daemon);
+        self.daemon.start(command, || self.cmd(&["version"]).status.success());
     }
 
     fn import(&self) {
-        let archive = Rootfs::new().archive(self.outside.path());
+        let outside = TempDir::new().unwrap_or_else(|e| panic!("make a directory: {e}"));
+        let archive = Rootfs::new().archive(outside.path());
         let command = format!("CMD {}", serde_json::json!(COMMAND));
         self.ok(&["import", "--change", &command, &archive.display().to_string(), IMAGE]);
     }
 
     /// Where it listens; to be opened inside the machine.
-    pub fn socket(&self) -> PathBuf {
-        self.dir.join("docker.sock")
+    pub fn socket(&self) -> &Path {
+        self.daemon.socket()
     }
 
     /// Where its options can be given as a file, which the daemon reads when it starts or is sent SIGHUP.
@@ -170,7 +144,7 @@ impl<'m> Dockerd<'m> {
     /// # Panics
     /// When it does not run.
     pub fn id(&self) -> u32 {
-        self.daemon.borrow().as_ref().unwrap_or_else(|| panic!("dockerd does not run")).id()
+        self.daemon.id()
     }
 
     /// Ends the daemon in good order (SIGTERM). Containers end with it, unless `--live-restore` keeps them.
@@ -178,10 +152,7 @@ impl<'m> Dockerd<'m> {
     /// # Panics
     /// When it does not run or does not end.
     pub fn stop(&self) {
-        let mut daemon = self.take();
-        daemon.terminate();
-        let status = daemon.wait(END_LIMIT).unwrap_or_else(|| panic!("dockerd still runs:\n{}", self.log()));
-        assert!(status.success(), "dockerd ended with {status} on SIGTERM:\n{}", self.log());
+        self.daemon.stop();
     }
 
     /// Ends the daemon as a crash would (SIGKILL), and with it its containerd and its proxies. Containers go on.
@@ -189,13 +160,7 @@ impl<'m> Dockerd<'m> {
     /// # Panics
     /// When it does not run.
     pub fn kill9(&self) {
-        let mut daemon = self.take();
-        let children = process::children_of(daemon.id());
-        daemon.kill();
-        // The next dockerd takes a containerd for running that is dead and that nobody has waited for.
-        wait_until("dockerd's processes end with it", END_LIMIT, || {
-            children.iter().all(|id| !Path::new("/proc").join(id.to_string()).exists()).then_some(())
-        });
+        self.daemon.kill9();
     }
 
     /// Ends the daemon in good order and starts it again.
@@ -207,17 +172,9 @@ impl<'m> Dockerd<'m> {
         self.start_daemon();
     }
 
-    fn take(&self) -> Process {
-        self.daemon.borrow_mut().take().unwrap_or_else(|| panic!("dockerd does not run"))
-    }
-
-    /// What the daemon printed.
+    /// What the daemon printed; a failed test shows it.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.log_file()).unwrap_or_else(|e| format!("(no log: {e})"))
-    }
-
-    fn log_file(&self) -> PathBuf {
-        self.outside.path().join("log")
+        self.daemon.log()
     }
 }
 
@@ -226,11 +183,5 @@ impl<'m> Deref for Dockerd<'m> {
 
     fn deref(&self) -> &Docker<'m> {
         &self.client
-    }
-}
-
-impl Drop for Dockerd<'_> {
-    fn drop(&mut self) {
-        super::show_log("dockerd", || self.log());
     }
 }

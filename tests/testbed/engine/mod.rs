@@ -8,6 +8,9 @@
 //! - Control groups are below one that carries the machine's name, without systemd, which `/run` does not show.
 //! - Processes are found by the machine's name among their mounts: shims and containers leave their parents.
 
+mod containerd;
+pub mod cri;
+mod daemon;
 mod dockerd;
 mod image;
 mod machine;
@@ -20,7 +23,13 @@ use std::{
     process::Command,
 };
 
-pub use self::{dockerd::Dockerd, image::IMAGE, machine::Machine, podman::Podman};
+pub use self::{
+    containerd::{Containerd, Pod},
+    dockerd::Dockerd,
+    image::IMAGE,
+    machine::Machine,
+    podman::Podman,
+};
 
 /// Returns from a test that cannot run here, for want of root or of the engines, saying why. With
 /// `RNET_REQUIRE_ALL=1` it fails instead.
@@ -95,15 +104,5 @@ fn equip(command: &mut Command) {
     command.env("PATH", joined_path());
     if let Some(libraries) = libraries() {
         command.env("LD_LIBRARY_PATH", libraries);
-    }
-}
-
-/// Shows what an engine had to say where a test fails.
-fn show_log(engine: &str, log: impl FnOnce() -> String) {
-    if std::thread::panicking() {
-        #[expect(clippy::print_stderr, reason = "a failed test shows what the engine had to say")]
-        {
-            eprintln!("--- log of {engine}\n{}---", log());
-        }
     }
 }
