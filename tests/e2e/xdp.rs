@@ -12,10 +12,9 @@ use aya::{
     programs::{Xdp, XdpMode},
 };
 use testbed::{
-    Checksums, Host, Netns, Rnet,
+    Checksums, Container, Host, Netns, Rnet,
     bpf::BPFFS,
     capture::Capture,
-    daemon::Container,
     packet,
     snapshot::Snapshot,
     topology::{self, UPLINK},

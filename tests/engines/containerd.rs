@@ -12,7 +12,16 @@ use testbed::{
 #[test]
 fn a_pods_port_is_reached_from_outside_and_nothing_is_left() {
     testbed::require_engines!();
-    let machine = Machine::new();
+    a_pods_port_is_reached(Machine::new());
+}
+
+#[test]
+fn the_same_with_debian_13s() {
+    testbed::require_engines!(trixie);
+    a_pods_port_is_reached(Machine::trixie());
+}
+
+fn a_pods_port_is_reached(machine: Machine) {
     let name = machine.cgroup().to_owned();
     let list = json!({ "cniVersion": "0.4.0", "name": "pods", "plugins": [
         { "type": "bridge", "bridge": "cni0", "isDefaultGateway": true, "ipMasq": true,

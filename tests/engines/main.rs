@@ -4,4 +4,6 @@
 
 mod containerd;
 mod dockerd;
+mod machine;
 mod podman;
+mod trixie;

@@ -5,7 +5,8 @@ use std::{ops::Deref, path::PathBuf, time::Duration};
 use tempfile::TempDir;
 
 use crate::{
-    Netns, Rnet, engine,
+    Netns, Rnet,
+    engine::programs,
     process::{self, Finished},
     tool::Tool,
 };
@@ -33,11 +34,12 @@ impl<'h> Docker<'h> {
         found
     }
 
-    /// The client of whatever listens on `socket` in `ns`: `$RNET_DOCKER`, else the one on `PATH`, else the one that
-    /// `cargo xtask setup --tests` has unpacked.
+    /// The client of whatever listens on `socket` in `ns`: where `/usr` is the machine's, `$RNET_DOCKER`, else the one on
+    /// `PATH`, else the one that `cargo xtask setup --tests` has unpacked.
     pub(crate) fn at(ns: &'h Netns, socket: PathBuf) -> Option<Self> {
         let chosen = std::env::var_os("RNET_DOCKER").map(PathBuf::from).filter(|file| file.is_file());
-        let program = chosen.or_else(|| engine::program("docker"))?;
+        let chosen = chosen.filter(|_| ns.mounts().is_none_or(|mounts| mounts.tree().is_none()));
+        let program = chosen.or_else(|| programs::find(ns, "docker"))?;
         let config = TempDir::new().unwrap_or_else(|e| panic!("make a directory: {e}"));
         let mut tool = Tool::new(ns, program).arg("--config").arg(config.path());
         // What the user's surroundings say.

@@ -3,7 +3,6 @@
 use std::{
     cell::RefCell,
     fs::{self, File},
-    net::Ipv4Addr,
     os::unix::{net::UnixStream, process::CommandExt as _},
     path::{Path, PathBuf},
     process::Command,
@@ -13,7 +12,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    Host, Netns, bpf,
+    Container, Host, Netns, bpf,
     netns::remove_named,
     process::{self, Finished, Process},
     snapshot, wait_until,
@@ -368,36 +367,6 @@ pub fn assert_refused(what: &str, finished: &Finished) -> String {
     let line = stderr.trim_end();
     assert!(!line.is_empty() && !line.contains('\n'), "{what} is refused with one line, not:\n{stderr}");
     line.to_owned()
-}
-
-/// A container that runs.
-#[derive(Debug)]
-pub struct Container {
-    /// Its name.
-    pub name: String,
-    /// Its network namespace.
-    pub ns: Netns,
-    /// Its IPv4 address on `eth0`.
-    pub addr: Ipv4Addr,
-}
-
-impl Container {
-    /// The container that has this namespace.
-    ///
-    /// # Panics
-    /// When it has no IPv4 address on `eth0`.
-    pub fn of(name: &str, ns: Netns) -> Self {
-        let addrs = ns.output_of("ip", &["-4", "-o", "addr", "show", "dev", "eth0"]).unwrap_or_default();
-        let addr = addrs.split_whitespace().skip_while(|w| *w != "inet").nth(1);
-        let addr = addr.and_then(|a| a.split('/').next()?.parse().ok());
-        let addr = addr.unwrap_or_else(|| panic!("{name} has no IPv4 address on eth0: {addrs:?}"));
-        Self { name: name.to_owned(), ns, addr }
-    }
-
-    /// A port of it.
-    pub fn at(&self, port: u16) -> std::net::SocketAddr {
-        (self.addr, port).into()
-    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod bpf;
 pub mod capture;
 pub mod client;
 pub mod consistency;
+pub mod container;
 pub mod daemon;
 pub mod docker;
 pub mod engine;
@@ -31,7 +32,8 @@ use std::{
 
 pub use crate::{
     client::Docker,
-    daemon::{Container, Rnet},
+    container::Container,
+    daemon::Rnet,
     netns::{Netns, Stop, Task},
     snapshot::Snapshot,
     topology::{Checksums, Host},

@@ -15,7 +15,7 @@ use std::{
 };
 
 use nix::{
-    mount::{MsFlags, mount},
+    mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -35,24 +35,30 @@ const END_LIMIT: Duration = Duration::from_secs(20);
 pub(crate) struct Mounts {
     pub(crate) file: File,
     tag: String,
+    tree: Option<PathBuf>,
 }
 
 impl Mounts {
-    /// Makes one for a network namespace.
-    pub(crate) fn new(ns: &Netns) -> Self {
+    /// Makes one for a network namespace. `tree` is another system's, whose `/usr` takes the place of the machine's.
+    pub(crate) fn new(ns: &Netns, tree: Option<PathBuf>) -> Self {
         bpf::ensure_bpffs();
         let tag = format!("rnet-t{}-{}-machine", std::process::id(), crate::next_number());
         let file = ns.run(|| {
             // A thread that has ended takes its mounts with it, where nobody holds them.
-            make(&tag).and_then(|()| File::open("/proc/thread-self/ns/mnt"))
+            make(&tag, tree.as_deref()).and_then(|()| File::open("/proc/thread-self/ns/mnt"))
         });
         let file = file.unwrap_or_else(|e| panic!("make mounts for {}: {e}", ns.name()));
-        Self { file, tag }
+        Self { file, tag, tree }
     }
 
     /// A directory inside that is nobody else's, in memory.
     pub(crate) fn dir(&self) -> PathBuf {
         Path::new("/run").join(&self.tag)
+    }
+
+    /// The other system's tree, where `/usr` is one's.
+    pub(crate) fn tree(&self) -> Option<&Path> {
+        self.tree.as_deref()
     }
 
     /// The name of the control group below which everything that the engines make is to be.
@@ -83,7 +89,7 @@ impl Drop for Mounts {
     }
 }
 
-fn make(tag: &str) -> io::Result<()> {
+fn make(tag: &str, tree: Option<&Path>) -> io::Result<()> {
     let none = None::<&str>;
     let at =
         |what: &str, outcome: nix::Result<()>| outcome.map_err(|e| io::Error::other(format!("{what}: {e}")));
@@ -110,7 +116,12 @@ fn make(tag: &str) -> io::Result<()> {
     for below in KEPT_IN_SYS {
         at(below, mount(Some(&old.join(below)), &Path::new("/sys").join(below), none, bind, none))?;
     }
-    at("unmount the old /sys", nix::mount::umount2(&old, nix::mount::MntFlags::MNT_DETACH))?;
+    at("unmount the old /sys", umount2(&old, MntFlags::MNT_DETACH))?;
+    if let Some(tree) = tree {
+        at("bind /usr", mount(Some(&tree.join("usr")), "/usr", none, bind, none))?;
+        let read_only = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        at("make /usr read-only", mount(none, "/usr", none, read_only, none))?;
+    }
     Ok(())
 }
 

@@ -79,8 +79,8 @@ impl Netns {
     }
 
     /// Gives it mounts of its own, which whatever is run inside sees from here on.
-    pub(crate) fn make_mounts(&mut self) {
-        self.mounts = Some(Mounts::new(self));
+    pub(crate) fn make_mounts(&mut self, tree: Option<PathBuf>) {
+        self.mounts = Some(Mounts::new(self, tree));
     }
 
     /// Its own mounts, where it has any.

@@ -15,9 +15,8 @@ use super::{
     IMAGE, Machine,
     cri::{self, Cri, PodSandboxConfig, PodSandboxMetadata, PortMapping},
     daemon::Daemon,
-    equip,
     image::Rootfs,
-    libraries, plugin_dirs, required,
+    programs::{environment, plugin_dirs, required},
 };
 use crate::{Netns, tool::Tool, wait_until};
 
@@ -63,7 +62,7 @@ impl<'m> Containerd<'m> {
         fs::write(self.dir.join("networks").join(network), content)?;
         // There can be only one such directory: the plugins are brought together.
         fs::create_dir(self.plugin_dir())?;
-        for dir in plugin_dirs() {
+        for dir in plugin_dirs(self.machine) {
             for plugin in fs::read_dir(dir)? {
                 let plugin = plugin?;
                 let _ = symlink(plugin.path(), self.plugin_dir().join(plugin.file_name()));
@@ -98,8 +97,8 @@ conf_dir = {networks}
     /// # Panics
     /// When it runs already, or does not start.
     pub fn start_daemon(&self) {
-        let mut command = self.machine.ns.command(required("containerd"));
-        equip(&mut command);
+        let mut command = self.machine.ns.command(required(self.machine, "containerd"));
+        command.envs(environment(self.machine));
         command
             .args(["--log-level", "warn", "--config"])
             .arg(self.dir.join("config.toml"))
@@ -124,9 +123,9 @@ conf_dir = {networks}
 
     /// `ctr` for what CRI sees. It is run inside the machine, without which `--cni` would change the tests' own network.
     pub fn ctr(&self) -> Tool<'m> {
-        let mut tool = Tool::new(&self.machine.ns, required("ctr"));
-        if let Some(libraries) = libraries() {
-            tool = tool.env("LD_LIBRARY_PATH", Some(libraries));
+        let mut tool = Tool::new(&self.machine.ns, required(self.machine, "ctr"));
+        for (name, value) in environment(self.machine) {
+            tool = tool.env(name, Some(value));
         }
         tool.arg("--address").arg(self.socket()).arg("--namespace").arg("k8s.io")
     }

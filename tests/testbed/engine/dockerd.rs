@@ -11,9 +11,8 @@ use tempfile::TempDir;
 use super::{
     IMAGE, Machine,
     daemon::Daemon,
-    equip,
     image::{COMMAND, Rootfs},
-    required,
+    programs::{environment, required},
 };
 use crate::{Container, Docker, Netns};
 
@@ -54,8 +53,8 @@ impl<'m> Dockerd<'m> {
     /// # Panics
     /// When it runs already, or does not start.
     pub fn start_daemon(&self) {
-        let mut command = self.machine.ns.command(required("dockerd"));
-        equip(&mut command);
+        let mut command = self.machine.ns.command(required(self.machine, "dockerd"));
+        command.envs(environment(self.machine));
         command
             .arg("--config-file")
             .arg(self.config_file())

@@ -11,7 +11,7 @@ use std::{
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::required;
+use super::programs;
 use crate::process;
 
 const TOOL_LIMIT: Duration = Duration::from_secs(20);
@@ -87,7 +87,7 @@ fn fill(root: &Path) -> std::io::Result<()> {
     for dir in ["bin", "dev", "etc", "proc", "sys", "tmp", "run", "var"] {
         fs::create_dir(root.join(dir))?;
     }
-    let busybox = required("busybox");
+    let busybox = programs::outside("busybox");
     fs::copy(&busybox, root.join("bin/busybox"))?;
     let mut list = Command::new(&busybox);
     list.arg("--list");

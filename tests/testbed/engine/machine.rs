@@ -2,6 +2,7 @@
 
 use std::{ops::Deref, path::PathBuf};
 
+use super::programs;
 use crate::{
     Checksums, Host,
     mounts::{self, Mounts},
@@ -21,9 +22,24 @@ impl Machine {
 
     /// A machine with this uplink.
     pub fn with(checksums: Checksums) -> Self {
+        Self::of(checksums, None)
+    }
+
+    /// A machine whose `/usr` is Debian 13's, with the engines of that: Docker 26, Podman 5 with netavark, containerd
+    /// 1.7. See [`require_engines!`](crate::require_engines).
+    pub fn trixie() -> Self {
+        Self::of(Checksums::Offloaded, Some(programs::trixie()))
+    }
+
+    fn of(checksums: Checksums, tree: Option<PathBuf>) -> Self {
         let mut host = Host::with(checksums);
-        host.ns.make_mounts();
+        host.ns.make_mounts(tree);
         Self(host)
+    }
+
+    /// Whether `/usr` is Debian 13's.
+    pub fn is_trixie(&self) -> bool {
+        self.mounts().tree().is_some()
     }
 
     /// A new directory inside, in memory.

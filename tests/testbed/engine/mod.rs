@@ -1,12 +1,13 @@
-//! Real container engines, each on a [`Machine`] of its own.
-//!
-//! What the surroundings force:
-//! - An engine gets a mount namespace beside the network namespace: its paths below `/run`, `/etc` and `/var/lib` are
-//!   fixed in too many places, and some of its mounts would outlive it. rnet runs in it as well, as on one machine.
+//! Real container engines, on a [`Machine`]. What the surroundings force:
+//! - An engine gets a mount namespace beside the network namespace: too many of its paths below `/run`, `/etc` and
+//!   `/var/lib` are fixed. rnet runs in it as well, as on one machine. Process ids are everybody's.
 //! - Data is in memory: engines write through to the disk at every step, and overlayfs can't be stacked on the
 //!   overlayfs that a test may itself run on.
-//! - Control groups are below one that carries the machine's name, without systemd, which `/run` does not show.
-//! - Processes are found by the machine's name among their mounts: shims and containers leave their parents.
+//! - Control groups are below one that carries the machine's name, and made without systemd, which `/run` does not show.
+//!   The runtime is runc: crun refuses hierarchies of both versions side by side.
+//! - Without CAP_SYS_RESOURCE neither Podman's default limits can be set nor the OOM scores that containerd gives.
+//! - Processes are found by the machine's name among their mounts: shims and containers leave their parents, and need
+//!   not be in the machine's mount namespace.
 
 mod containerd;
 pub mod cri;
@@ -15,13 +16,7 @@ mod dockerd;
 mod image;
 mod machine;
 mod podman;
-
-use std::{
-    env,
-    ffi::OsString,
-    path::{Path, PathBuf},
-    process::Command,
-};
+pub(crate) mod programs;
 
 pub use self::{
     containerd::{Containerd, Pod},
@@ -32,7 +27,7 @@ pub use self::{
 };
 
 /// Returns from a test that cannot run here, for want of root or of the engines, saying why. With
-/// `RNET_REQUIRE_ALL=1` it fails instead.
+/// `RNET_REQUIRE_ALL=1` it fails instead. `require_engines!(trixie)` asks for Debian 13's.
 #[macro_export]
 macro_rules! require_engines {
     () => {
@@ -40,69 +35,26 @@ macro_rules! require_engines {
             return;
         }
     };
+    (trixie) => {
+        if !$crate::engine::can_run_trixie() {
+            return;
+        }
+    };
 }
 
-/// Whether engines can be run here.
+/// Whether the machine's engines can be run here.
 pub fn can_run() -> bool {
-    if !crate::can_run() {
-        return false;
-    }
-    let missing: Vec<_> = NEEDED.into_iter().filter(|name| program(name).is_none()).collect();
+    crate::can_run() && is_nothing(&programs::missing())
+}
+
+/// Whether Debian 13's engines can be run here.
+pub fn can_run_trixie() -> bool {
+    crate::can_run() && is_nothing(&programs::missing_of_trixie())
+}
+
+fn is_nothing(missing: &[&str]) -> bool {
     if !missing.is_empty() {
         crate::skip(&format!("needs {}: get them with `cargo xtask setup --tests`", missing.join(", ")));
     }
     missing.is_empty()
-}
-
-const NEEDED: [&str; 7] = ["docker", "dockerd", "containerd", "runc", "podman", "conmon", "busybox"];
-
-/// Where `cargo xtask setup --tests` unpacks what the machine lacks.
-fn unpacked() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/engines")
-}
-
-/// The directories that programs are looked for in: the machine's own first.
-fn path() -> Vec<PathBuf> {
-    let machine = env::var_os("PATH").unwrap_or_default();
-    let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
-    let unpacked = ["usr/bin", "usr/sbin", "bin", "sbin"].map(|dir| unpacked().join(dir));
-    env::split_paths(&machine).chain(system).chain(unpacked).collect()
-}
-
-/// A program of an engine.
-pub(crate) fn program(name: &str) -> Option<PathBuf> {
-    path().into_iter().map(|dir| dir.join(name)).find(|file| file.is_file())
-}
-
-/// A program of an engine that must be there.
-///
-/// # Panics
-/// When it is not.
-fn required(name: &str) -> PathBuf {
-    program(name).unwrap_or_else(|| panic!("no {name}: get it with `cargo xtask setup --tests`"))
-}
-
-/// The directories of CNI's own plugins.
-fn plugin_dirs() -> Vec<PathBuf> {
-    let dirs = ["/usr/lib/cni", "/opt/cni/bin"].into_iter().map(PathBuf::from);
-    dirs.chain([unpacked().join("usr/lib/cni")]).filter(|dir| dir.join("bridge").is_file()).collect()
-}
-
-/// The value of `PATH` with which an engine finds the programs that it starts.
-fn joined_path() -> OsString {
-    env::join_paths(path()).unwrap_or_else(|e| panic!("join the directories of PATH: {e}"))
-}
-
-/// Where the libraries of unpacked programs are.
-fn libraries() -> Option<PathBuf> {
-    let dir = unpacked().join("usr/lib").join(format!("{}-linux-gnu", env::consts::ARCH));
-    dir.is_dir().then_some(dir)
-}
-
-/// Lets a command find the programs that it starts, and their libraries.
-fn equip(command: &mut Command) {
-    command.env("PATH", joined_path());
-    if let Some(libraries) = libraries() {
-        command.env("LD_LIBRARY_PATH", libraries);
-    }
 }

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::{
     IMAGE, Machine,
     image::{COMMAND, Rootfs},
-    joined_path, libraries, plugin_dirs, required,
+    programs::{environment, plugin_dirs, required},
 };
 use crate::{Container, Netns, tool::Tool};
 
@@ -26,14 +26,21 @@ pub struct Podman<'m> {
 }
 
 impl<'m> Podman<'m> {
-    /// Podman with CNI's plugins for its network.
+    /// Podman with its configuration. What makes its networks is CNI's plugins before version 5, and netavark from there
+    /// on.
     ///
     /// # Panics
     /// When its files can't be made.
     pub fn start(machine: &'m Machine) -> Self {
         let dir = machine.directory("podman");
-        let dirs: Vec<_> = [dir.join("plugins")].into_iter().chain(plugin_dirs()).collect();
-        let config = config(&dir, &format!("network_backend = \"cni\"\ncni_plugin_dirs = {}", json!(dirs)));
+        let own = dir.join("plugins");
+        let network = if machine.is_trixie() {
+            format!("network_backend = \"netavark\"\nnetavark_plugin_dirs = {}", json!([own]))
+        } else {
+            let dirs: Vec<_> = [own].into_iter().chain(plugin_dirs(machine)).collect();
+            format!("network_backend = \"cni\"\ncni_plugin_dirs = {}", json!(dirs))
+        };
+        let config = config(machine, &dir, &network);
         let storage = format!(
             "[storage]\ndriver = \"overlay\"\nrunroot = {}\ngraphroot = {}\n",
             json!(dir.join("run")),
@@ -52,17 +59,16 @@ impl<'m> Podman<'m> {
             files.iter().try_for_each(|(file, content)| fs::write(file, content))
         });
         written.unwrap_or_else(|e| panic!("write podman's configuration: {e}"));
-        let mut tool = Tool::new(&machine.ns, required("podman"))
+        let mut tool = Tool::new(&machine.ns, required(machine, "podman"))
             .env("CONTAINERS_CONF", Some(dir.join("containers.conf")))
             .env("CONTAINERS_STORAGE_CONF", Some(dir.join("storage.conf")))
-            .env("PATH", Some(joined_path()))
             // Version 5 else warns of it each time.
             .env("PODMAN_IGNORE_CGROUPSV1_WARNING", Some("1"))
             // What the user's surroundings say.
             .env("XDG_RUNTIME_DIR", None::<String>)
             .env("CONTAINER_HOST", None::<String>);
-        if let Some(libraries) = libraries() {
-            tool = tool.env("LD_LIBRARY_PATH", Some(libraries));
+        for (name, value) in environment(machine) {
+            tool = tool.env(name, Some(value));
         }
         let podman = Self { machine, dir, tool };
         podman.import();
@@ -76,12 +82,13 @@ impl<'m> Podman<'m> {
         self.ok(&["import", "--quiet", "--change", &command, &archive.display().to_string(), IMAGE]);
     }
 
-    /// Where a test may put CNI plugins of its own, which are found before all others; to be opened inside the machine.
+    /// Where a test may put plugins of its own, CNI's or netavark's, which are found before all others; to be opened
+    /// inside the machine.
     pub fn plugin_dir(&self) -> PathBuf {
         self.dir.join("plugins")
     }
 
-    /// Adds a network: a CNI configuration list under this file name.
+    /// Adds a network by its file: a CNI configuration list, or what netavark is configured by.
     ///
     /// # Panics
     /// When it can't be written.
@@ -123,7 +130,7 @@ impl<'m> Podman<'m> {
     }
 }
 
-fn config(dir: &Path, network: &str) -> String {
+fn config(machine: &Machine, dir: &Path, network: &str) -> String {
     format!(
         "[containers]
 default_ulimits = [\"nofile=4096:4096\", \"nproc=4096:4096\"]
@@ -144,8 +151,8 @@ volume_path = {volumes}
 runc = [{runc}]
 ",
         networks = json!(dir.join("networks")),
-        conmon = json!(required("conmon")),
-        runc = json!(required("runc")),
+        conmon = json!(required(machine, "conmon")),
+        runc = json!(required(machine, "runc")),
         fixed = json!(dir.join("static")),
         tmp = json!(dir.join("tmp")),
         volumes = json!(dir.join("volumes")),

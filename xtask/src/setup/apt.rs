@@ -62,6 +62,81 @@ pub(super) fn download(packages: &[&str], directory: &Path) -> Result<Vec<PathBu
         update().map_err(|_| error)?;
         fetch()?;
     }
+    packages_in(directory)
+}
+
+/// Fetches packages of another suite with everything that they depend on, as if nothing were installed. `private`
+/// takes the packages and all that apt notes down about the suite.
+pub(super) fn download_of_suite(
+    mirror: &str,
+    suite: &str,
+    packages: &[&str],
+    private: &Path,
+) -> Result<Vec<PathBuf>> {
+    const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+    let archives = private.join("archives");
+    for dir in [private.join("lists/partial"), archives.join("partial")] {
+        fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+    }
+    let signed = if Path::new(KEYRING).is_file() { format!("[signed-by={KEYRING}] ") } else { String::new() };
+    let dir = private.display();
+    // Proxies and the like are taken from the machine's own configuration, which is read before this file.
+    let config = format!(
+        "Dir::State::lists \"{dir}/lists\";
+Dir::State::status \"{dir}/status\";
+Dir::Cache \"{dir}\";
+Dir::Etc::sourcelist \"{dir}/sources.list\";
+Dir::Etc::sourceparts \"/dev/null\";
+Dir::Etc::preferences \"/dev/null\";
+Dir::Etc::preferencesparts \"/dev/null\";
+Acquire::Languages \"none\";
+Acquire::IndexTargets::deb::DEP-11::DefaultEnabled \"false\";
+APT::Sandbox::User \"root\";
+Debug::NoLocking \"1\";
+"
+    );
+    let files = [
+        ("status", String::new()),
+        ("sources.list", format!("deb {signed}{mirror} {suite} main\n")),
+        ("apt.conf", config),
+    ];
+    for (name, content) in files {
+        let file = private.join(name);
+        fs::write(&file, content).with_context(|| format!("write {}", file.display()))?;
+    }
+    let apt = |arguments: &[&str]| {
+        output(Command::new("apt-get").env("APT_CONFIG", private.join("apt.conf")).args(arguments))
+    };
+    apt(&["update"])?;
+    let install = ["install", "--download-only", "--yes", "--no-install-recommends"];
+    apt(&[&install[..], packages].concat())?;
+    packages_in(&archives)
+}
+
+/// The mirror from which the machine's own Debian comes, if it is one.
+pub(super) fn debian_mirror() -> Option<String> {
+    // What a repository says of itself is known once its lists are there.
+    named_mirror().or_else(|| update().ok().and_then(|()| named_mirror()))
+}
+
+fn named_mirror() -> Option<String> {
+    const FIELDS: &str = "$(ORIGIN) $(RELEASE) $(COMPONENT) $(REPO_URI)";
+    let targets =
+        output(Command::new("apt-get").args(["indextargets", "--format", FIELDS, "Created-By: Packages"]));
+    mirror_in(&targets.ok()?)
+}
+
+/// The mirror of a release itself, not of its security updates or the like.
+fn mirror_in(targets: &str) -> Option<String> {
+    targets.lines().find_map(|line| {
+        let mut fields = line.split(' ');
+        let (origin, release, component) = (fields.next()?, fields.next()?, fields.next()?);
+        let is_release = origin == "Debian" && component == "main" && !release.contains(['-', '/']);
+        is_release.then(|| fields.next().map(str::to_owned))?
+    })
+}
+
+fn packages_in(directory: &Path) -> Result<Vec<PathBuf>> {
     let files = fs::read_dir(directory).with_context(|| format!("look into {}", directory.display()))?;
     let paths = files.filter_map(|file| Some(file.ok()?.path()));
     Ok(paths.filter(|path| path.extension().is_some_and(|extension| extension == "deb")).collect())
@@ -71,4 +146,21 @@ fn try_install(packages: &[&str]) -> Result<()> {
     let mut apt = as_root("env", &format!("to install {}", packages.join(" ")))?;
     apt.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", "--no-install-recommends"]);
     output(apt.args(["--no-remove", "-o", "DPkg::Lock::Timeout=120"]).args(packages)).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mirror_is_the_one_of_the_release_itself() {
+        let targets = "Debian bookworm-security main http://a.example/debian-security/
+google-cloud bookworm main https://b.example/apt/
+Debian bookworm contrib http://c.example/debian/
+Debian bookworm-updates main http://d.example/debian/
+Debian bookworm main http://e.example/debian/
+$(ORIGIN) trixie main http://f.example/debian/";
+        assert_eq!(mirror_in(targets).as_deref(), Some("http://e.example/debian/"));
+        assert_eq!(mirror_in("Ubuntu noble main http://g.example/ubuntu/"), None);
+    }
 }

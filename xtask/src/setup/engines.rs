@@ -1,17 +1,14 @@
 //! The container engines that the tests run, and Docker's client. What is missing is unpacked beside the other tools
 //! rather than installed: Debian's packages enable and start the daemons that they bring.
 
-use std::{
-    fs,
-    io::ErrorKind,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
-use super::apt;
-use crate::command::{find, is_executable, output, workspace};
+use super::{apt, unpack};
+use crate::command::{find, is_executable};
+
+const NAME: &str = "engines";
 
 /// What the tests start, or what is started by that.
 const PROGRAMS: [&str; 11] = [
@@ -50,7 +47,7 @@ const CLIENT: &str = "docker-cli";
 
 /// What is neither installed nor unpacked.
 pub(super) fn missing() -> Vec<&'static str> {
-    let root = root();
+    let root = unpack::root(NAME);
     let unpacked = |name: &str| {
         ["usr/bin", "usr/sbin", "bin", "sbin"].iter().any(|dir| is_executable(&root.join(dir).join(name)))
     };
@@ -63,43 +60,26 @@ pub(super) fn missing() -> Vec<&'static str> {
 }
 
 /// Unpacks the packages, and those they depend on that this machine lacks.
-pub(super) fn unpack() -> Result<()> {
+pub(super) fn make() -> Result<()> {
     if !apt::is_here() {
         bail!(
             "the tests run container engines, and this machine lacks {}: install them",
             missing().join(", ")
         );
     }
-    let root = root();
-    let unfinished = root.with_extension("unfinished");
-    // What an interrupted run has left is not to be taken for the engines.
-    for left in [&root, &unfinished] {
-        match fs::remove_dir_all(left) {
-            Err(e) if e.kind() != ErrorKind::NotFound => {
-                return Err(e).with_context(|| format!("remove {}", left.display()));
-            }
-            Ok(()) | Err(_) => {}
-        }
-    }
-    let packages = unfinished.join("packages");
-    fs::create_dir_all(&packages).with_context(|| format!("create {}", packages.display()))?;
     let mut wanted = PACKAGES.to_vec();
     if apt::candidate(CLIENT).is_some() {
         wanted.push(CLIENT);
     }
-    for file in apt::download(&wanted, &packages)? {
-        output(Command::new("dpkg-deb").arg("--extract").arg(&file).arg(&unfinished))?;
-    }
-    fs::remove_dir_all(&packages).with_context(|| format!("remove {}", packages.display()))?;
-    fs::rename(&unfinished, &root).with_context(|| format!("create {}", root.display()))?;
+    unpack::make(NAME, |tree| {
+        let packages = tree.join("packages");
+        unpack::create(&packages)?;
+        unpack::extract(&apt::download(&wanted, &packages)?, tree)?;
+        unpack::remove(&packages)
+    })?;
     let missing = missing();
     if !missing.is_empty() {
         bail!("the packages {} have not brought {}", wanted.join(", "), missing.join(", "));
     }
     Ok(())
-}
-
-/// Where they are unpacked: nothing outside the workspace is touched.
-fn root() -> PathBuf {
-    workspace().join("target/tools/engines")
 }

@@ -5,6 +5,8 @@ mod compiler;
 mod engines;
 mod install;
 mod linker;
+mod trixie;
+mod unpack;
 
 use std::{env, ffi::OsString, path::PathBuf, process::Command};
 
@@ -99,10 +101,21 @@ pub(crate) fn bpf_toolchain() -> Result<BpfToolchain> {
 /// Makes sure of the tests' tools.
 pub(crate) fn test_tools() -> Result<()> {
     tools(&TESTS, "the tests use")?;
-    if engines::missing().is_empty() {
+    if !engines::missing().is_empty() {
+        step("unpacking container engines into target/tools", engines::make)?;
+    }
+    if trixie::is_here() {
         return Ok(());
     }
-    step("unpacking container engines into target/tools", engines::unpack)
+    match trixie::mirror() {
+        Some(mirror) => {
+            step("unpacking Debian 13's container engines into target/tools", || trixie::make(&mirror))
+        }
+        None => {
+            note("apt names no mirror of Debian: tests of Debian 13's container engines can't run");
+            Ok(())
+        }
+    }
 }
 
 /// Makes sure of the demonstration's tools.
