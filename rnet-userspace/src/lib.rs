@@ -7,6 +7,8 @@
 //!                                   directory ┴─ dns ── the networks' gateways, port 53
 //! ```
 //!
+//! [`integrations`] answers container engines in their own words, as clients of the daemon do.
+//!
 //! One direction only: `cli → config → api → controller → {host, datapath, store}`. The controller is given what touches
 //! the kernel as the traits of [`controller::backend`], so that its rules are tested without root; [`system`] puts
 //! the real ones together.
@@ -18,5 +20,6 @@ pub mod controller;
 pub mod datapath;
 pub mod dns;
 pub mod host;
+pub mod integrations;
 pub mod store;
 pub mod system;

@@ -2,15 +2,13 @@
 
 use std::{process::ExitCode, sync::Arc};
 
-use clap::Parser as _;
 use rnet::{
     cli::{Cli, print},
     system::Local,
 };
 
 fn main() -> ExitCode {
-    // Wrong usage ends the program in here, with exit status 2.
-    match Cli::parse().run(Arc::new(Local)) {
+    match Cli::from_arguments().run(Arc::new(Local)) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             print::error(&error);

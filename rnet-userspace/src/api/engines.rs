@@ -117,6 +117,16 @@ impl Client {
         self.post("/rnet/engines/networks", &create).await
     }
 
+    /// A network of an engine's, by its id.
+    pub async fn engine_network(&self, id: &str) -> Result<view::Network> {
+        self.get(&format!("/rnet/networks/{}", escape(id))).await
+    }
+
+    /// Every container, with the engine that it is of.
+    pub async fn every_container(&self) -> Result<Vec<view::Container>> {
+        self.get("/rnet/containers").await
+    }
+
     /// Has a network served whose bridge is an engine's own.
     pub async fn follow_network(&self, network: &EngineNetwork) -> Result<view::Network> {
         self.put("/rnet/engines/networks", network).await
