@@ -121,7 +121,8 @@ impl Session<'_> {
             gw_priority: self.priority(),
             ..EngineInterface::default()
         };
-        let ports = if gateways.is_empty() && !self.leads_out_otherwise()? {
+        let others = self.other_interfaces()?;
+        let ports = if gateways.is_empty() && others.iter().all(|other| other.gateways.is_empty()) {
             self.check_unreachable()?;
             Vec::new()
         } else {
@@ -167,12 +168,24 @@ impl Session<'_> {
         Ok(gateways)
     }
 
-    /// Whether another interface of the container leads outside: then its ports lead to that.
-    fn leads_out_otherwise(&self) -> Result<bool> {
+    /// What the container has on other networks.
+    ///
+    /// # Errors
+    /// [`Code::Taken`] when one of them has the name that this one is to have.
+    pub(super) fn other_interfaces(&self) -> Result<Vec<view::Endpoint>> {
         let container = self.daemon.find(|client| client.container(&self.container))?;
-        let mut endpoints = container.iter().flat_map(|container| &container.endpoints);
-        Ok(endpoints
-            .any(|endpoint| endpoint.interface != self.call.interface && !endpoint.gateways.is_empty()))
+        let endpoints = container.into_iter().flat_map(|container| container.endpoints);
+        let others: Vec<_> = endpoints.filter(|endpoint| endpoint.network_id != self.network).collect();
+        match others.iter().find(|other| other.interface == self.call.interface) {
+            Some(other) => Err(Error::new(
+                Code::Taken,
+                format!(
+                    "the container's interface {} is on network {} already",
+                    other.interface, other.network
+                ),
+            )),
+            None => Ok(others),
+        }
     }
 
     /// Ports of a container that cannot answer: those of an internal network are let pass, as Docker does, for the engine

@@ -36,8 +36,9 @@ impl Session<'_> {
         if !self.config.ports.is_empty() {
             self.check_netns()?;
             let made = self.made(prev)?;
-            self.follow(&made)?;
+            self.other_interfaces()?;
             let wanted = self.borrowed(&made)?;
+            self.follow(&made)?;
             if let Err(error) = self.daemon.ask(|client| client.add_to_engine_container(&wanted)) {
                 let error = Error::from(error);
                 return Err(match self.forget_network() {
