@@ -20,10 +20,24 @@ fn what_is_taken_is_refused_and_nothing_is_left() {
     assert_eq!(code, 101);
     assert!(message.contains("8080/tcp: address already in use"), "{message}");
     before.assert_restored(&host.ns, rnet.instance(), "a port of the host's");
-    // An engine that keeps ports itself has this one.
-    let kept = with(&network("n1"), &with(&publishing(8080, 80), &json!({ "engineKeepsPorts": true })));
+    // An engine that keeps ports itself has this one, and gets others after they are published.
+    let ports = json!([
+        { "hostPort": 8080, "containerPort": 80 },
+        { "hostPort": 8081, "containerPort": 80 },
+        { "hostPort": 8082, "containerPort": 80, "hostIP": "10.200.0.9" },
+    ]);
+    let kept = json!({ "runtimeConfig": { "portMappings": ports }, "engineKeepsPorts": true });
+    let kept = with(&network("n1"), &kept);
     plugin.add("c1", &ns, &kept);
-    drop(held);
+    for addr in ["0.0.0.0:8081", "10.200.0.9:8082"] {
+        drop(host.ns.run(|| std::net::TcpListener::bind(addr)).unwrap());
+    }
+    let server = tcp::echo(&ns, "0.0.0.0:80");
+    for port in [8080, 8081] {
+        tcp::ask(&host.client, host.at(port));
+    }
+    assert_eq!(server.peers().len(), 2);
+    drop((held, server));
     plugin.del("c1", "", &kept);
 
     let (first, second) = (Netns::new("first"), Netns::new("second"));
