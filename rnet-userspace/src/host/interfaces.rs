@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use ipnetwork::IpNetwork;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
-use rtnetlink::RouteMessageBuilder;
+use rtnetlink::{LinkBridgePort, RouteMessageBuilder};
 
 use super::{
     adopted::addresses,
@@ -108,6 +108,17 @@ pub fn add_route(netns: &Path, name: &str, to: IpNetwork, gateway: Option<IpAddr
         }
     };
     netlink.add_route(route).with_context(|| format!("add a route to {to}"))
+}
+
+/// Has a bridge send what comes from this port back to it, where that is its way.
+///
+/// # Errors
+/// When there is no such interface, or it is no port of a bridge.
+pub fn set_hairpin(name: &str) -> Result<()> {
+    let netlink = Netlink::open()?;
+    let index = netlink.existing_link(name)?.header.index;
+    let port = LinkBridgePort::new(index).hairpin(true).build();
+    netlink.change_link(port).with_context(|| format!("set hairpin mode of {name}"))
 }
 
 /// Whether `path` is the namespace that the calling thread is in.

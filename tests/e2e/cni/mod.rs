@@ -3,6 +3,7 @@
 mod chains;
 mod life;
 mod networks;
+mod nodes;
 
 use std::{net::Ipv4Addr, time::Duration};
 

@@ -211,6 +211,10 @@ impl Session<'_> {
         let endpoint = container.endpoints.iter().find(|e| e.interface == self.call.interface);
         let endpoint =
             endpoint.ok_or_else(|| Error::new(Code::Failed, "the daemon has made another interface"))?;
+        let failed = |e: anyhow::Error| Error::new(Code::Failed, format!("{e:#}"));
+        if self.config.hairpin {
+            interfaces::set_hairpin(&endpoint.host_interface).map_err(failed)?;
+        }
         let mut routes = Vec::new();
         for route in leased.iter().flat_map(|leased| &leased.routes).filter(|route| !route.is_default()) {
             if route.has_more {
@@ -227,7 +231,6 @@ impl Session<'_> {
                 .map_err(|e| Error::new(Code::Failed, format!("{e:#}")))?;
             routes.push(Route { gateway, ..route.clone() });
         }
-        let failed = |e: anyhow::Error| Error::new(Code::Failed, format!("{e:#}"));
         let inside = interfaces::inside(netns, &self.call.interface).map_err(failed)?;
         for gateway in inside.iter().flat_map(|inside| &inside.gateways) {
             let everywhere = if gateway.is_ipv6() { "::/0" } else { "0.0.0.0/0" };

@@ -55,6 +55,8 @@ pub(super) struct Config {
     pub(super) internal: bool,
     /// Whether the container gets a default route; absent for what is usual.
     pub(super) default_route: Option<bool>,
+    /// The bridge sends what comes from the interface back to it, where rules of the host's lead it there.
+    pub(super) hairpin: bool,
     /// Driver options, those that other keys stand for included.
     pub(super) options: BTreeMap<String, String>,
     /// The specification's `dns`.
@@ -149,6 +151,7 @@ impl Config {
             subnets,
             internal: object.flag("internal")?.unwrap_or_default(),
             default_route: object.flag("isDefaultGateway")?,
+            hairpin: object.flag("hairpinMode")?.unwrap_or_default(),
             options: options(object, self.mode)?,
             dns: object.get("dns").cloned().unwrap_or_default(),
             name_server: object.flag("nameServer")?.unwrap_or_default(),
