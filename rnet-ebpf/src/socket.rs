@@ -95,7 +95,8 @@ fn is_published<A: Tables>(addr: A, port: Be16, proto: u8) -> bool {
     if addr == A::any() {
         return maps::is_held(port, proto, A::V6);
     }
-    maps::published(&addr, port, proto).is_some()
+    // An engine that keeps the port by a socket of its own is to get it.
+    maps::published(&addr, port, proto).is_some_and(|backend| backend.unheld == 0)
 }
 
 #[inline(always)]

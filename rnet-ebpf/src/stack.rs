@@ -37,14 +37,19 @@ pub(crate) fn admit<A: Net>(
     source: &Endpoint<A>,
     key: &mut FlowKey<A>,
 ) -> Reason {
+    // Where rnet does not masquerade, rules of the host's may. What they translate is no flow here, and what they do not,
+    // `to_uplink` stops.
+    let masquerades = source.is(EndpointFlags::MASQUERADE);
     match packet.class {
-        Class::Untracked => return Reason::Untranslatable,
+        Class::Untracked if masquerades => return Reason::Untranslatable,
         // Where the stack puts fragments together, none has left and opened the flow before the last has passed here.
         Class::Continues if packet.part == Part::Tail => {}
-        Class::Continues if conntrack::find(packet, Side::Container, source.bridge, key).is_none() => {
+        Class::Continues
+            if masquerades && conntrack::find(packet, Side::Container, source.bridge, key).is_none() =>
+        {
             return Reason::NoFlowOut;
         }
-        Class::Opens | Class::Continues | Class::Error => {}
+        Class::Opens | Class::Continues | Class::Error | Class::Untracked => {}
     }
     if packet.ttl <= 1 {
         return Reason::TtlExpired;

@@ -2,7 +2,6 @@
 
 use std::{process::ExitCode, sync::Arc};
 
-use clap::Parser as _;
 use rnet::{
     cli::{Cli, print},
     system::Local,
@@ -12,7 +11,7 @@ use rnet::{
 fn main() -> ExitCode {
     version::built_from(option_env!("RNET_COMMIT"), option_env!("RNET_COMMIT_DATE"));
     // Wrong usage ends the program in here, with exit status 2.
-    match Cli::parse().run(Arc::new(Local)) {
+    match Cli::from_arguments().run(Arc::new(Local)) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             print::error(&error);

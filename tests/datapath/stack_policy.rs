@@ -60,6 +60,27 @@ fn withdrawing_a_port_ends_its_flows() {
 }
 
 #[test]
+fn what_the_hosts_rules_masquerade_is_no_flow_here() {
+    testbed::require_root!();
+    let mut lab = lab();
+    let web = lab.web;
+    let sent = Way { link: web.to_gateway(), src: (WEB, 5000), dst: (CLIENT, 80) };
+    let left = Way { link: out(&lab), ..sent };
+    let translated = Way { src: (HOST, 5000), ..left };
+    let data = Kind::tcp(|header| header.ack = true);
+    assert_eq!(lab.judge(web.from(), &frame(sent, &data)).1, Reason::NoFlowOut, "where rnet masquerades");
+    lab.set_endpoint(&web, EndpointFlags::ICC | EndpointFlags::VIA_STACK);
+    for kind in [Kind::syn(), data.clone()] {
+        let (outcome, reason) = lab.judge(web.from(), &frame(sent, &kind));
+        assert_eq!((outcome.action, reason), (UNSPEC, Reason::ViaStack));
+        assert_eq!(lab.run(web.via_stack(), &frame(translated, &kind)).action, UNSPEC);
+    }
+    // What no rule has translated belongs to nobody.
+    let (outcome, reason) = lab.judge(web.via_stack(), &frame(left, &data));
+    assert_eq!((outcome.action, reason), (SHOT, Reason::NoFlowOut));
+}
+
+#[test]
 fn two_containers_do_not_share_a_port() {
     testbed::require_root!();
     let mut lab = lab();

@@ -26,6 +26,7 @@ macro_rules! with_and_without_offload {
 mod adopted;
 mod attach;
 mod bench;
+mod cni;
 mod concurrency;
 mod config;
 mod control;

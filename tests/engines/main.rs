@@ -2,6 +2,7 @@
 //! nothing behind.
 #![expect(clippy::unwrap_used, reason = "every function here is part of a test")]
 
+mod cni;
 mod containerd;
 mod dockerd;
 mod driver;

@@ -133,6 +133,12 @@ impl Client {
         self.post("/rnet/engines/subnets", asked).await
     }
 
+    /// Every container, with the engine that it is of.
+    /// Every container, with the engine that it is of.
+    pub async fn every_container(&self) -> Result<Vec<view::Container>> {
+        self.get("/rnet/containers").await
+    }
+
     /// Has a network served whose bridge is an engine's own.
     pub async fn follow_network(&self, network: &EngineNetwork) -> Result<view::Network> {
         self.put("/rnet/engines/networks", network).await

@@ -1,6 +1,7 @@
 //! Arguments and printing. No logic: every command but `daemon` is a client of the daemon.
 
 mod attach;
+mod cni;
 mod conntrack;
 mod container;
 mod create;
@@ -29,7 +30,7 @@ mod table;
 mod template;
 mod terminal;
 
-use std::{future::Future, sync::Arc};
+use std::{ffi::OsString, future::Future, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -71,6 +72,11 @@ enum Command {
     DockerPlugin(docker_plugin::DockerPluginArgs),
     #[command(flatten)]
     Client(ClientCommand),
+    /// Answer a container engine as a CNI plugin: what CNI_COMMAND asks for
+    ///
+    /// Run without arguments and with CNI_COMMAND in the environment, rnet does the same, so that it can lie among an
+    /// engine's plugins.
+    Cni,
     /// Write what makes a shell complete this program's arguments
     Completions(generate::CompletionsArgs),
     /// Write the manual's pages into a directory
@@ -151,6 +157,16 @@ const DONE: u8 = 0;
 const FAILED: u8 = 1;
 
 impl Cli {
+    /// Reads the arguments. Without any, what the environment asks for is done, if that is a container engine's.
+    pub fn from_arguments() -> Self {
+        let mut arguments: Vec<OsString> = std::env::args_os().collect();
+        if arguments.len() == 1 && std::env::var_os("CNI_COMMAND").is_some() {
+            arguments.push("cni".into());
+        }
+        // Wrong usage ends the program in here, with exit status 2.
+        Self::parse_from(arguments)
+    }
+
     /// Does what was asked, and returns the exit status.
     ///
     /// # Errors
@@ -167,6 +183,7 @@ impl Cli {
                 runtime.context("start threads")?.block_on(args.run(&self.instance))?;
                 Ok(DONE)
             }
+            Command::Cni => cni::run(&self.instance),
             Command::Completions(args) => args.run().map(|()| DONE),
             Command::Man(args) => args.run().map(|()| DONE),
             // Enters namespaces, which a process with threads cannot.

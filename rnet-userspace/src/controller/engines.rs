@@ -344,8 +344,16 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     ) -> Result<Endpoint> {
         let endpoint = match asked.addrs.is_empty() && asked.veth.is_none() {
             true => {
-                let connect =
-                    Connect { mac: asked.mac, aliases: asked.aliases.clone(), ..Connect::to(&network.id) };
+                let ip = |ipv6| asked.ips.iter().find(|ip| ip.is_ipv6() == ipv6).copied();
+                let v4 = |ip| if let IpAddr::V4(ip) = ip { Some(ip) } else { None };
+                let v6 = |ip| if let IpAddr::V6(ip) = ip { Some(ip) } else { None };
+                let connect = Connect {
+                    ip: ip(false).and_then(v4),
+                    ip6: ip(true).and_then(v6),
+                    mac: asked.mac,
+                    aliases: asked.aliases.clone(),
+                    ..Connect::to(&network.id)
+                };
                 self.endpoint(&connect, network, names)?
             }
             false => self.endpoint_at(asked, network)?,
@@ -497,6 +505,7 @@ fn interfaces(container: &Container) -> Vec<EngineInterface> {
             veth: e.borrowed.then(|| e.host_interface.clone()),
             mac: Some(e.mac),
             addrs: e.addrs.clone(),
+            ips: Vec::new(),
             gateways: Some(e.gateways.clone()),
             aliases: e.aliases.clone(),
             gw_priority: e.gw_priority,
@@ -521,6 +530,7 @@ impl EngineInterface {
             && self.id.as_ref().is_none_or(|id| *id == endpoint.id)
             && self.mac.is_none_or(|mac| mac == endpoint.mac)
             && (self.addrs.is_empty() || addrs(&self.addrs) == addrs(&endpoint.addrs))
+            && self.ips.iter().all(|ip| endpoint.addrs.iter().any(|addr| addr.ip() == *ip))
             && self.gateways.as_ref().is_none_or(|gateways| *gateways == endpoint.gateways)
             && self.aliases == endpoint.aliases
             && self.gw_priority == endpoint.gw_priority

@@ -167,6 +167,9 @@ pub struct EngineInterface {
     /// Its addresses; those that rnet chooses when empty.
     #[serde(default)]
     pub addrs: Vec<InterfaceAddr>,
+    /// What rnet is to choose, at most one of each family.
+    #[serde(default)]
+    pub ips: Vec<IpAddr>,
     /// Where its default routes lead; the network's gateways when absent.
     #[serde(default)]
     pub gateways: Option<Vec<IpAddr>>,

@@ -64,7 +64,7 @@ fn existing(netlink: &Netlink, name: &str) -> Result<Link> {
 }
 
 /// The addresses of an interface, IPv6's link-local ones left out.
-fn addresses(netlink: &Netlink, index: u32) -> Result<Vec<(InterfaceAddr, AddressMessage)>> {
+pub(super) fn addresses(netlink: &Netlink, index: u32) -> Result<Vec<(InterfaceAddr, AddressMessage)>> {
     let own = netlink.addresses()?.into_iter().filter(|message| message.header.index == index);
     Ok(own.filter_map(|message| Some((address(&message)?, message))).collect())
 }

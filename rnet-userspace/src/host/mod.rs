@@ -4,6 +4,7 @@
 
 mod adopted;
 mod bridge;
+pub mod interfaces;
 mod namespaces;
 mod netlink;
 mod netns;

@@ -165,6 +165,11 @@ impl Netlink {
             .with_context(|| format!("add a default route through {gateway}"))
     }
 
+    /// Adds a route.
+    pub(super) fn add_route(&self, route: RouteMessage) -> io::Result<()> {
+        self.wait(self.handle.route().add(route).execute())
+    }
+
     /// Removes a route; one that is gone already is fine.
     pub(super) fn delete_route(&self, route: RouteMessage) -> Result<()> {
         match self.wait(self.handle.route().del(route).execute()) {

@@ -84,6 +84,12 @@ pub(super) fn set_default(netlink: &Netlink, interfaces: &[String], wanted: &[De
     missing.into_iter().try_for_each(|(gateway, index)| netlink.add_default_route(index, gateway))
 }
 
+/// Where the default routes of the main table through an interface lead.
+pub(super) fn default_gateways(netlink: &Netlink, index: u32) -> Result<Vec<IpAddr>> {
+    let hops = netlink.routes()?.into_iter().filter(is_default).filter_map(|route| next_hop(&route));
+    Ok(hops.filter(|(_, through)| *through == index).map(|(gateway, _)| gateway).collect())
+}
+
 fn is_default(route: &RouteMessage) -> bool {
     let main = route.header.table == RouteHeader::RT_TABLE_MAIN;
     main && route.header.destination_prefix_length == 0
