@@ -24,6 +24,11 @@ fn driver_addresses_are_rnets_where_it_manages_them() {
         n1 != n2 && n1.ends_with("/16") && !taken.contains(&n1) && !taken.contains(&n2),
         "{n1} {n2} {taken}"
     );
+    // So it is where Docker chooses: it looks at the host's routes.
+    site.network("plain", &[]);
+    let plain = subnet("plain");
+    assert!(plain != n1 && plain != n2, "{plain}");
+    docker.ok(&["network", "rm", "plain"]);
     managed(
         "n3",
         &[
