@@ -30,6 +30,7 @@ fn what_is_installed_works_and_is_gone_when_purged() {
         "/usr/bin/rnet",
         "/usr/lib/cni/rnet",
         "/usr/lib/netavark/rnet",
+        "/usr/lib/systemd/system/rnet-docker-plugin.service",
         "/usr/lib/systemd/system/rnet.service",
         "/usr/lib/systemd/system/rnet.socket",
         "/usr/share/bash-completion/completions/rnet",

@@ -34,7 +34,10 @@ fn nothing_is_started_that_did_not_run() {
     assert!(said.contains("systemctl enable --now rnet"), "{said}");
 
     let said = system.sh(&format!("dpkg --install {deb}"));
-    assert_eq!(calls(&system), "daemon-reload\ndaemon-reload\ntry-restart rnet.service\n");
+    assert_eq!(
+        calls(&system),
+        "daemon-reload\ndaemon-reload\ntry-restart rnet.service rnet-docker-plugin.service\n"
+    );
     assert!(!said.contains("enable"), "{said}");
 
     // A daemon that does not start leaves the package installed: traffic goes on.
@@ -45,7 +48,8 @@ fn nothing_is_started_that_did_not_run() {
     calls(&system);
 
     system.sh("dpkg --remove rnet");
-    let removed = "stop rnet.socket rnet.service\n--quiet disable rnet.service rnet.socket\ndaemon-reload\n";
+    let removed = "stop rnet-docker-plugin.service rnet.socket rnet.service\n\
+                   --quiet disable rnet-docker-plugin.service rnet.service rnet.socket\ndaemon-reload\n";
     assert_eq!(calls(&system), removed);
     system.sh("dpkg --purge rnet");
     assert_eq!(calls(&system), "daemon-reload\n");
@@ -95,7 +99,10 @@ fn systemd_finds_nothing_wrong_with_the_units() {
 fn verify(system: &System, directory: &str) {
     let mut analyze = Command::new("systemd-analyze");
     analyze.args(["verify", "--recursive-errors=no", "--man=no", "--root"]).arg(system.root());
-    analyze.args(["rnet.service", "rnet.socket"].map(|unit| format!("{directory}/{unit}")));
+    analyze.args(
+        ["rnet.service", "rnet.socket", "rnet-docker-plugin.service"]
+            .map(|unit| format!("{directory}/{unit}")),
+    );
     let Some(finished) = process::try_run(analyze, Duration::from_secs(60)) else {
         return testbed::skip("needs systemd-analyze");
     };

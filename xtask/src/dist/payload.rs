@@ -14,7 +14,7 @@ const COMPLETIONS: [(&str, [&str; 2]); 3] = [
     ("fish", ["share/fish/vendor_completions.d/rnet.fish"; 2]),
 ];
 
-const UNITS: [&str; 2] = ["rnet.service", "rnet.socket"];
+const UNITS: [&str; 3] = ["rnet.service", "rnet.socket", "rnet-docker-plugin.service"];
 
 /// Where the files go.
 #[derive(Clone, Copy, PartialEq, Eq)]
