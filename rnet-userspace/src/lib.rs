@@ -18,5 +18,6 @@ pub mod controller;
 pub mod datapath;
 pub mod dns;
 pub mod host;
+pub mod integrations;
 pub mod store;
 pub mod system;

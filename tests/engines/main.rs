@@ -3,4 +3,5 @@
 #![expect(clippy::unwrap_used, reason = "every function here is part of a test")]
 
 mod dockerd;
+mod follow;
 mod podman;

@@ -34,6 +34,9 @@ pub(super) fn add(file: &File<'_>, config: &mut DaemonConfig) -> Result<()> {
     for_containers(file, config)?;
     datapath(file, config)?;
     interface(file, config)?;
+    if let Some(docker) = file.get("rnet.docker", value::docker)? {
+        config.docker = docker.value;
+    }
     if let Some(level) = file.get("log-level", |v| v.string(value::level))? {
         config.log_level = level.value;
     }

@@ -20,7 +20,7 @@ use super::{
     networks, now, plan, publishing,
     request::{Connect, CreateNetwork, EngineContainer, EngineInterface, EngineNetwork},
     step::{Change, Step},
-    view::{self, ContainerState},
+    view::{self, ContainerState, EngineStatus},
 };
 use crate::store::schema::{Container, Driver, Endpoint, Namespace, Network, Phase, Publication, Resolver};
 
@@ -194,6 +194,11 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         }
     }
 
+    /// Notes how an engine is that is followed, which is shown with the instance's own state.
+    pub fn note_engine(&mut self, status: EngineStatus) {
+        self.engines.insert(status.engine, status);
+    }
+
     fn create_engine_container(&mut self, wanted: &EngineContainer) -> Result<view::Container> {
         // What an interrupted run has left of it.
         if let Some(left) = self.machine.state.containers.get(&wanted.id).cloned() {
@@ -291,7 +296,12 @@ impl<H: Host, D: Datapath> Controller<H, D> {
 
     /// `before` with what is wanted of it; what is so already is kept, numbers of ports included.
     fn with_wanted(&self, before: &Container, wanted: &EngineContainer) -> Result<Container> {
-        let mut after = Container { endpoints: Vec::new(), ports: Vec::new(), ..before.clone() };
+        let mut after = Container {
+            name: self.engine_container_name(wanted),
+            endpoints: Vec::new(),
+            ports: Vec::new(),
+            ..before.clone()
+        };
         after.netns = match &wanted.netns {
             Some(path) => Some(self.engine_netns(path)?),
             None => before.netns.clone(),
@@ -305,7 +315,12 @@ impl<H: Host, D: Datapath> Controller<H, D> {
                     && asked.is_as_asked(e, wanted.netns.is_some())
             });
             let endpoint = match known {
-                Some(known) => known.clone(),
+                // What is said of it beside what it is may change.
+                Some(known) => Endpoint {
+                    aliases: asked.aliases.clone(),
+                    gw_priority: asked.gw_priority,
+                    ..known.clone()
+                },
                 None => self.engine_endpoint(asked, network, &names)?,
             };
             if after.endpoints.iter().any(|e| e.network == endpoint.network) {
@@ -495,7 +510,5 @@ impl EngineInterface {
             && self.mac.is_none_or(|mac| mac == endpoint.mac)
             && (self.addrs.is_empty() || addrs(&self.addrs) == addrs(&endpoint.addrs))
             && self.gateways.as_ref().is_none_or(|gateways| *gateways == endpoint.gateways)
-            && self.aliases == endpoint.aliases
-            && self.gw_priority == endpoint.gw_priority
     }
 }

@@ -41,6 +41,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             machine,
             cursors: Cursors::default(),
             uplinks: None,
+            engines: Default::default(),
             events: Default::default(),
             down: false,
         };

@@ -4,7 +4,9 @@
 
 mod adopted;
 mod bridge;
+pub mod bridge_ports;
 mod namespaces;
+pub mod netfilter;
 mod netlink;
 mod netns;
 mod offload;
@@ -178,6 +180,15 @@ impl Host for Kernel {
     fn process_start(&self, pid: u32) -> Option<u64> {
         process::start_time(pid)
     }
+}
+
+/// Settings that keep the stack from forwarding what arrives at an interface in one address family, by their names as
+/// `net.ipv4.conf.docker0.forwarding`: each would have to be 1.
+///
+/// # Errors
+/// They cannot be read.
+pub fn forwarding_off(interface: &str, ipv6: bool) -> Result<BTreeSet<String>> {
+    sysctl::forwarding_off(std::iter::once(interface), ipv6)
 }
 
 /// Undoes what a failed operation had made, and tells of both failures where that fails too.

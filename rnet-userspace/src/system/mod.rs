@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use self::{control::Shared, processes::LocalProcesses};
 use crate::{
-    api::daemon::Parts,
+    api::{Control, daemon::Parts},
     cli::System,
     config::DaemonConfig,
     controller::{Config, Controller, view},
@@ -20,6 +20,7 @@ use crate::{
         self, Kernel, preflight,
         process::{Foreground, Input, shim_main},
     },
+    integrations::docker,
     store::{Lock, Store, remove_empty_dir},
 };
 
@@ -31,6 +32,8 @@ impl System for Local {
     fn daemon(&self, config: &DaemonConfig) -> Result<Parts> {
         preflight::preflight()?;
         let DaemonConfig { max_flows, max_ports, replace_layout, .. } = *config;
+        let masquerade = config.instance.default_network.masquerade;
+        let docker = config.docker.clone().map(|socket| docker::Options { socket, masquerade });
         let sizes = datapath::Sizes { flows: max_flows, ports: max_ports };
         let config = config.instance.clone();
         preflight::ensure_bpffs()?;
@@ -40,9 +43,12 @@ impl System for Local {
         match controller(config.clone(), sizes, replace_layout) {
             Ok((controller, relay)) => {
                 let directory = controller.directory();
+                let events = controller.events().clone();
+                let control: Arc<dyn Control> = Arc::new(Shared::new(controller));
+                let follower = Arc::clone(&control);
                 Ok(Parts {
-                    events: controller.events().clone(),
-                    control: Arc::new(Shared::new(controller)),
+                    events,
+                    control,
                     processes: Arc::new(LocalProcesses),
                     watch: Box::new(|on_change| Ok(Box::new(host::watch::watch(on_change)?))),
                     beside: Box::pin(async {
@@ -51,7 +57,12 @@ impl System for Local {
                                 relay.run().await;
                             }
                         };
-                        tokio::join!(relay, dns::serve(directory));
+                        let docker = async {
+                            if let Some(options) = docker {
+                                docker::follow(follower, options).await;
+                            }
+                        };
+                        tokio::join!(relay, dns::serve(directory), docker);
                     }),
                     clean_up: Box::new(|| lock.remove()),
                 })

@@ -1,0 +1,50 @@
+//! Docker's own bridge networks: dockerd keeps bridges, addresses, names and lists, and rnet does what iptables and
+//! docker-proxy would.
+//!
+//! ```text
+//!  dockerd ── /events ──▶ follow ──┬─ client: asks what has changed, and all of it now and then
+//!                                  ├─ translate: Docker's words into the controller's
+//!                                  ├─ host::bridge_ports: which veth leads into which container
+//!                                  └▶ Control: follow_network, set_engine_container, remove_…
+//! ```
+//!
+//! Whatever is said twice changes nothing, so that every event may be answered by looking at what is there. Without
+//! dockerd all stays as it is: containers may live on, and are looked at when it is back.
+
+mod client;
+mod follow;
+mod messages;
+mod problems;
+mod starting;
+#[cfg(test)]
+mod tests;
+mod translate;
+
+use std::path::PathBuf;
+
+pub use follow::follow;
+
+/// Where dockerd listens unless it is told otherwise.
+pub const DEFAULT_SOCKET: &str = "unix:///var/run/docker.sock";
+
+/// How Docker is followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Where dockerd listens.
+    pub socket: PathBuf,
+    /// Whether the default network masquerades. What dockerd says of it does not count: without iptables it always
+    /// says that it does not.
+    pub masquerade: bool,
+}
+
+/// Reads where dockerd listens: `unix:///PATH`, or the path alone.
+///
+/// # Errors
+/// Says what it should be like.
+pub fn socket(address: &str) -> Result<PathBuf, String> {
+    let path = address.strip_prefix("unix://").unwrap_or(address);
+    if path.starts_with('/') {
+        return Ok(PathBuf::from(path));
+    }
+    Err(format!("invalid address of Docker's daemon: {address}: it should be as {DEFAULT_SOCKET}"))
+}

@@ -1,0 +1,3 @@
+//! Container engines whose networks rnet serves: thin adapters onto the controller.
+
+pub mod docker;
