@@ -348,6 +348,8 @@ pub trait Datapath: Send {
     /// Puts `from_uplink` on exactly these interfaces, `xdp_uplink` on those of them that are to run it, and `to_uplink`
     /// while an endpoint's network is delivered via the host's stack.
     fn set_uplinks(&mut self, uplinks: &[Uplink]) -> Result<()>;
+    /// Puts `from_bridge` and `to_bridge` on exactly these bridges, which engines have made: names by index.
+    fn set_bridges(&mut self, bridges: &BTreeMap<u32, String>) -> Result<()>;
     /// How those uplinks that run `xdp_uplink` do so, by interface index: `native`.
     fn xdp_modes(&self) -> BTreeMap<u32, &'static str>;
     /// Says which addresses are the host's own, exactly, and at which of them names are asked for: their port 53 is

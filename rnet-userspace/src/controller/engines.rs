@@ -120,7 +120,8 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         let view = self.network_view(&network);
         self.destroy_network(network)?;
         self.tell_network("destroy", &view);
-        Ok(())
+        // Its bridge may stay where it was.
+        self.refresh_host()
     }
 
     /// Serves a container as its engine says it is: with these interfaces and these ports, and no others. All or

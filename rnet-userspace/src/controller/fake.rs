@@ -46,6 +46,8 @@ pub(super) struct Tables {
     pub(super) ports: BTreeMap<HostPort, Binding>,
     pub(super) sources: BTreeMap<u32, Vec<IpNetwork>>,
     pub(super) known_uplinks: Vec<Uplink>,
+    /// Bridges of engines.
+    pub(super) guarded: Vec<String>,
     pub(super) known_addresses: Vec<IpAddr>,
     pub(super) name_servers: BTreeSet<IpAddr>,
 }
@@ -459,6 +461,11 @@ impl Datapath for Fake {
         Ok(())
     }
 
+    fn set_bridges(&mut self, bridges: &BTreeMap<u32, String>) -> Result<()> {
+        self.call("set_bridges")?.tables.guarded = bridges.values().cloned().collect();
+        Ok(())
+    }
+
     fn xdp_modes(&self) -> BTreeMap<u32, &'static str> {
         BTreeMap::new()
     }
@@ -536,6 +543,7 @@ impl Datapath for Fake {
         world.tables.ports.clear();
         world.tables.sources.clear();
         world.tables.known_uplinks.clear();
+        world.tables.guarded.clear();
         world.tables.known_addresses.clear();
         world.tables.name_servers.clear();
         world.destroyed = true;

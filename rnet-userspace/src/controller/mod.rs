@@ -169,6 +169,8 @@ pub struct Controller<H, D> {
     cursors: Cursors,
     /// Interfaces that lead outside, as the datapath knows them; absent before it was told.
     uplinks: Option<Vec<Uplink>>,
+    /// The engines' bridges, as the datapath knows them; absent before it was told.
+    guarded: Option<BTreeMap<u32, String>>,
     /// How those engines are that are followed.
     engines: BTreeMap<Engine, view::EngineStatus>,
     /// What happens is told here.

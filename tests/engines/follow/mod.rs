@@ -11,7 +11,8 @@ mod start;
 use std::{ops::Deref, time::Duration};
 
 use testbed::{
-    Capture, Container, Netns, Rnet,
+    Container, Rnet,
+    capture::Capture,
     engine::{Dockerd, Machine},
     packet, topology, wait_until,
 };
@@ -85,6 +86,12 @@ impl<'m> Site<'m> {
         addrs
     }
 
+    /// A container's address on a network, as dockerd says it.
+    pub(crate) fn address_on(&self, name: &str, network: &str) -> String {
+        let format = format!("{{{{(index .NetworkSettings.Networks {network:?}).IPAddress}}}}");
+        self.dockerd.line(&["inspect", "--format", &format, name])
+    }
+
     /// Whether rnet has the IPv4 ports that dockerd has.
     fn ports_are_right(&self, name: &str) -> bool {
         let v4 = |text: &str| {
@@ -151,9 +158,4 @@ impl<'m> Deref for Site<'m> {
 pub(crate) fn exec(dockerd: &Dockerd<'_>, name: &str, command: &str) -> String {
     let done = dockerd.cmd(&["exec", name, "sh", "-c", command]);
     done.stdout + &done.stderr
-}
-
-/// A container's namespace where it has no IPv4 address on `eth0`.
-pub(crate) fn netns(dockerd: &Dockerd<'_>, name: &str) -> Netns {
-    dockerd.container_netns(name)
 }

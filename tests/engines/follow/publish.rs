@@ -83,7 +83,7 @@ fn every_way_to_ask_for_a_port_gives_the_one_that_docker_shows() {
     // What rnet's own commands show of them.
     let shown = site.rnet.ok(&["ps"]);
     assert!(["any", "one", "range"].iter().all(|name| shown.contains(name)), "{shown}");
-    assert!(shown.contains("0.0.0.0:7000->7000/tcp"), "{shown}");
+    assert!(shown.contains("0.0.0.0:7000-7002->7000-7002/tcp"), "{shown}");
     let stats = site.rnet.ok(&["stats"]);
     assert!(stats.contains("any") && stats.contains("published"), "{stats}");
     assert!(site.rnet.ok(&["network", "ls"]).contains("docker/bridge"));
