@@ -75,7 +75,7 @@ fn nobody_outside_is_forwarded_to_who_is_not_served() {
     let mut lab = Lab::new();
     let (web, uplink) = (lab.web, lab.uplink);
     let down = Ethernet { src: web.gateway_mac, dst: STRANGER_MAC };
-    let mut judge = |lab: &mut Lab, came_in, from, to| {
+    let judge = |lab: &mut Lab, came_in, from, to| {
         lab.judge(From::ToBridge(came_in, web.bridge), &udp(down, from, to)).1
     };
     assert_eq!(judge(&mut lab, uplink, CLIENT, STRANGER), Reason::Unserved);

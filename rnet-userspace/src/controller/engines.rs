@@ -318,6 +318,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             let endpoint = match known {
                 // What is said of it beside what it is may change.
                 Some(known) => Endpoint {
+                    interface: if known.borrowed { asked.interface.clone() } else { known.interface.clone() },
                     aliases: asked.aliases.clone(),
                     gw_priority: asked.gw_priority,
                     ..known.clone()
@@ -503,7 +504,10 @@ impl EngineInterface {
     fn is_as_asked(&self, endpoint: &Endpoint, is_inside: bool) -> bool {
         let veth = self.veth.as_ref().is_none_or(|veth| *veth == endpoint.host_interface);
         // An end that the engine takes is called what the engine likes.
-        let name = !is_inside || self.interface.is_empty() || self.interface == endpoint.interface;
+        let name = !is_inside
+            || endpoint.borrowed
+            || self.interface.is_empty()
+            || self.interface == endpoint.interface;
         let addrs = |of: &[InterfaceAddr]| of.iter().copied().collect::<BTreeSet<_>>();
         veth && name
             && self.veth.is_some() == endpoint.borrowed

@@ -12,13 +12,20 @@ use super::{
 };
 use crate::controller::model::{InterfaceAddr, MacAddr};
 
-/// A port of a bridge that leads into another network namespace.
+/// A port of a bridge that is one end of a veth.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BridgePort {
-    /// Name of the end on the bridge.
+    /// Its name.
     pub name: String,
-    /// Name of the other end.
-    pub inside: String,
+    /// The other end, once it is in another network namespace.
+    pub inside: Option<Inside>,
+}
+
+/// The end of a veth that is in another network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inside {
+    /// Its name there.
+    pub name: String,
     /// Its Ethernet address.
     pub mac: MacAddr,
 }
@@ -34,13 +41,18 @@ pub fn ports_of(bridge: &str, known: &BTreeSet<String>) -> Result<Vec<BridgePort
     let mut ports = Vec::new();
     for port in netlink.ports_of(bridge.header.index)? {
         let Some(name) = name_of(&port).filter(|name| !known.contains(*name)) else { continue };
-        let Some((namespace, index)) = other_end(&port) else { continue };
-        // One that has gone meanwhile is none.
-        let Some(inside) = netlink.link_in(namespace, index)? else { continue };
-        if let Some(inside_name) = name_of(&inside) {
-            let mac = link_of(&inside).mac;
-            ports.push(BridgePort { name: name.to_owned(), inside: inside_name.to_owned(), mac });
-        }
+        let name = name.to_owned();
+        let inside = match other_end(&port) {
+            OtherEnd::Here => None,
+            OtherEnd::Inside(namespace, index) => {
+                // One that has gone meanwhile is none.
+                let Some(link) = netlink.link_in(namespace, index)? else { continue };
+                let mac = link_of(&link).mac;
+                name_of(&link).map(|name| Inside { name: name.to_owned(), mac })
+            }
+            OtherEnd::None => continue,
+        };
+        ports.push(BridgePort { name, inside });
     }
     Ok(ports)
 }
@@ -57,8 +69,17 @@ pub fn addresses_of(bridge: &str) -> Result<Vec<InterfaceAddr>> {
     }
 }
 
-/// The namespace, by the number that it has here, and the index of a veth's other end.
-fn other_end(port: &LinkMessage) -> Option<(i32, u32)> {
+/// Where the other end of a port is.
+enum OtherEnd {
+    /// In this namespace.
+    Here,
+    /// In the namespace that has this number here, with this index.
+    Inside(i32, u32),
+    /// It has none: it is no veth.
+    None,
+}
+
+fn other_end(port: &LinkMessage) -> OtherEnd {
     let (mut namespace, mut index) = (None, None);
     for attribute in &port.attributes {
         if let LinkAttribute::LinkNetNsId(id) = attribute {
@@ -67,7 +88,11 @@ fn other_end(port: &LinkMessage) -> Option<(i32, u32)> {
             index = Some(*link);
         }
     }
-    namespace.zip(index)
+    match (namespace, index) {
+        (Some(namespace), Some(index)) => OtherEnd::Inside(namespace, index),
+        (None, Some(_)) => OtherEnd::Here,
+        (_, None) => OtherEnd::None,
+    }
 }
 
 impl Netlink {
@@ -118,10 +143,14 @@ mod tests {
             }
             ip("link add here type veth peer name there");
             ip("link set here master br0");
-            let port =
-                BridgePort { name: "p0".into(), inside: "eth0".into(), mac: MacAddr([2, 0, 0, 0, 0, 0]) };
-            assert_eq!(ports_of("br0", &BTreeSet::new()).unwrap(), [port]);
-            assert_eq!(ports_of("br0", &["p0".into()].into()).unwrap(), []);
+            let inside = Inside { name: "eth0".into(), mac: MacAddr([2, 0, 0, 0, 0, 0]) };
+            let mut expected = vec![
+                BridgePort { name: "p0".into(), inside: Some(inside) },
+                BridgePort { name: "here".into(), inside: None },
+            ];
+            assert_eq!(ports_of("br0", &BTreeSet::new()).unwrap(), expected);
+            expected.remove(0);
+            assert_eq!(ports_of("br0", &["p0".into()].into()).unwrap(), expected);
             assert_eq!(ports_of("gone", &BTreeSet::new()).unwrap(), []);
         });
     }

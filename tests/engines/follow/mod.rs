@@ -8,8 +8,10 @@ mod publish;
 mod restart;
 mod start;
 
-use std::{ops::Deref, time::Duration};
+use std::{fs, ops::Deref, time::Duration};
 
+use serde_json::json;
+use tempfile::NamedTempFile;
 use testbed::{
     Container, Rnet,
     capture::Capture,
@@ -29,6 +31,7 @@ pub(crate) struct Site<'m> {
     pub(crate) dockerd: Dockerd<'m>,
     pub(crate) rnet: Rnet<'m>,
     outside: Option<Capture>,
+    config: NamedTempFile,
 }
 
 impl<'m> Site<'m> {
@@ -41,14 +44,18 @@ impl<'m> Site<'m> {
         let outside = Some(Capture::start(&machine.client, topology::UPLINK));
         let dockerd = Dockerd::start(machine, &[&FLAGS[..], args].concat());
         let rnet = Rnet::new(machine);
-        let site = Self { machine, dockerd, rnet, outside };
+        let config = NamedTempFile::new().unwrap();
+        let socket = format!("unix://{}", dockerd.socket().display());
+        // A test that fails shows what the daemon has seen.
+        let text = json!({ "log-level": "debug", "rnet": { "docker": socket } });
+        fs::write(config.path(), text.to_string()).unwrap();
+        let site = Self { machine, dockerd, rnet, outside, config };
         site.start_rnet();
         site
     }
 
     pub(crate) fn start_rnet(&self) {
-        let socket = format!("--docker=unix://{}", self.dockerd.socket().display());
-        self.rnet.start_daemon_with(&[&socket]);
+        self.rnet.start_daemon_with(&["--config", &self.config.path().display().to_string()]);
         self.await_docker();
     }
 

@@ -6,9 +6,10 @@ use testbed::{
     engine::{IMAGE, Machine},
     topology::{CLIENT, HOST},
     traffic::tcp,
+    wait_until,
 };
 
-use super::Site;
+use super::{LIMIT, Site};
 
 /// Connects once, and gives up before TCP sends its SYN a second time, which is after one second.
 const CONNECT: &str = "exec nc -w 1 10.200.0.2 9000 </dev/null";
@@ -22,7 +23,7 @@ fn the_first_syn_of_a_new_container_is_masqueraded() {
     let outside = tcp::echo(&machine.client, "0.0.0.0:9000");
     for network in ["bridge", "user", "bridge", "user", "bridge", "user"] {
         let ran = site.cmd(&["run", "--rm", "--network", network, IMAGE, "sh", "-c", CONNECT]);
-        assert!(ran.status.success(), "on {network}: {}", ran.stderr);
+        assert!(ran.status.success(), "on {network}: {}\n{}", ran.stderr, site.rnet.ok(&["stats"]));
     }
     assert_eq!(outside.peers().len(), 6);
     assert!(outside.peers().iter().all(|peer| peer.ip() == std::net::IpAddr::from(HOST)));
@@ -72,8 +73,10 @@ fn twenty_containers_are_started_at_once() {
     assert!(ended.iter().all(|run| run.status.success()), "{ended:?}");
     for i in 0..20 {
         site.await_served(&format!("c{i}"));
-        let stream = tcp::connect(&machine.client, machine.at(8100 + i));
-        assert!(stream.is_ok(), "c{i}: {:?}\n{}", stream.err(), site.rnet.ok(&["ps"]));
+        // Its server follows what it does first.
+        wait_until(&format!("c{i} answers"), LIMIT, || {
+            tcp::connect(&machine.client, machine.at(8100 + i)).ok()
+        });
     }
     assert_eq!(outside.peers().len(), 20);
     let from: BTreeSet<_> = outside.peers().iter().map(SocketAddr::ip).collect();

@@ -296,8 +296,8 @@ impl Follower {
         let name = container.name.trim_start_matches('/');
         for interface in &interfaces {
             match ports.get(&interface.endpoint) {
-                Some(port) => found.push(interface.at(port)),
-                None => problems.push(format!(
+                Some(port) if port.inside.is_some() => found.push(interface.at(port)),
+                _ => problems.push(format!(
                     "container {name}: no port of bridge {} leads to its interface {}",
                     self.networks.get(&interface.network).map_or("", |n| n.network.bridge.as_str()),
                     interface.mac
@@ -342,25 +342,39 @@ impl Follower {
         }
     }
 
-    /// The ports that lead to these interfaces, by endpoint.
+    /// The ports that lead to these interfaces, by endpoint. dockerd makes the veth before it tells of the interface, so
+    /// that where one is missing and one port is new, that is it, before its other end is inside.
     async fn ports(&mut self, interfaces: &[Interface]) -> BTreeMap<String, BridgePort> {
-        let missing = interfaces.iter().filter(|i| !self.veths.contains_key(&i.endpoint));
+        let is_seen = |port: &&BridgePort| port.inside.is_some();
+        let missing = interfaces.iter().filter(|i| self.veths.get(&i.endpoint).filter(is_seen).is_none());
         let bridges: BTreeSet<String> =
             missing.filter_map(|i| Some(self.networks.get(&i.network)?.network.bridge.clone())).collect();
-        let known: Arc<BTreeSet<String>> =
-            Arc::new(self.veths.values().map(|port| port.name.clone()).collect());
+        let seen = self.veths.values().filter(is_seen).map(|port| port.name.clone());
+        let seen: Arc<BTreeSet<String>> = Arc::new(seen.collect());
         for bridge in bridges {
-            let (name, known) = (bridge.clone(), Arc::clone(&known));
-            let found = task::spawn_blocking(move || bridge_ports::ports_of(&name, &known)).await;
-            let found = found.map_err(anyhow::Error::from).flatten().unwrap_or_else(|e| {
+            let (name, seen) = (bridge.clone(), Arc::clone(&seen));
+            let found = task::spawn_blocking(move || bridge_ports::ports_of(&name, &seen)).await;
+            let mut found = found.map_err(anyhow::Error::from).flatten().unwrap_or_else(|e| {
                 tracing::warn!(bridge, "docker: {e:#}");
                 Vec::new()
             });
-            for interface in interfaces {
-                let on_it = self.networks.get(&interface.network).is_some_and(|n| n.network.bridge == bridge);
-                if let Some(port) = found.iter().find(|port| on_it && port.mac == interface.mac) {
-                    self.veths.insert(interface.endpoint.clone(), port.clone());
+            let on_it =
+                |i: &&Interface| self.networks.get(&i.network).is_some_and(|n| n.network.bridge == bridge);
+            let mut missing: Vec<&Interface> = interfaces.iter().filter(on_it).collect();
+            missing.retain(|interface| {
+                let leads_there =
+                    |port: &BridgePort| port.inside.as_ref().is_some_and(|i| i.mac == interface.mac);
+                let port = found.iter().position(leads_there);
+                if let Some(port) = port {
+                    self.veths.insert(interface.endpoint.clone(), found.swap_remove(port));
                 }
+                port.is_none() && !self.veths.contains_key(&interface.endpoint)
+            });
+            found.retain(|port| !self.veths.values().any(|known| known.name == port.name));
+            if let ([interface], [port]) = (&missing[..], &found[..])
+                && port.inside.is_none()
+            {
+                self.veths.insert(interface.endpoint.clone(), port.clone());
             }
         }
         let found = |i: &Interface| Some((i.endpoint.clone(), self.veths.get(&i.endpoint)?.clone()));

@@ -19,7 +19,7 @@ use crate::{
         },
         request::EngineContainer,
     },
-    host::bridge_ports::BridgePort,
+    host::bridge_ports::{BridgePort, Inside},
 };
 
 macro_rules! recorded {
@@ -52,7 +52,10 @@ fn translated(container: &Container) -> (EngineContainer, Vec<String>) {
     let networks = all_networks();
     let interfaces = translate::interfaces(container, &networks);
     let at = interfaces.iter().enumerate().map(|(i, interface)| {
-        interface.at(&BridgePort { name: format!("veth{i}"), inside: format!("eth{i}"), mac: interface.mac })
+        interface.at(&BridgePort {
+            name: format!("veth{i}"),
+            inside: Some(Inside { name: format!("eth{i}"), mac: interface.mac }),
+        })
     });
     translate::container(container, PathBuf::from("/proc/1/ns/net"), at.collect(), &networks)
 }

@@ -146,12 +146,16 @@ impl Interface {
         Some(interface).filter(|i| !i.endpoint.is_empty() && !i.addrs.is_empty())
     }
 
-    /// The same, once its veth is known.
+    /// The same at its veth, under that one's name while it is not seen inside.
     pub(super) fn at(&self, port: &BridgePort) -> EngineInterface {
         EngineInterface {
             id: Some(self.endpoint.clone()),
             network: self.network.clone(),
-            interface: port.inside.clone(),
+            interface: port
+                .inside
+                .as_ref()
+                .map_or(port.name.as_str(), |inside| inside.name.as_str())
+                .to_owned(),
             veth: Some(port.name.clone()),
             mac: Some(self.mac),
             addrs: self.addrs.clone(),
