@@ -149,6 +149,8 @@ impl<H: Host, D: Datapath> Machine<H, D> {
             Step::HoldNamespaces { dir, hostname } => self.host.hold_namespaces(dir, hostname),
             Step::ReleaseNamespaces(dir) => self.host.release_namespaces(dir),
             Step::SetSysctls { netns, dir, settings } => self.host.set_sysctls(netns, dir, settings),
+            Step::IsolatePort(name) => self.host.isolate_port(name, true),
+            Step::ReleasePort(name) => self.host.isolate_port(name, false),
             Step::CreateVeth(spec) => {
                 self.host.create_veth(spec)?;
                 if let Some(netns) = &spec.netns {

@@ -171,6 +171,9 @@ pub trait Host: Send {
     fn hostname(&self) -> Result<String>;
     /// Makes the veth pair, complete and up on both ends; a failure leaves nothing. Returns the host's end.
     fn create_veth(&self, spec: &VethSpec) -> Result<Link>;
+    /// Has a bridge pass nothing between one of its ports and others that are isolated, broadcast and multicast
+    /// included, or pass it again. A port that is gone needs no release.
+    fn isolate_port(&self, name: &str, isolated: bool) -> Result<()>;
     /// Destinations of the host's routes in all tables but `local`, the default routes left out.
     fn routes(&self) -> Result<Vec<IpNetwork>>;
     /// Has a veth's end inside a namespace take frames without a packet buffer, as XDP delivers them.

@@ -420,7 +420,14 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         let endpoints = self.machine.state.containers.values().filter(|c| c.phase == Phase::Ready);
         let endpoints = endpoints.flat_map(|c| &c.endpoints);
         let endpoints = endpoints.filter(|e| e.network == wanted.id && e.phase == Phase::Ready);
-        endpoints.map(|e| Ok(Step::AddEndpoint(plan::endpoint_intent(e, &network)?))).collect()
+        let mut steps = Vec::new();
+        for endpoint in endpoints {
+            let intent = plan::endpoint_intent(endpoint, &network)?;
+            let veth = endpoint.host_interface.clone();
+            steps.push(if intent.policy.icc { Step::ReleasePort(veth) } else { Step::IsolatePort(veth) });
+            steps.push(Step::AddEndpoint(intent));
+        }
+        Ok(steps)
     }
 
     /// The engine's name for it where nobody else has that.

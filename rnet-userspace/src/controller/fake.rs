@@ -46,6 +46,8 @@ pub(super) struct Tables {
     pub(super) ports: BTreeMap<HostPort, Binding>,
     pub(super) sources: BTreeMap<u32, Vec<IpNetwork>>,
     pub(super) known_uplinks: Vec<Uplink>,
+    /// Ports of others that are isolated.
+    pub(super) isolated: BTreeSet<String>,
     /// Bridges of engines.
     pub(super) guarded: Vec<String>,
     pub(super) known_addresses: Vec<IpAddr>,
@@ -338,6 +340,16 @@ impl Host for Fake {
         let world = self.call("addresses")?;
         let own = world.tables.bridges.values().flat_map(|(_, spec)| &spec.addrs).map(|a| a.ip());
         Ok(world.foreign.addresses.iter().copied().chain(own).collect())
+    }
+
+    fn isolate_port(&self, name: &str, isolated: bool) -> Result<()> {
+        let mut world = self.call("isolate_port")?;
+        ensure!(!isolated || world.foreign.links.contains(name), "there is no link {name}");
+        match isolated {
+            true => world.tables.isolated.insert(name.to_owned()),
+            false => world.tables.isolated.remove(name),
+        };
+        Ok(())
     }
 
     fn take_frames(&self, netns: &Path, interface: &str) -> Result<()> {

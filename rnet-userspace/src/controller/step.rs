@@ -151,6 +151,10 @@ pub(super) enum Step {
     CreateVeth(VethSpec),
     /// Removes the veth pair whose host's end has this name.
     DeleteVeth(String),
+    /// Has a bridge pass nothing between a port, which somebody else made, and others that are isolated.
+    IsolatePort(String),
+    /// Takes that back.
+    ReleasePort(String),
     /// Changes the default routes of a namespace.
     SetDefaultRoutes(RouteChange),
     /// Makes an endpoint known to the datapath.
@@ -207,6 +211,7 @@ impl Step {
             Self::CreateNetns(name) => Some(Self::DeleteNetns(name.clone())),
             Self::HoldNamespaces { dir, .. } => Some(Self::ReleaseNamespaces(dir.clone())),
             Self::CreateVeth(spec) => Some(Self::DeleteVeth(spec.host_name.clone())),
+            Self::IsolatePort(name) => Some(Self::ReleasePort(name.clone())),
             Self::AddEndpoint(endpoint) => Some(Self::RemoveEndpoint(endpoint.clone())),
             Self::Publish(bindings) => Some(Self::Unpublish(bindings.clone())),
             // They go with the namespaces.
@@ -217,6 +222,7 @@ impl Step {
             | Self::DeleteNetns(_)
             | Self::ReleaseNamespaces(_)
             | Self::DeleteVeth(_)
+            | Self::ReleasePort(_)
             | Self::RemoveEndpoint(_)
             | Self::Unpublish(_) => None,
         }
@@ -258,6 +264,8 @@ impl fmt::Display for Step {
             Self::SetSysctls { .. } => f.write_str("set sysctls"),
             Self::CreateVeth(spec) => write!(f, "create veth {}", spec.host_name),
             Self::DeleteVeth(name) => write!(f, "remove veth {name}"),
+            Self::IsolatePort(name) => write!(f, "isolate bridge port {name}"),
+            Self::ReleasePort(name) => write!(f, "release bridge port {name}"),
             Self::SetDefaultRoutes(_) => f.write_str("change the default routes"),
             Self::AddEndpoint(endpoint) => {
                 write!(f, "add endpoint of {} to the datapath", endpoint.host_name)

@@ -149,6 +149,10 @@ impl Host for Kernel {
             .with_context(|| format!("switch receive offload of {interface} in {} on", netns.display()))
     }
 
+    fn isolate_port(&self, name: &str, isolated: bool) -> Result<()> {
+        veth::isolate(name, isolated)
+    }
+
     fn routes(&self) -> Result<Vec<IpNetwork>> {
         routes::destinations(&Netlink::open()?)
     }
