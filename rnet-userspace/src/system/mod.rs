@@ -13,7 +13,7 @@ use crate::{
     api::{Control, daemon::Parts},
     cli::System,
     config::DaemonConfig,
-    controller::{Config, Controller, view},
+    controller::{self, Config, Controller, view},
     datapath::{self, Ebpf, Relay},
     dns,
     host::{
@@ -32,8 +32,9 @@ impl System for Local {
     fn daemon(&self, config: &DaemonConfig) -> Result<Parts> {
         preflight::preflight()?;
         let DaemonConfig { max_flows, max_ports, replace_layout, .. } = *config;
-        let masquerade = config.instance.default_network.masquerade;
-        let docker = config.docker.clone().map(|socket| docker::Options { socket, masquerade });
+        let controller::DefaultNetwork { masquerade, icc, .. } = config.instance.default_network;
+        let default_network = docker::DefaultNetwork { masquerade, icc };
+        let docker = config.docker.clone().map(|socket| docker::Options { socket, default_network });
         let sizes = datapath::Sizes { flows: max_flows, ports: max_ports };
         let config = config.instance.clone();
         preflight::ensure_bpffs()?;

@@ -25,7 +25,8 @@ fn rnet_waits_for_a_dockerd_that_is_not_there_yet_and_serves_the_rest() {
     assert!(rnet.log().contains("waiting for dockerd"), "{}", rnet.log());
 
     let dockerd = Dockerd::start(&machine, &FLAGS);
-    machine.ns.run(|| std::os::unix::fs::symlink(dockerd.socket(), &link)).unwrap();
+    let socket = dockerd.socket();
+    machine.ns.run(|| std::os::unix::fs::symlink(&socket, &link)).unwrap();
     let web = dockerd.run("web", &["-p", "8081:80"]);
     let _web = tcp::echo(&web.ns, "0.0.0.0:80");
     wait_until("the port is published", LIMIT, || tcp::connect(&machine.client, machine.at(8081)).ok());

@@ -9,7 +9,8 @@ use crate::controller::{
 };
 
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
-pub(in crate::controller) const ENABLE_ICC: &str = "com.docker.network.bridge.enable_icc";
+/// Containers of the network may talk to one another.
+pub const ENABLE_ICC: &str = "com.docker.network.bridge.enable_icc";
 /// What leaves the host gets the uplink's address.
 pub const ENABLE_IP_MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
 pub(in crate::controller) const MTU: &str = "com.docker.network.driver.mtu";

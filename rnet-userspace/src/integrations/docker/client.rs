@@ -59,9 +59,9 @@ impl Client {
         self.get(&format!("/networks/{id}")).await
     }
 
-    /// The containers that run.
+    /// All containers, those that do not run included.
     pub(super) async fn containers(&self) -> Result<Vec<Summary>> {
-        self.get("/containers/json").await
+        self.get("/containers/json?all=1").await
     }
 
     /// One container. While it is being started, this waits until it is.

@@ -80,6 +80,8 @@ struct Follower {
     starts: Starts,
     /// Containers that are served as dockerd says they are, with what it says in its list.
     served: BTreeMap<String, Option<messages::Summary>>,
+    /// Ports that containers were created with: while one is being started dockerd says nothing of it.
+    bindings: BTreeMap<String, messages::PortBindings>,
     /// Where veths lead, by the endpoint's id.
     veths: BTreeMap<String, BridgePort>,
     /// Questions about containers that are under way.
@@ -101,6 +103,7 @@ impl Follower {
             others: BTreeSet::new(),
             starts: Starts::default(),
             served: BTreeMap::new(),
+            bindings: BTreeMap::new(),
             veths: BTreeMap::new(),
             asked: FuturesUnordered::new(),
             asking: BTreeMap::new(),
@@ -170,9 +173,12 @@ impl Follower {
                     }
                 }
             }
-            ("container", "start") => self.ask(id),
+            ("container", "create" | "start") => self.ask(id),
             ("container", "rename" | "update") if self.served.contains_key(id) => self.ask(id),
             ("container", "die" | "destroy") => {
+                if event.action == "destroy" {
+                    self.bindings.remove(id);
+                }
                 self.starts.remove(id);
                 self.forget(id).await;
             }
@@ -226,17 +232,25 @@ impl Follower {
             for endpoint in found.iter().filter_map(|i| i.id.as_ref()) {
                 self.starts.found(&id, endpoint);
             }
-            let more = EngineContainer {
+            let ports =
+                self.bindings.get(&id).map(|asked| translate::ports_to_be(asked, &found, &self.networks));
+            let mut more = EngineContainer {
                 engine: Engine::Docker,
                 id: id.clone(),
                 name: name.clone(),
                 netns: None,
                 interfaces: found,
-                ports: Vec::new(),
+                ports: ports.unwrap_or_default(),
                 keeps_ports: true,
             };
+            let with_ports = more.clone();
+            let mut outcome = self.control(move |c| c.add_to_engine_container(&with_ports).map(drop)).await;
+            if outcome.is_err() && !more.ports.is_empty() {
+                more.ports.clear();
+                outcome = self.control(move |c| c.add_to_engine_container(&more).map(drop)).await;
+            }
             // What goes wrong is tried again, and told, once it has started.
-            match self.control(move |c| c.add_to_engine_container(&more).map(drop)).await {
+            match outcome {
                 Ok(()) => tracing::debug!(container = name, "served before it runs"),
                 Err(e) => tracing::debug!(container = name, "serve before it runs: {e}"),
             }
@@ -264,6 +278,9 @@ impl Follower {
         if self.asking.remove(&id) == Some(true) {
             self.ask(&id);
             return Ok(());
+        }
+        if let Ok(container) = &answer {
+            self.bindings.insert(id.clone(), container.host_config.port_bindings.clone());
         }
         match answer {
             Ok(container) if translate::runs(&container) => self.serve(&container).await?,
@@ -401,7 +418,7 @@ impl Follower {
         let addrs = task::spawn_blocking(move || bridge_ports::addresses_of(&bridge)).await;
         let addrs = addrs.map_err(anyhow::Error::from).flatten().unwrap_or_default();
         let wrong = |why: String| vec![format!("network {}: {why}", network.name)];
-        let problems = match translate::network(network, &addrs, self.options.masquerade) {
+        let problems = match translate::network(network, &addrs, self.options.default_network) {
             Ok(followed) => {
                 let wanted = followed.network.clone();
                 match self.control(move |c| c.follow_network(&wanted).map(drop)).await {
@@ -470,10 +487,17 @@ impl Follower {
         for network in &networks {
             self.follow_network(network).await;
         }
+        self.bindings.retain(|id, _| there.iter().any(|there| there.id == *id));
         for mut container in there {
             // Their order means nothing.
             container.ports.sort_by_key(ToString::to_string);
             let id = container.id.clone();
+            if !container.runs() {
+                if !self.bindings.contains_key(&id) {
+                    self.ask(&id);
+                }
+                continue;
+            }
             let known = self.served.get_mut(&id);
             let is_new = known.as_ref().is_none_or(|known| known.as_ref() != Some(&container));
             if let Some(known) = known {
@@ -489,7 +513,7 @@ impl Follower {
     async fn forget_gone(&mut self, there: &[messages::Summary]) {
         let known = self.control(|c| Ok(c.containers())).await.unwrap_or_default();
         for container in known.into_iter().filter(|c| c.engine == Some(Engine::Docker)) {
-            let is_there = there.iter().any(|there| there.id == container.id);
+            let is_there = there.iter().any(|there| there.id == container.id && there.runs());
             if !is_there && !self.starts.contains(&container.id) {
                 tracing::info!(container = container.name, "Docker has it no more");
                 self.forget(&container.id).await;

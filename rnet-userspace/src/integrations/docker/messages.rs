@@ -78,9 +78,18 @@ pub(super) struct Member {
 pub(super) struct Summary {
     pub id: String,
     pub names: Vec<String>,
+    /// `running`, `paused`, `exited`, …
+    pub state: String,
     #[serde(deserialize_with = "nullable")]
     pub ports: Vec<serde_json::Value>,
     pub network_settings: SummarySettings,
+}
+
+impl Summary {
+    /// Whether it has a process.
+    pub(super) fn runs(&self) -> bool {
+        matches!(self.state.as_str(), "running" | "paused")
+    }
 }
 
 /// Its networks.
@@ -99,8 +108,21 @@ pub(super) struct Container {
     /// With a slash before it.
     pub name: String,
     pub state: State,
+    pub host_config: HostConfig,
     pub network_settings: NetworkSettings,
 }
+
+/// What it was created with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub(super) struct HostConfig {
+    /// As they were asked for: the host's address and port may be empty, or the port a range.
+    #[serde(deserialize_with = "nullable")]
+    pub port_bindings: PortBindings,
+}
+
+/// Published ports by `PORT/PROTOCOL`; without bindings one is only exposed.
+pub(super) type PortBindings = BTreeMap<String, Option<Vec<PortBinding>>>;
 
 /// What it is doing.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -117,16 +139,15 @@ pub(super) struct State {
 pub(super) struct NetworkSettings {
     /// A file that stands for its network namespace, where dockerd's mounts are seen.
     pub sandbox_key: String,
-    /// By `PORT/PROTOCOL`; without bindings it is only exposed.
     #[serde(deserialize_with = "nullable")]
-    pub ports: BTreeMap<String, Option<Vec<PortBinding>>>,
+    pub ports: PortBindings,
     /// By the network's name.
     #[serde(deserialize_with = "nullable")]
     pub networks: BTreeMap<String, Endpoint>,
 }
 
 /// A host port.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub(super) struct PortBinding {
     pub host_ip: String,

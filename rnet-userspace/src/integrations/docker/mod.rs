@@ -32,9 +32,18 @@ pub const DEFAULT_SOCKET: &str = "unix:///var/run/docker.sock";
 pub struct Options {
     /// Where dockerd listens.
     pub socket: PathBuf,
-    /// Whether the default network masquerades. What dockerd says of it does not count: without iptables it always
-    /// says that it does not.
+    /// What the default network is like.
+    pub default_network: DefaultNetwork,
+}
+
+/// What dockerd cannot be told of its default network while it does not use iptables: then it always says that this
+/// does not masquerade, and refuses `--icc=false`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DefaultNetwork {
+    /// What leaves the host gets the uplink's address.
     pub masquerade: bool,
+    /// Its containers may talk to one another.
+    pub icc: bool,
 }
 
 /// Reads where dockerd listens: `unix:///PATH`, or the path alone.

@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{
+    DefaultNetwork,
     messages::{Container, Event, Network, Summary},
     socket,
     translate::{self, Followed, Interface},
@@ -21,6 +22,8 @@ use crate::{
     },
     host::bridge_ports::{BridgePort, Inside},
 };
+
+const DEFAULT: DefaultNetwork = DefaultNetwork { masquerade: true, icc: true };
 
 macro_rules! recorded {
     ($file:literal) => {
@@ -44,7 +47,7 @@ fn changed(mut value: Value, key: &str, to: Value) -> Network {
 fn all_networks() -> BTreeMap<String, Followed> {
     let networks: [Network; 3] =
         [recorded!("network-bridge.json"), recorded!("network-six.json"), recorded!("network-inner.json")];
-    networks.iter().map(|n| (n.id.clone(), translate::network(n, &[], true).unwrap())).collect()
+    networks.iter().map(|n| (n.id.clone(), translate::network(n, &[], DEFAULT).unwrap())).collect()
 }
 
 /// The container with each interface behind a veth of its own.
@@ -68,25 +71,27 @@ fn at(host_ip: &str, host: u16, container: u16, protocol: Protocol) -> PortMappi
 fn the_default_network_has_the_bridges_addresses_and_masquerades_as_rnet_is_told() {
     let network: Network = recorded!("network-bridge.json");
     let on_bridge = addrs(&["172.17.0.1/16", "fd00:77::1/64"]);
-    let Followed { network: wanted, unserved } = translate::network(&network, &on_bridge, true).unwrap();
+    let Followed { network: wanted, unserved } = translate::network(&network, &on_bridge, DEFAULT).unwrap();
     assert_eq!((wanted.name.as_str(), wanted.bridge.as_str(), unserved.len()), ("bridge", "docker0", 0));
     let gateways: Vec<_> = wanted.subnets.iter().map(|s| s.gateway.unwrap().to_string()).collect();
     assert_eq!(gateways, ["172.17.0.1", "fd00:77::1"]);
     let options = NetworkOptions::parse(&wanted.options).unwrap();
     assert!(options.icc && options.masquerade, "dockerd says that it does not masquerade");
-    let quiet = translate::network(&network, &on_bridge, false).unwrap();
-    assert!(!NetworkOptions::parse(&quiet.network.options).unwrap().masquerade);
+    let quiet =
+        translate::network(&network, &on_bridge, DefaultNetwork { masquerade: false, icc: false }).unwrap();
+    let quiet = NetworkOptions::parse(&quiet.network.options).unwrap();
+    assert!(!quiet.masquerade && !quiet.icc);
 }
 
 #[test]
 fn other_networks_are_called_by_their_id_and_say_themselves_whether_they_masquerade() {
     let inner: Network = recorded!("network-inner.json");
-    let wanted = translate::network(&inner, &[], true).unwrap().network;
+    let wanted = translate::network(&inner, &[], DEFAULT).unwrap().network;
     assert_eq!(wanted.bridge, format!("br-{}", &inner.id[..12]));
     assert!(wanted.internal);
     let six: Value = recorded!("network-six.json");
     let off = json!({ "com.docker.network.bridge.enable_ip_masquerade": "false" });
-    let wanted = translate::network(&changed(six, "Options", off), &[], true).unwrap().network;
+    let wanted = translate::network(&changed(six, "Options", off), &[], DEFAULT).unwrap().network;
     assert_eq!(wanted.subnets.len(), 2);
     assert!(!NetworkOptions::parse(&wanted.options).unwrap().masquerade);
 }
@@ -101,7 +106,7 @@ fn gateway_modes_of_later_versions_are_taken_over() {
     });
     let mut network = changed(six, "Options", modes);
     network.ipam.config[1].gateway = "fd00:7::1/64".into();
-    let Followed { network: wanted, unserved } = translate::network(&network, &[], true).unwrap();
+    let Followed { network: wanted, unserved } = translate::network(&network, &[], DEFAULT).unwrap();
     let gateways: Vec<_> = wanted.subnets.iter().map(|s| s.gateway.map(|g| g.to_string())).collect();
     assert_eq!(gateways, [None, Some("fd00:7::1".into())]);
     assert_eq!(unserved, [""; 0]);
@@ -111,10 +116,10 @@ fn gateway_modes_of_later_versions_are_taken_over() {
 fn options_that_are_not_served_are_named_and_bad_values_refused() {
     let six: Value = recorded!("network-six.json");
     let odd = json!({ "com.docker.network.host_ipv4": "192.0.2.9" });
-    let followed = translate::network(&changed(six.clone(), "Options", odd), &[], true).unwrap();
+    let followed = translate::network(&changed(six.clone(), "Options", odd), &[], DEFAULT).unwrap();
     assert!(followed.unserved[0].contains("six") && followed.unserved[0].contains("host_ipv4=192.0.2.9"));
     let bad = json!({ "com.docker.network.bridge.enable_icc": "perhaps" });
-    assert!(translate::network(&changed(six, "Options", bad), &[], true).is_err());
+    assert!(translate::network(&changed(six, "Options", bad), &[], DEFAULT).is_err());
 }
 
 #[test]
@@ -231,4 +236,28 @@ fn addresses_of_dockerd_are_unix_sockets() {
     for bad in ["tcp://127.0.0.1:2375", "unix://d.sock", ""] {
         assert!(socket(bad).unwrap_err().contains("unix:///var/run/docker.sock"), "{bad}");
     }
+}
+
+#[test]
+fn ports_are_known_before_they_are_held_unless_dockerd_chooses_them() {
+    let web: Container = recorded!("container-web.json");
+    let interfaces = translated(&web).0.interfaces;
+    let asked = json!({
+        "53/udp": [{ "HostIp": "127.0.0.1", "HostPort": "53" }],
+        "7000/tcp": [{ "HostIp": "", "HostPort": "7000" }],
+        "7001/tcp": [{ "HostIp": "", "HostPort": "7001" }],
+        "80/tcp": [{ "HostIp": "", "HostPort": "8080" }],
+        "81/tcp": [{ "HostIp": "", "HostPort": "" }],
+        "82/tcp": [{ "HostIp": "", "HostPort": "9000-9010" }],
+    });
+    let asked = serde_json::from_value(asked).unwrap();
+    let known = translate::ports_to_be(&asked, &interfaces, &all_networks());
+    assert_eq!(known, translated(&web).0.ports, "what dockerd says of them later");
+    let mut networks = all_networks();
+    for followed in networks.values_mut() {
+        let bind = ("com.docker.network.bridge.host_binding_ipv4".to_owned(), "127.0.0.1".to_owned());
+        followed.network.options.extend([bind]);
+    }
+    let bound = translate::ports_to_be(&asked, &interfaces, &networks);
+    assert!(bound.iter().all(|port| port.host_ip.unwrap().is_loopback()), "{bound:?}");
 }

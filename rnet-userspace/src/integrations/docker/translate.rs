@@ -8,7 +8,10 @@ use std::{
 
 use ipnetwork::IpNetwork;
 
-use super::messages::{Container, Endpoint, Member, Network, Pool, PortBinding};
+use super::{
+    DefaultNetwork,
+    messages::{Container, Endpoint, Member, Network, Pool, PortBinding, PortBindings},
+};
 use crate::{
     controller::{
         model::{
@@ -24,6 +27,7 @@ use crate::{
 };
 
 const DEFAULT_BRIDGE: &str = "com.docker.network.bridge.default_bridge";
+const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
 /// Options that are about what dockerd does itself, or that say again what other fields say.
 const OF_NO_CONCERN: [&str; 6] = [
@@ -43,15 +47,14 @@ pub(super) struct Followed {
     pub unserved: Vec<String>,
 }
 
-/// A bridge network as the controller is to know it. `addrs` are the bridge's own; `masquerade` is for the default
-/// network.
+/// A bridge network as the controller is to know it. `addrs` are the bridge's own; `default` is for the default network.
 ///
 /// # Errors
 /// Why it cannot be followed.
 pub(super) fn network(
     network: &Network,
     addrs: &[InterfaceAddr],
-    masquerade: bool,
+    default: DefaultNetwork,
 ) -> Result<Followed, String> {
     let bridge = bridge_name(network);
     let mut wanted = BTreeMap::new();
@@ -65,7 +68,10 @@ pub(super) fn network(
     }
     wanted.insert(BRIDGE_NAME.to_owned(), bridge.clone());
     if network.options.get(DEFAULT_BRIDGE).is_some_and(|is| is == "true") {
-        wanted.insert(options::ENABLE_IP_MASQUERADE.to_owned(), masquerade.to_string());
+        wanted.insert(options::ENABLE_IP_MASQUERADE.to_owned(), default.masquerade.to_string());
+        if !default.icc {
+            wanted.insert(options::ENABLE_ICC.to_owned(), default.icc.to_string());
+        }
     }
     let read = NetworkOptions::parse(&wanted).map_err(|e| e.to_string())?;
     let subnet = |pool: &Pool| subnet(pool, &read, addrs);
@@ -194,10 +200,7 @@ pub(super) fn container(
     networks: &BTreeMap<String, Followed>,
 ) -> (EngineContainer, Vec<String>) {
     let name = container.name.trim_start_matches('/').to_owned();
-    let leads_out = |i: &&EngineInterface| networks.get(&i.network).is_some_and(|n| !n.network.internal);
-    let ways =
-        interfaces.iter().filter(leads_out).flat_map(|i| &i.addrs).map(|addr| addr.is_ipv6()).collect();
-    let (ports, unserved) = ports(&container.network_settings.ports, &ways);
+    let (ports, unserved) = ports(&container.network_settings.ports, &ways(&interfaces, networks));
     let unserved = unserved.into_iter().map(|why| format!("container {name}: {why}")).collect();
     let container = EngineContainer {
         engine: Engine::Docker,
@@ -211,12 +214,40 @@ pub(super) fn container(
     (container, unserved)
 }
 
+/// The published ports of a container that is not running yet, as far as what was asked for says which dockerd holds.
+pub(super) fn ports_to_be(
+    asked: &PortBindings,
+    interfaces: &[EngineInterface],
+    networks: &BTreeMap<String, Followed>,
+) -> Vec<PortMapping> {
+    let bind = interfaces.iter().find_map(|i| networks.get(&i.network)?.network.options.get(HOST_BINDING));
+    let mut exact = PortBindings::new();
+    for (port, bindings) in asked {
+        let bindings =
+            bindings.iter().flatten().filter(|b| b.host_port.parse().is_ok_and(|port: u16| port != 0));
+        let exactly = |binding: &PortBinding| match (binding.host_ip.as_str(), bind) {
+            ("", Some(bind)) if bind != "0.0.0.0" => {
+                vec![PortBinding { host_ip: bind.clone(), ..binding.clone() }]
+            }
+            ("", _) => {
+                ["0.0.0.0", "::"].map(|any| PortBinding { host_ip: any.into(), ..binding.clone() }).into()
+            }
+            _ => vec![binding.clone()],
+        };
+        exact.insert(port.clone(), Some(bindings.flat_map(exactly).collect()));
+    }
+    ports(&exact, &ways(interfaces, networks)).0
+}
+
+/// The address families in which a container can be reached from outside: whether of IPv6.
+fn ways(interfaces: &[EngineInterface], networks: &BTreeMap<String, Followed>) -> BTreeSet<bool> {
+    let leads_out = |i: &&EngineInterface| networks.get(&i.network).is_some_and(|n| !n.network.internal);
+    interfaces.iter().filter(leads_out).flat_map(|i| &i.addrs).map(|addr| addr.is_ipv6()).collect()
+}
+
 /// The published ports. `ways` are the address families that the container can be reached in: whether of IPv6. As with
 /// Docker without its proxy, a port of one that it has not leads nowhere.
-fn ports(
-    said: &BTreeMap<String, Option<Vec<PortBinding>>>,
-    ways: &BTreeSet<bool>,
-) -> (Vec<PortMapping>, Vec<String>) {
+fn ports(said: &PortBindings, ways: &BTreeSet<bool>) -> (Vec<PortMapping>, Vec<String>) {
     let (mut mappings, mut unserved) = (Vec::new(), Vec::new());
     for (port, bindings) in said {
         for binding in bindings.iter().flatten() {
