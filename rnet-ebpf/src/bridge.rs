@@ -6,11 +6,7 @@
 
 use rnet_common::{EndpointFlags, Family, Reason};
 
-use crate::{
-    maps::{self, Tables},
-    skb::Skb,
-    stack::Peek,
-};
+use crate::{maps, skb::Skb, stack::Peek};
 
 /// What comes up from a bridge's ports.
 #[inline(always)]
@@ -18,8 +14,9 @@ pub(crate) fn leave<A: Peek>(skb: Skb) -> Reason {
     let (Some((source, _)), Some(to)) = (A::peek(skb), A::peek_destination(skb)) else {
         return Reason::NotOurs;
     };
-    // What is served has passed its own program.
-    if !skb.is_for_host() || is_served(&source) || maps::is_local(&to) || is_for_link(&to) {
+    // What is served has passed its own program. Under the host's own address comes back what it is to fragment.
+    let is_known = maps::endpoint(&source).is_some() || maps::is_local(&source);
+    if !skb.is_for_host() || is_known || maps::is_local(&to) || is_for_link(&to) {
         return Reason::NotOurs;
     }
     Reason::Unserved
@@ -41,11 +38,6 @@ pub(crate) fn enter<A: Peek>(skb: Skb) -> Reason {
         Some(container) if container.is(EndpointFlags::VIA_STACK) => Reason::NotOurs,
         _ => Reason::Unserved,
     }
-}
-
-#[inline(always)]
-fn is_served<A: Tables>(source: &A) -> bool {
-    maps::endpoint(source).is_some()
 }
 
 #[inline(always)]

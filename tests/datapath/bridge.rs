@@ -48,6 +48,7 @@ fn who_is_not_served_reaches_the_host_and_nothing_outside() {
         (UNSPEC, Reason::NotOurs),
         "its own program has let it pass"
     );
+    assert_eq!(judge(&udp(up(&web), HOST, CLIENT)), (UNSPEC, Reason::NotOurs), "it is to be fragmented");
     // What the bridge floods is for others than the host.
     let aside = Ethernet { src: STRANGER_MAC, dst: CLIENT_MAC };
     assert_eq!(judge(&udp(aside, STRANGER, CLIENT)), (UNSPEC, Reason::NotOurs));

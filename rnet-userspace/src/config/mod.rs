@@ -130,6 +130,9 @@ impl DaemonConfig {
             );
         }
         resolve::add(&file, &mut config)?;
+        if config.docker.is_some() && !config.said.contains_key("default-address-pools") {
+            resolve::leave_pools_to_docker(&mut config)?;
+        }
         Ok(config)
     }
 

@@ -137,6 +137,8 @@ impl<H: Host, D: Datapath> Machine<H, D> {
                 Ok(())
             }
             Step::AdoptBridge { spec, .. } => self.host.adopt_bridge(spec).map(drop),
+            Step::LendBridge { name, .. } => self.host.lend_bridge(name),
+            Step::ReturnBridge { name, before } => self.host.return_bridge(name, before),
             Step::RestoreBridge { name, state } => self.host.restore_bridge(name, state),
             Step::CreateBridge(spec) => self.host.create_bridge(spec).map(drop),
             Step::DeleteBridge(name) | Step::DeleteVeth(name) => self.host.delete_link(name),

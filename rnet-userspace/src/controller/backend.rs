@@ -133,6 +133,10 @@ pub trait Host: Send {
     fn adopt_bridge(&self, spec: &BridgeSpec) -> Result<Link>;
     /// Gives such a bridge the settings that it had and takes from it the addresses that it had not.
     fn restore_bridge(&self, name: &str, state: &BridgeState) -> Result<()>;
+    /// Has a bridge of an engine's take back what the host is to fragment, which comes under the host's own address.
+    fn lend_bridge(&self, name: &str) -> Result<()>;
+    /// Gives such a bridge, if it is still there, the settings back that this has changed.
+    fn return_bridge(&self, name: &str, state: &BridgeState) -> Result<()>;
     /// The bridge of this name, if there is one. A link of another kind is an error.
     fn find_bridge(&self, name: &str) -> Result<Option<Link>>;
     /// The link of this name, if there is one.

@@ -69,6 +69,14 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             )));
         }
         let before = self.machine.state.networks.get(&wanted.id).cloned();
+        // As it was before the first time.
+        let adopted = match &before {
+            Some(before) => before.adopted.clone(),
+            None if self.machine.host.find_bridge(&wanted.bridge)?.is_some() => {
+                Some(self.machine.host.bridge_state(&wanted.bridge)?)
+            }
+            None => None,
+        };
         let after = Network {
             id: wanted.id.clone(),
             name: self.network_name(wanted.engine, &wanted.name, &wanted.id),
@@ -78,7 +86,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             created: before.as_ref().map_or_else(now, |before| before.created.clone()),
             predefined: false,
             bridge: Some(wanted.bridge.clone()),
-            adopted: None,
+            adopted: adopted.clone(),
             engine: Some(wanted.engine),
             borrowed: true,
             subnets: wanted.subnets.clone(),
@@ -96,6 +104,8 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         let mut steps = vec![Step::SaveNetwork(change)];
         if !is_new {
             steps.extend(self.endpoints_anew(wanted)?);
+        } else if let Some(before) = adopted {
+            steps.push(Step::LendBridge { name: wanted.bridge.clone(), before });
         }
         self.machine.apply(&steps)?;
         if is_new {

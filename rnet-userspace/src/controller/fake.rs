@@ -46,6 +46,8 @@ pub(super) struct Tables {
     pub(super) ports: BTreeMap<HostPort, Binding>,
     pub(super) sources: BTreeMap<u32, Vec<IpNetwork>>,
     pub(super) known_uplinks: Vec<Uplink>,
+    /// Bridges of engines with settings of ours.
+    pub(super) lent: BTreeSet<String>,
     /// Ports of others that are isolated.
     pub(super) isolated: BTreeSet<String>,
     /// Bridges of engines.
@@ -340,6 +342,16 @@ impl Host for Fake {
         let world = self.call("addresses")?;
         let own = world.tables.bridges.values().flat_map(|(_, spec)| &spec.addrs).map(|a| a.ip());
         Ok(world.foreign.addresses.iter().copied().chain(own).collect())
+    }
+
+    fn lend_bridge(&self, name: &str) -> Result<()> {
+        self.call("lend_bridge")?.tables.lent.insert(name.to_owned());
+        Ok(())
+    }
+
+    fn return_bridge(&self, name: &str, _state: &BridgeState) -> Result<()> {
+        self.call("return_bridge")?.tables.lent.remove(name);
+        Ok(())
     }
 
     fn isolate_port(&self, name: &str, isolated: bool) -> Result<()> {

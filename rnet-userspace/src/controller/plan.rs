@@ -44,6 +44,10 @@ pub(super) fn create_network(network: &Network, addresses: &[IpAddr]) -> Result<
 /// # Errors
 /// [`Error::Invalid`] when the network's options cannot be understood.
 pub(super) fn remove_network(network: &Network, addresses: &[IpAddr]) -> Result<Vec<Step>> {
+    if network.borrowed {
+        let lent = network.bridge.clone().zip(network.adopted.clone());
+        return Ok(lent.map(|(name, before)| Step::ReturnBridge { name, before }).into_iter().collect());
+    }
     // What a bridge had before it was this network's it keeps.
     let kept = |addr: &IpAddr| network.adopted.iter().any(|a| a.addrs.iter().any(|own| own.ip() == *addr));
     let given = |addr: &IpAddr| network.subnets.iter().any(|s| s.gateway == Some(*addr)) && !kept(addr);

@@ -107,6 +107,20 @@ pub(super) enum Step {
         /// What it was.
         state: BridgeState,
     },
+    /// Has a bridge that stays an engine's own take back what the host is to fragment.
+    LendBridge {
+        /// Its name.
+        name: String,
+        /// What it was.
+        before: BridgeState,
+    },
+    /// Gives its settings back.
+    ReturnBridge {
+        /// Its name.
+        name: String,
+        /// What it was.
+        before: BridgeState,
+    },
     /// Tells the datapath the host's own addresses.
     SetAddresses {
         /// What it knows.
@@ -194,6 +208,9 @@ impl Step {
             Self::AdoptBridge { spec, before } => {
                 Some(Self::RestoreBridge { name: spec.name.clone(), state: before.clone() })
             }
+            Self::LendBridge { name, before } => {
+                Some(Self::ReturnBridge { name: name.clone(), before: before.clone() })
+            }
             Self::SetAddresses { before, after } => {
                 Some(Self::SetAddresses { before: after.clone(), after: before.clone() })
             }
@@ -218,6 +235,7 @@ impl Step {
             Self::SetSysctls { .. }
             | Self::DeleteBridge(_)
             | Self::RestoreBridge { .. }
+            | Self::ReturnBridge { .. }
             | Self::RemoveFiles(_)
             | Self::DeleteNetns(_)
             | Self::ReleaseNamespaces(_)
@@ -236,6 +254,7 @@ impl Step {
             self,
             Self::WriteFiles(_)
                 | Self::AdoptBridge { .. }
+                | Self::LendBridge { .. }
                 | Self::UpdateFiles { .. }
                 | Self::SetDefaultRoutes(_)
                 | Self::AddEndpoint(_)
@@ -253,6 +272,8 @@ impl fmt::Display for Step {
             Self::DeleteBridge(name) => write!(f, "remove bridge {name}"),
             Self::AdoptBridge { spec, .. } => write!(f, "use bridge {}", spec.name),
             Self::RestoreBridge { name, .. } => write!(f, "give back bridge {name}"),
+            Self::LendBridge { name, .. } => write!(f, "set up bridge {name}"),
+            Self::ReturnBridge { name, .. } => write!(f, "give back bridge {name}"),
             Self::SetAddresses { .. } => f.write_str("tell the datapath the host's addresses"),
             Self::WriteFiles(_) => f.write_str("write container files"),
             Self::UpdateFiles { .. } => f.write_str("update container files"),

@@ -149,6 +149,14 @@ impl Host for Kernel {
             .with_context(|| format!("switch receive offload of {interface} in {} on", netns.display()))
     }
 
+    fn lend_bridge(&self, name: &str) -> Result<()> {
+        adopted::lend(name).with_context(|| format!("set up bridge {name}"))
+    }
+
+    fn return_bridge(&self, name: &str, state: &BridgeState) -> Result<()> {
+        adopted::give_back(name, state).with_context(|| format!("give back bridge {name}"))
+    }
+
     fn isolate_port(&self, name: &str, isolated: bool) -> Result<()> {
         veth::isolate(name, isolated)
     }

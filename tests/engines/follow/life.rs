@@ -29,7 +29,9 @@ fn rnet_waits_for_a_dockerd_that_is_not_there_yet_and_serves_the_rest() {
     machine.ns.run(|| std::os::unix::fs::symlink(&socket, &link)).unwrap();
     let web = dockerd.run("web", &["-p", "8081:80"]);
     let _web = tcp::echo(&web.ns, "0.0.0.0:80");
-    wait_until("the port is published", LIMIT, || tcp::connect(&machine.client, machine.at(8081)).ok());
+    let is_published = || rnet.cmd(&["port", "web"]).stdout.contains("8081").then_some(());
+    wait_until("the port is published", LIMIT, is_published);
+    tcp::ask(&machine.client, machine.at(8081));
     // Its containers and Docker's have nothing to do with one another, and one another's published ports.
     assert!(tcp::connect(&own.ns, web.at(80)).is_err());
     tcp::ask(&own.ns, machine.at(8081));

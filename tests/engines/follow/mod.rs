@@ -41,14 +41,20 @@ impl<'m> Site<'m> {
 
     /// With options of dockerd.
     pub(crate) fn with(machine: &'m Machine, args: &[&str]) -> Self {
+        Self::configured(machine, args, json!({}))
+    }
+
+    /// With options of dockerd, and keys of rnet's configuration.
+    pub(crate) fn configured(machine: &'m Machine, args: &[&str], mut keys: serde_json::Value) -> Self {
         let outside = Some(Capture::start(&machine.client, topology::UPLINK));
         let dockerd = Dockerd::start(machine, &[&FLAGS[..], args].concat());
         let rnet = Rnet::new(machine);
         let config = NamedTempFile::new().unwrap();
         let socket = format!("unix://{}", dockerd.socket().display());
         // A test that fails shows what the daemon has seen.
-        let text = json!({ "log-level": "debug", "rnet": { "docker": socket } });
-        fs::write(config.path(), text.to_string()).unwrap();
+        keys["log-level"] = json!("debug");
+        keys["rnet"] = json!({ "docker": socket });
+        fs::write(config.path(), keys.to_string()).unwrap();
         let site = Self { machine, dockerd, rnet, outside, config };
         site.start_rnet();
         site

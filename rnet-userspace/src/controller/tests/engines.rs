@@ -105,6 +105,7 @@ fn a_container_on_the_engines_own_bridge_is_served_and_nothing_is_made() {
     let binding = tables.ports.values().next().unwrap();
     assert!(binding.unheld && binding.host.port == 8080, "dockerd has the port: {binding:?}");
 
+    assert!(tables.lent.contains("docker0"));
     assert_eq!(tables.guarded, ["docker0"], "who is not served yet goes nowhere");
 
     // Said again, nothing happens.
