@@ -12,10 +12,12 @@
 //! dockerd all stays as it is: containers may live on, and are looked at when it is back.
 
 mod client;
+mod containers;
 mod follow;
 mod messages;
 mod problems;
 mod starting;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod translate;
