@@ -112,10 +112,10 @@ impl Client {
 
     fn cannot_connect(&self, e: &io::Error) -> Error {
         let socket = self.socket.display();
-        match e.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::NoDaemon(socket.to_string()),
-            _ => Error::Broken(format!("connect to {socket}: {e}")),
+        if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) {
+            return Error::NoDaemon(socket.to_string());
         }
+        Error::Broken(format!("connect to {socket}: {e}"))
     }
 }
 

@@ -114,7 +114,11 @@ impl Follower {
         self.asked.push(question.boxed());
     }
 
-    pub(super) async fn learn(&mut self, id: String, answer: Result<messages::Container, Error>) -> Result<(), Error> {
+    pub(super) async fn learn(
+        &mut self,
+        id: String,
+        answer: Result<messages::Container, Error>,
+    ) -> Result<(), Error> {
         if self.asking.remove(&id) == Some(true) {
             self.ask(&id);
             return Ok(());
@@ -172,7 +176,7 @@ impl Follower {
             }
             Some(_) => {}
             None => {
-                problems.push(format!("container {name}: its network namespace is not to be seen from here"))
+                problems.push(format!("container {name}: its network namespace is not to be seen from here"));
             }
         }
         self.told(id, problems).await;
@@ -211,7 +215,7 @@ impl Follower {
         for bridge in bridges {
             let (name, seen) = (bridge.clone(), Arc::clone(&seen));
             let found = task::spawn_blocking(move || bridge_ports::ports_of(&name, &seen)).await;
-            let mut found = found.map_err(anyhow::Error::from).flatten().unwrap_or_else(|e| {
+            let mut found = found.map_err(anyhow::Error::from).and_then(|found| found).unwrap_or_else(|e| {
                 tracing::warn!(bridge, "docker: {e:#}");
                 Vec::new()
             });

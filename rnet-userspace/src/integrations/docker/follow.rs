@@ -23,11 +23,7 @@ use super::{
 };
 use crate::{
     api::Control,
-    controller::{
-        self,
-        model::engine::Engine,
-        view::EngineStatus,
-    },
+    controller::{self, model::engine::Engine, view::EngineStatus},
     host::bridge_ports::BridgePort,
 };
 
@@ -234,4 +230,3 @@ where
 pub(super) fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
-

@@ -28,7 +28,7 @@ impl Follower {
         }
         let bridge = translate::bridge_name(network);
         let addrs = task::spawn_blocking(move || bridge_ports::addresses_of(&bridge)).await;
-        let addrs = addrs.map_err(anyhow::Error::from).flatten().unwrap_or_default();
+        let addrs = addrs.map_err(anyhow::Error::from).and_then(|found| found).unwrap_or_default();
         let wrong = |why: String| vec![format!("network {}: {why}", network.name)];
         let problems = match translate::network(network, &addrs, self.options.default_network) {
             Ok(followed) => {
