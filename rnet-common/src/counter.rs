@@ -12,11 +12,22 @@ pub enum Program {
     XdpUplink = 2,
     /// tcx egress of an uplink, while there is a network that is delivered via the host's stack.
     ToUplink = 3,
+    /// tcx ingress of a bridge that an engine has made.
+    FromBridge = 4,
+    /// tcx egress of such a bridge.
+    ToBridge = 5,
 }
 
 impl Program {
     /// All programs that count, in the order of their numbers.
-    pub const ALL: [Self; 4] = [Self::FromContainer, Self::FromUplink, Self::XdpUplink, Self::ToUplink];
+    pub const ALL: [Self; 6] = [
+        Self::FromContainer,
+        Self::FromUplink,
+        Self::XdpUplink,
+        Self::ToUplink,
+        Self::FromBridge,
+        Self::ToBridge,
+    ];
 
     /// The program's name, as `bpftool prog` shows it.
     pub const fn name(self) -> &'static str {
@@ -25,6 +36,8 @@ impl Program {
             Self::FromUplink => "from_uplink",
             Self::XdpUplink => "xdp_uplink",
             Self::ToUplink => "to_uplink",
+            Self::FromBridge => "from_bridge",
+            Self::ToBridge => "to_bridge",
         }
     }
 }
@@ -169,6 +182,8 @@ reasons! {
     RogueRouter = 49, Dropped, "rogue-router";
     /// To a published port, from a source that is not among those that it is open to.
     Source = 50, Dropped, "source";
+    /// Between the outside and a container on an engine's bridge that is not served, or not yet.
+    Unserved = 51, Dropped, "unserved";
 }
 
 /// Reasons for which a program has a counter: numbers below this.

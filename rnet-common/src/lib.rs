@@ -37,4 +37,4 @@ pub use uplink::Uplink;
 
 /// Version of the layout of every shared map. It is part of the path under which maps are pinned
 /// (`/sys/fs/bpf/INSTANCE/v<layout>`), so that a controller never reads maps of another shape.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;

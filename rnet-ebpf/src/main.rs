@@ -6,6 +6,7 @@
 //! | `from_uplink` | tcx ingress of an uplink | all that arrives from outside |
 //! | `xdp_uplink` | XDP of an uplink, where it is switched on | the same, earlier |
 //! | `to_uplink` | tcx egress of an uplink | all that leaves, while a network is delivered via the host's stack |
+//! | `from_bridge`, `to_bridge` | tcx ingress and egress of a bridge that an engine has made | what passes between its ports and the host's stack |
 //! | `sock_bind4`, `sock_bind6` | cgroup `bind` | host programs that want a port |
 //! | `sock_connect4`, `sock_connect6` | cgroup `connect` | host programs that connect, which may be to a published port |
 //! | `sock_sendmsg4`, `sock_sendmsg6` | cgroup `sendmsg` | the same for datagrams without a fixed peer |
@@ -19,6 +20,8 @@
 
 #[cfg(target_arch = "bpf")]
 mod answer;
+#[cfg(target_arch = "bpf")]
+mod bridge;
 #[cfg(target_arch = "bpf")]
 mod conntrack;
 #[cfg(target_arch = "bpf")]

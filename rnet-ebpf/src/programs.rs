@@ -10,7 +10,7 @@ use aya_ebpf::{
 use rnet_common::{Ip4, Ip6, Program, Reason, counter::Verdict};
 
 use crate::{
-    container,
+    bridge, container,
     deliver::Carried,
     frame::Frame,
     link, local,
@@ -70,11 +70,11 @@ pub(crate) mod ethertype {
 fn from_container(ctx: TcContext) -> i32 {
     let skb = Skb::new(&ctx);
     match skb.protocol() {
-        _ if skb.is_vlan() => finish(skb, Program::FromContainer, bridge(skb)),
+        _ if skb.is_vlan() => finish(skb, Program::FromContainer, other(skb)),
         ethertype::IPV4 => from_container4(skb),
         ethertype::IPV6 => from_container6(skb),
         ethertype::ARP => finish(skb, Program::FromContainer, Err(link::arp(skb))),
-        _ => finish(skb, Program::FromContainer, bridge(skb)),
+        _ => finish(skb, Program::FromContainer, other(skb)),
     }
 }
 
@@ -100,6 +100,30 @@ fn to_uplink(ctx: TcContext) -> i32 {
         ethertype::IPV6 => to_uplink6(skb),
         _ => finish(skb, Program::ToUplink, Err(Reason::NotOurs)),
     }
+}
+
+#[classifier]
+fn from_bridge(ctx: TcContext) -> i32 {
+    let skb = Skb::new(&ctx);
+    let reason = match skb.protocol() {
+        _ if skb.is_vlan() => Reason::NotOurs,
+        ethertype::IPV4 => bridge::leave::<Ip4>(skb),
+        ethertype::IPV6 => bridge::leave::<Ip6>(skb),
+        _ => Reason::NotOurs,
+    };
+    finish(skb, Program::FromBridge, Err(reason))
+}
+
+#[classifier]
+fn to_bridge(ctx: TcContext) -> i32 {
+    let skb = Skb::new(&ctx);
+    let reason = match skb.protocol() {
+        _ if skb.is_vlan() => Reason::NotOurs,
+        ethertype::IPV4 => bridge::enter::<Ip4>(skb),
+        ethertype::IPV6 => bridge::enter::<Ip6>(skb),
+        _ => Reason::NotOurs,
+    };
+    finish(skb, Program::ToBridge, Err(reason))
 }
 
 // The families' ways are functions of their own, each with a stack frame of its own.
@@ -169,7 +193,7 @@ fn parse<A: Net>(skb: Skb, otherwise: Reason) -> Result<&'static mut Work<A>, Re
 
 /// What is neither IP nor ARP.
 #[inline(never)]
-fn bridge(skb: Skb) -> Outcome {
+fn other(skb: Skb) -> Outcome {
     Err(link::sender(skb).err().unwrap_or(Reason::Bridged))
 }
 

@@ -216,6 +216,8 @@ fn try_relay<A: Net>(
 pub(crate) trait Peek: Tables + Parse {
     /// Source address and protocol number.
     fn peek(skb: Skb) -> Option<(Self, u8)>;
+    /// Destination address.
+    fn peek_destination(skb: Skb) -> Option<Self>;
 }
 
 impl Peek for Ip4 {
@@ -226,6 +228,14 @@ impl Peek for Ip4 {
         }
         Some((Self::from_wire(skb.read(ETH_LEN + 12)?), skb.read(ETH_LEN + 9)?))
     }
+
+    #[inline(always)]
+    fn peek_destination(skb: Skb) -> Option<Self> {
+        if !skb.pull(ETH_LEN + Self::HEADER) {
+            return None;
+        }
+        Some(Self::from_wire(skb.read(ETH_LEN + 16)?))
+    }
 }
 
 impl Peek for Ip6 {
@@ -235,5 +245,13 @@ impl Peek for Ip6 {
             return None;
         }
         Some((Self::from_wire(skb.read(ETH_LEN + 8)?), skb.read(ETH_LEN + 6)?))
+    }
+
+    #[inline(always)]
+    fn peek_destination(skb: Skb) -> Option<Self> {
+        if !skb.pull(ETH_LEN + Self::HEADER) {
+            return None;
+        }
+        Some(Self::from_wire(skb.read(ETH_LEN + 24)?))
     }
 }

@@ -156,6 +156,8 @@ fn measure(bench: &Bench, samples: usize) -> Result<(Vec<Figure>, Vec<Size>)> {
             From::Uplink => "from_uplink",
             From::Container(_) => "from_container",
             From::Stack(_) => "to_uplink",
+            From::Bridge(_) => "from_bridge",
+            From::ToBridge(..) => "to_bridge",
         };
         let ns = Spread::of(&ns).context("nothing was measured")?;
         figures.push(Figure { program, case: case.name, ns });

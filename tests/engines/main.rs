@@ -6,6 +6,7 @@ mod cni;
 mod containerd;
 mod dockerd;
 mod driver;
+mod follow;
 mod machine;
 mod netavark;
 mod podman;

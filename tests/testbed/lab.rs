@@ -116,6 +116,11 @@ pub enum From {
     Container(u32),
     /// The host's stack, out of the uplink: what it took in from an interface, or with 0 what it made itself.
     Stack(u32),
+    /// The ports of the bridge with this index, to the host's stack.
+    Bridge(u32),
+    /// The host's stack, to the ports of the bridge with the second index: what it took in from an interface, or with 0
+    /// what it made itself.
+    ToBridge(u32, u32),
 }
 
 impl Lab {
@@ -178,7 +183,7 @@ impl Lab {
             ns,
         };
         setns(File::open(lab.ns.path()).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
-        for name in ["from_container", "from_uplink", "to_uplink"] {
+        for name in ["from_container", "from_uplink", "to_uplink", "from_bridge", "to_bridge"] {
             lab.program(name).load().unwrap_or_else(|e| panic!("load {name}: {e}"));
         }
         let xdp: &mut Xdp = lab.ebpf.program_mut("xdp_uplink").unwrap().try_into().unwrap();
@@ -321,6 +326,8 @@ impl Lab {
             From::Uplink => ("from_uplink", self.uplink, self.uplink),
             From::Container(ifindex) => ("from_container", ifindex, ifindex),
             From::Stack(came_in) => ("to_uplink", came_in, self.uplink),
+            From::Bridge(bridge) => ("from_bridge", bridge, bridge),
+            From::ToBridge(came_in, bridge) => ("to_bridge", came_in, bridge),
         };
         /// `__sk_buff` in words, of which the 10th is `ingress_ifindex` and the 11th `ifindex` (linux/bpf.h).
         const WORDS: usize = 48;
@@ -347,6 +354,8 @@ impl Lab {
             From::Uplink => Program::FromUplink,
             From::Container(_) => Program::FromContainer,
             From::Stack(_) => Program::ToUplink,
+            From::Bridge(_) => Program::FromBridge,
+            From::ToBridge(..) => Program::ToBridge,
         };
         let before: Vec<Counter> = Reason::ALL.iter().map(|reason| self.counter(program, *reason)).collect();
         let outcome = self.run(from, frame);

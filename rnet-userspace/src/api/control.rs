@@ -64,6 +64,8 @@ pub trait Control: Send + Sync + 'static {
     fn remove_engine_interface(&self, engine: Engine, id: &str, interface: &str) -> Result<()>;
     /// Forgets a container of an engine's, and removes what rnet has made of it.
     fn remove_engine_container(&self, engine: Engine, id: &str) -> Result<()>;
+    /// Notes how an engine is that is followed.
+    fn note_engine(&self, status: view::EngineStatus) -> Result<()>;
     /// Published ports with their counts.
     fn published(&self) -> Result<Vec<view::PublishedPort>>;
     /// Every counter that is not zero.

@@ -315,6 +315,10 @@ impl Control for FakeControl {
         Err(no_engines())
     }
 
+    fn note_engine(&self, _status: view::EngineStatus) -> Result<()> {
+        Err(no_engines())
+    }
+
     fn published(&self) -> Result<Vec<view::PublishedPort>> {
         let count = PortCount { flows: 1, packets: 10, bytes: 1000 };
         let of = |c: view::Container| {
@@ -397,6 +401,7 @@ impl Control for FakeControl {
             containers: containers.len(),
             flows: 1,
             snat_ports: (1024, 32767),
+            engines: Vec::new(),
         })
     }
 

@@ -21,6 +21,7 @@ use crate::{
         self,
         model::{timeouts, xdp::Xdp},
     },
+    integrations::docker,
 };
 
 /// Arguments of `rnet daemon`.
@@ -57,6 +58,16 @@ pub(super) struct DaemonArgs {
     /// Ports that are published at once, for each address family; 131072, which is all, when not given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(config::MAX_PORTS)))]
     max_ports: Option<u32>,
+    /// Serve the networks of a Docker that runs without iptables and proxy
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = docker::DEFAULT_SOCKET,
+        value_parser = docker::socket
+    )]
+    docker: Option<PathBuf>,
     /// Take over from an rnet whose tables have another layout, which cuts the connections that are open
     #[arg(long)]
     replace_layout: bool,
@@ -75,6 +86,7 @@ impl DaemonArgs {
             timeouts: self.timeouts,
             max_flows: self.max_flows,
             max_ports: self.max_ports,
+            docker: self.docker,
             replace_layout: self.replace_layout,
         };
         if validate {

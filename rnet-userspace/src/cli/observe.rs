@@ -9,7 +9,7 @@ use crate::{
     api::client::Client,
     controller::{
         backend::ReasonCount,
-        view::{PublishedPort, Status},
+        view::{EngineStatus, PublishedPort, Status},
     },
 };
 
@@ -56,7 +56,18 @@ fn at_a_glance(status: Status, socket: &Path) -> String {
         ("flows", status.flows.to_string()),
         ("snat ports", format!("{first}-{last}")),
     ];
-    lines.map(|(what, value)| format!("{what:<12}{value}")).join("\n")
+    let engines = status.engines.iter().flat_map(engine_lines);
+    let lines = lines.into_iter().chain(engines);
+    lines.map(|(what, value)| format!("{what:<12}{value}")).collect::<Vec<_>>().join("\n")
+}
+
+/// An engine that is followed, and below it what of it is not served.
+fn engine_lines(engine: &EngineStatus) -> Vec<(&'static str, String)> {
+    let version =
+        engine.version.as_ref().map_or("does not answer".to_owned(), |version| format!("version {version}"));
+    let first = ("engine", format!("{} at {}, {version}", engine.engine, engine.address));
+    let problems = engine.problems.iter().map(|problem| ("", format!("! {problem}")));
+    std::iter::once(first).chain(problems).collect()
 }
 
 pub(super) fn counter_table(counters: Vec<ReasonCount>) -> String {
@@ -82,7 +93,7 @@ mod tests {
     use super::*;
     use crate::controller::{
         backend::PortCount,
-        model::{Binding, HostPort, Protocol},
+        model::{Binding, HostPort, Protocol, engine::Engine},
     };
 
     #[test]
@@ -134,6 +145,12 @@ web         80/tcp    0.0.0.0:8080   1         10        1000";
             ports: 4,
             flows: 5,
             snat_ports: (1024, 32767),
+            engines: vec![EngineStatus {
+                engine: Engine::Docker,
+                address: "unix:///var/run/docker.sock".into(),
+                version: Some("20.10.24".into()),
+                problems: vec!["this is not served".into()],
+            }],
         };
         let expected = "\
 instance    lab
@@ -147,7 +164,9 @@ networks    2
 containers  3, 1 running
 ports       4 published
 flows       5
-snat ports  1024-32767";
+snat ports  1024-32767
+engine      docker at unix:///var/run/docker.sock, version 20.10.24
+            ! this is not served";
         assert_eq!(at_a_glance(status.clone(), Path::new("/run/lab/rnet.sock")), expected);
         let alone = Status { uplinks: Vec::new(), ..status };
         assert!(at_a_glance(alone, Path::new("/")).contains("\nuplinks     none\n"));

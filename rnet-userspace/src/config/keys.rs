@@ -13,7 +13,7 @@ pub struct Key {
 pub(super) const OWN: &str = "rnet.";
 
 /// All keys.
-pub const KEYS: [Key; 26] = [
+pub const KEYS: [Key; 27] = [
     at_start("bip"),
     at_start("default-gateway"),
     at_start("default-gateway-v6"),
@@ -34,6 +34,7 @@ pub const KEYS: [Key; 26] = [
     at_start("tlscert"),
     at_start("tlskey"),
     at_start("tlsverify"),
+    at_start("rnet.docker"),
     at_start("rnet.max-flows"),
     at_start("rnet.max-ports"),
     at_start("rnet.snat-port-range"),

@@ -72,6 +72,8 @@ pub struct Flags {
     pub max_flows: Option<u32>,
     /// Published ports of each address family.
     pub max_ports: Option<u32>,
+    /// Where the dockerd listens whose networks are served; absent for none.
+    pub docker: Option<PathBuf>,
     /// Maps of another layout are given up, with the connections in them.
     pub replace_layout: bool,
 }
@@ -87,6 +89,8 @@ pub struct DaemonConfig {
     pub max_ports: Option<u32>,
     /// Maps of another layout are given up, with the connections in them.
     pub replace_layout: bool,
+    /// Where the dockerd listens whose networks are served; absent for none.
+    pub docker: Option<PathBuf>,
     /// Where it listens beside its own socket.
     pub hosts: Vec<Address>,
     /// What it speaks TLS with on TCP.
@@ -126,6 +130,9 @@ impl DaemonConfig {
             );
         }
         resolve::add(&file, &mut config)?;
+        if config.docker.is_some() && !config.said.contains_key("default-address-pools") {
+            resolve::leave_pools_to_docker(&mut config)?;
+        }
         Ok(config)
     }
 
@@ -153,6 +160,7 @@ impl DaemonConfig {
             max_flows: flags.max_flows,
             max_ports: flags.max_ports,
             replace_layout: flags.replace_layout,
+            docker: flags.docker.clone(),
             hosts: Vec::new(),
             tls: None,
             log_level: Level::default(),
@@ -167,6 +175,7 @@ fn repeated(flags: &Flags, said: &BTreeMap<&'static str, serde_json::Value>) -> 
     let given = [
         ("fixed-cidr-v6", flags.fixed_cidr_v6.map(|net| net.to_string())),
         ("ipv6", flags.ipv6.then(|| true.to_string())),
+        ("rnet.docker", flags.docker.as_ref().map(|socket| format!("unix://{}", socket.display()))),
         ("rnet.max-flows", flags.max_flows.map(|n| n.to_string())),
         ("rnet.max-ports", flags.max_ports.map(|n| n.to_string())),
         ("rnet.snat-port-range", flags.snat_ports.map(|(first, last)| format!("{first}-{last}"))),

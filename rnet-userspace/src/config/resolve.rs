@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use ipnetwork::IpNetwork;
 
 use super::{
@@ -34,6 +35,9 @@ pub(super) fn add(file: &File<'_>, config: &mut DaemonConfig) -> Result<()> {
     for_containers(file, config)?;
     datapath(file, config)?;
     interface(file, config)?;
+    if let Some(docker) = file.get("rnet.docker", value::docker)? {
+        config.docker = docker.value;
+    }
     if let Some(level) = file.get("log-level", |v| v.string(value::level))? {
         config.log_level = level.value;
     }
@@ -159,6 +163,17 @@ fn for_containers(file: &File<'_>, config: &mut DaemonConfig) -> Result<()> {
     if let Some(Located { value: pools, .. }) = file.get("default-address-pools", value::pools)? {
         replace_pools(&mut instance.pools, pools);
     }
+    Ok(())
+}
+
+/// Where rnet's own networks come from beside Docker's: whichever starts first, none takes the other's.
+const BESIDE_DOCKER: (&str, u8) = ("10.213.0.0/16", 24);
+
+/// Takes Docker's own pools out of those that nobody has asked for.
+pub(super) fn leave_pools_to_docker(config: &mut DaemonConfig) -> anyhow::Result<()> {
+    let (pool, prefix) = BESIDE_DOCKER;
+    let pool = pool.parse().with_context(|| format!("understand pool {pool}"))?;
+    replace_pools(&mut config.instance.pools, vec![(pool, prefix)]);
     Ok(())
 }
 

@@ -291,3 +291,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn docker_is_followed_where_it_is_said_to_be_and_keeps_its_pools() {
+    let of = |docker: &str| load(&format!(r#"{{"rnet": {{"docker": {docker}}}}}"#)).unwrap();
+    assert_eq!(of("true").docker, Some("/var/run/docker.sock".into()));
+    assert_eq!(of(r#""unix:///run/d.sock""#).docker, Some("/run/d.sock".into()));
+    assert_eq!((of("false").docker, load("{}").unwrap().docker), (None, None));
+    let pools = |config: &DaemonConfig| {
+        let v4 = config.instance.pools.iter().filter(|(pool, _)| pool.is_ipv4());
+        v4.map(|(pool, _)| pool.to_string()).collect::<Vec<_>>()
+    };
+    assert!(pools(&load("{}").unwrap()).iter().any(|pool| pool.starts_with("172.17.")));
+    assert_eq!(pools(&of("true")), ["10.213.0.0/16"]);
+    let said =
+        r#"{"default-address-pools": [{"base": "10.10.0.0/16", "size": 24}], "rnet": {"docker": true}}"#;
+    assert_eq!(pools(&load(said).unwrap()), ["10.10.0.0/16"]);
+    assert!(refusal(r#"{"rnet": {"docker": 1}}"#).contains("true, false, or an address as unix:///"));
+    assert!(refusal(r#"{"rnet": {"docker": "tcp://1.2.3.4"}}"#).contains("unix:///var/run/docker.sock"));
+}

@@ -1,16 +1,22 @@
 //! Values of keys, from their text.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+};
 
 use ipnetwork::IpNetwork;
 
 use super::json::{Result, Value};
-use crate::controller::{
-    Error as Refusal,
-    model::{
-        subnet::{bits, overlap},
-        timeouts::{self, Seconds},
+use crate::{
+    controller::{
+        Error as Refusal,
+        model::{
+            subnet::{bits, overlap},
+            timeouts::{self, Seconds},
+        },
     },
+    integrations::docker,
 };
 
 /// Where subnets come from: a network, and the prefix length of the subnets that are cut from it.
@@ -105,6 +111,18 @@ pub(super) fn strings<T>(
     read: impl Fn(&str) -> std::result::Result<T, String>,
 ) -> Result<Vec<T>> {
     list.list()?.iter().map(|item| item.string(&read)).collect()
+}
+
+/// Where dockerd listens, `true` for where it does unless it is told otherwise; nothing for `false`.
+pub(super) fn docker(value: &Value<'_>) -> Result<Option<PathBuf>> {
+    if value.is_string() {
+        return value.string(docker::socket).map(Some);
+    }
+    let is_followed = value.boolean().map_err(|_| {
+        value.refuse(format_args!("it should be true, false, or an address as {}", docker::DEFAULT_SOCKET))
+    })?;
+    let socket = || docker::socket(docker::DEFAULT_SOCKET).map_err(|e| value.refuse(e));
+    is_followed.then(socket).transpose()
 }
 
 /// A number from 1 to `max`.

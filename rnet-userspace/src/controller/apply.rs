@@ -137,6 +137,8 @@ impl<H: Host, D: Datapath> Machine<H, D> {
                 Ok(())
             }
             Step::AdoptBridge { spec, .. } => self.host.adopt_bridge(spec).map(drop),
+            Step::LendBridge { name, .. } => self.host.lend_bridge(name),
+            Step::ReturnBridge { name, before } => self.host.return_bridge(name, before),
             Step::RestoreBridge { name, state } => self.host.restore_bridge(name, state),
             Step::CreateBridge(spec) => self.host.create_bridge(spec).map(drop),
             Step::DeleteBridge(name) | Step::DeleteVeth(name) => self.host.delete_link(name),
@@ -149,6 +151,8 @@ impl<H: Host, D: Datapath> Machine<H, D> {
             Step::HoldNamespaces { dir, hostname } => self.host.hold_namespaces(dir, hostname),
             Step::ReleaseNamespaces(dir) => self.host.release_namespaces(dir),
             Step::SetSysctls { netns, dir, settings } => self.host.set_sysctls(netns, dir, settings),
+            Step::IsolatePort(name) => self.host.isolate_port(name, true),
+            Step::ReleasePort(name) => self.host.isolate_port(name, false),
             Step::CreateVeth(spec) => {
                 self.host.create_veth(spec)?;
                 if let Some(netns) = &spec.netns {

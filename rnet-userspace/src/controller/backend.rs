@@ -133,6 +133,10 @@ pub trait Host: Send {
     fn adopt_bridge(&self, spec: &BridgeSpec) -> Result<Link>;
     /// Gives such a bridge the settings that it had and takes from it the addresses that it had not.
     fn restore_bridge(&self, name: &str, state: &BridgeState) -> Result<()>;
+    /// Has a bridge of an engine's take back what the host is to fragment, which comes under the host's own address.
+    fn lend_bridge(&self, name: &str) -> Result<()>;
+    /// Gives such a bridge, if it is still there, the settings back that this has changed.
+    fn return_bridge(&self, name: &str, state: &BridgeState) -> Result<()>;
     /// The bridge of this name, if there is one. A link of another kind is an error.
     fn find_bridge(&self, name: &str) -> Result<Option<Link>>;
     /// The link of this name, if there is one.
@@ -171,6 +175,9 @@ pub trait Host: Send {
     fn hostname(&self) -> Result<String>;
     /// Makes the veth pair, complete and up on both ends; a failure leaves nothing. Returns the host's end.
     fn create_veth(&self, spec: &VethSpec) -> Result<Link>;
+    /// Has a bridge pass nothing between one of its ports and others that are isolated, broadcast and multicast
+    /// included, or pass it again. A port that is gone needs no release.
+    fn isolate_port(&self, name: &str, isolated: bool) -> Result<()>;
     /// Destinations of the host's routes in all tables but `local`, the default routes left out.
     fn routes(&self) -> Result<Vec<IpNetwork>>;
     /// Has a veth's end inside a namespace take frames without a packet buffer, as XDP delivers them.
@@ -350,6 +357,8 @@ pub trait Datapath: Send {
     /// Puts `from_uplink` on exactly these interfaces, `xdp_uplink` on those of them that are to run it, and `to_uplink`
     /// while an endpoint's network is delivered via the host's stack.
     fn set_uplinks(&mut self, uplinks: &[Uplink]) -> Result<()>;
+    /// Puts `from_bridge` and `to_bridge` on exactly these bridges, which engines have made: names by index.
+    fn set_bridges(&mut self, bridges: &BTreeMap<u32, String>) -> Result<()>;
     /// How those uplinks that run `xdp_uplink` do so, by interface index: `native`.
     fn xdp_modes(&self) -> BTreeMap<u32, &'static str>;
     /// Says which addresses are the host's own, exactly, and at which of them names are asked for: their port 53 is

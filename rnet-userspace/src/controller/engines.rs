@@ -22,7 +22,7 @@ use super::{
     networks, now, plan, publishing,
     request::{Connect, CreateNetwork, EngineContainer, EngineInterface, EngineNetwork},
     step::{Change, Step},
-    view::{self, ContainerState},
+    view::{self, ContainerState, EngineStatus},
 };
 use crate::store::schema::{Container, Driver, Endpoint, Namespace, Network, Phase, Publication, Resolver};
 
@@ -71,6 +71,14 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             )));
         }
         let before = self.machine.state.networks.get(&wanted.id).cloned();
+        // As it was before the first time.
+        let adopted = match &before {
+            Some(before) => before.adopted.clone(),
+            None if self.machine.host.find_bridge(&wanted.bridge)?.is_some() => {
+                Some(self.machine.host.bridge_state(&wanted.bridge)?)
+            }
+            None => None,
+        };
         let after = Network {
             id: wanted.id.clone(),
             name: self.network_name(wanted.engine, &wanted.name, &wanted.id),
@@ -80,7 +88,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             created: before.as_ref().map_or_else(now, |before| before.created.clone()),
             predefined: false,
             bridge: Some(wanted.bridge.clone()),
-            adopted: None,
+            adopted: adopted.clone(),
             engine: Some(wanted.engine),
             borrowed: true,
             subnets: wanted.subnets.clone(),
@@ -100,6 +108,8 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         steps.extend(exemptions);
         if !is_new {
             steps.extend(self.endpoints_anew(wanted)?);
+        } else if let Some(before) = adopted {
+            steps.push(Step::LendBridge { name: wanted.bridge.clone(), before });
         }
         self.machine.apply(&steps)?;
         if is_new {
@@ -124,7 +134,8 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         let view = self.network_view(&network);
         self.destroy_network(network)?;
         self.tell_network("destroy", &view);
-        Ok(())
+        // Its bridge may stay where it was.
+        self.refresh_host()
     }
 
     /// Serves a container as its engine says it is: with these interfaces and these ports, and no others. All or
@@ -196,6 +207,11 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             Some(container) => self.destroy_container(container),
             None => Ok(()),
         }
+    }
+
+    /// Notes how an engine is that is followed, which is shown with the instance's own state.
+    pub fn note_engine(&mut self, status: EngineStatus) {
+        self.engines.insert(status.engine, status);
     }
 
     fn create_engine_container(&mut self, wanted: &EngineContainer) -> Result<view::Container> {
@@ -295,7 +311,12 @@ impl<H: Host, D: Datapath> Controller<H, D> {
 
     /// `before` with what is wanted of it; what is so already is kept, numbers of ports included.
     fn with_wanted(&self, before: &Container, wanted: &EngineContainer) -> Result<Container> {
-        let mut after = Container { endpoints: Vec::new(), ports: Vec::new(), ..before.clone() };
+        let mut after = Container {
+            name: self.engine_container_name(wanted),
+            endpoints: Vec::new(),
+            ports: Vec::new(),
+            ..before.clone()
+        };
         after.netns = match &wanted.netns {
             Some(path) => Some(self.engine_netns(path)?),
             None => before.netns.clone(),
@@ -309,7 +330,13 @@ impl<H: Host, D: Datapath> Controller<H, D> {
                     && asked.is_as_asked(e, wanted.netns.is_some())
             });
             let endpoint = match known {
-                Some(known) => known.clone(),
+                // What is said of it beside what it is may change.
+                Some(known) => Endpoint {
+                    interface: if known.borrowed { asked.interface.clone() } else { known.interface.clone() },
+                    aliases: asked.aliases.clone(),
+                    gw_priority: asked.gw_priority,
+                    ..known.clone()
+                },
                 None => self.engine_endpoint(asked, network, &names)?,
             };
             if after.endpoints.iter().any(|e| e.network == endpoint.network) {
@@ -415,7 +442,14 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         let endpoints = self.machine.state.containers.values().filter(|c| c.phase == Phase::Ready);
         let endpoints = endpoints.flat_map(|c| &c.endpoints);
         let endpoints = endpoints.filter(|e| e.network == wanted.id && e.phase == Phase::Ready);
-        endpoints.map(|e| Ok(Step::AddEndpoint(plan::endpoint_intent(e, &network)?))).collect()
+        let mut steps = Vec::new();
+        for endpoint in endpoints {
+            let intent = plan::endpoint_intent(endpoint, &network)?;
+            let veth = endpoint.host_interface.clone();
+            steps.push(if intent.policy.icc { Step::ReleasePort(veth) } else { Step::IsolatePort(veth) });
+            steps.push(Step::AddEndpoint(intent));
+        }
+        Ok(steps)
     }
 
     fn exemptions(&self, before: Option<&Network>, after: &Network) -> Result<Option<Step>> {
@@ -523,7 +557,10 @@ impl EngineInterface {
     fn is_as_asked(&self, endpoint: &Endpoint, is_inside: bool) -> bool {
         let veth = self.veth.as_ref().is_none_or(|veth| *veth == endpoint.host_interface);
         // An end that the engine takes is called what the engine likes.
-        let name = !is_inside || self.interface.is_empty() || self.interface == endpoint.interface;
+        let name = !is_inside
+            || endpoint.borrowed
+            || self.interface.is_empty()
+            || self.interface == endpoint.interface;
         let addrs = |of: &[InterfaceAddr]| of.iter().copied().collect::<BTreeSet<_>>();
         veth && name
             && self.veth.is_some() == endpoint.borrowed
@@ -532,7 +569,5 @@ impl EngineInterface {
             && (self.addrs.is_empty() || addrs(&self.addrs) == addrs(&endpoint.addrs))
             && self.ips.iter().all(|ip| endpoint.addrs.iter().any(|addr| addr.ip() == *ip))
             && self.gateways.as_ref().is_none_or(|gateways| *gateways == endpoint.gateways)
-            && self.aliases == endpoint.aliases
-            && self.gw_priority == endpoint.gw_priority
     }
 }

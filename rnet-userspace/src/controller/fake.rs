@@ -46,6 +46,12 @@ pub(super) struct Tables {
     pub(super) ports: BTreeMap<HostPort, Binding>,
     pub(super) sources: BTreeMap<u32, Vec<IpNetwork>>,
     pub(super) known_uplinks: Vec<Uplink>,
+    /// Bridges of engines with settings of ours.
+    pub(super) lent: BTreeSet<String>,
+    /// Ports of others that are isolated.
+    pub(super) isolated: BTreeSet<String>,
+    /// Bridges of engines.
+    pub(super) guarded: Vec<String>,
     pub(super) known_addresses: Vec<IpAddr>,
     pub(super) name_servers: BTreeSet<IpAddr>,
 }
@@ -338,6 +344,26 @@ impl Host for Fake {
         Ok(world.foreign.addresses.iter().copied().chain(own).collect())
     }
 
+    fn lend_bridge(&self, name: &str) -> Result<()> {
+        self.call("lend_bridge")?.tables.lent.insert(name.to_owned());
+        Ok(())
+    }
+
+    fn return_bridge(&self, name: &str, _state: &BridgeState) -> Result<()> {
+        self.call("return_bridge")?.tables.lent.remove(name);
+        Ok(())
+    }
+
+    fn isolate_port(&self, name: &str, isolated: bool) -> Result<()> {
+        let mut world = self.call("isolate_port")?;
+        ensure!(!isolated || world.foreign.links.contains(name), "there is no link {name}");
+        match isolated {
+            true => world.tables.isolated.insert(name.to_owned()),
+            false => world.tables.isolated.remove(name),
+        };
+        Ok(())
+    }
+
     fn take_frames(&self, netns: &Path, interface: &str) -> Result<()> {
         let world = self.call("take_frames")?;
         let is_it =
@@ -459,6 +485,11 @@ impl Datapath for Fake {
         Ok(())
     }
 
+    fn set_bridges(&mut self, bridges: &BTreeMap<u32, String>) -> Result<()> {
+        self.call("set_bridges")?.tables.guarded = bridges.values().cloned().collect();
+        Ok(())
+    }
+
     fn xdp_modes(&self) -> BTreeMap<u32, &'static str> {
         BTreeMap::new()
     }
@@ -541,6 +572,7 @@ impl Datapath for Fake {
         world.tables.ports.clear();
         world.tables.sources.clear();
         world.tables.known_uplinks.clear();
+        world.tables.guarded.clear();
         world.tables.known_addresses.clear();
         world.tables.name_servers.clear();
         world.destroyed = true;

@@ -48,6 +48,7 @@ mod via_stack;
 pub mod view;
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     sync::Arc,
@@ -68,6 +69,7 @@ use self::{
     backend::{Datapath, FlowInfo, FlowPosition, Host, Page, ReasonCount, Uplink},
     faults::Fault,
     model::{
+        engine::Engine,
         flow_filter::FlowFilter,
         name::check_name,
         subnet::bits,
@@ -167,6 +169,10 @@ pub struct Controller<H, D> {
     cursors: Cursors,
     /// Interfaces that lead outside, as the datapath knows them; absent before it was told.
     uplinks: Option<Vec<Uplink>>,
+    /// The engines' bridges, as the datapath knows them; absent before it was told.
+    guarded: Option<BTreeMap<u32, String>>,
+    /// How those engines are that are followed.
+    engines: BTreeMap<Engine, view::EngineStatus>,
     /// What happens is told here.
     events: Events,
     /// The instance is being taken down: nothing more is made.
@@ -269,6 +275,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             ports: containers.iter().map(|c| c.ports.len()).sum(),
             flows: self.machine.datapath.count_flows()?,
             snat_ports: self.config.snat_ports,
+            engines: self.engines.values().cloned().collect(),
         })
     }
 

@@ -45,6 +45,10 @@ pub(super) fn create_network(network: &Network, addresses: &[IpAddr]) -> Result<
 /// # Errors
 /// [`Error::Invalid`] when the network's options cannot be understood.
 pub(super) fn remove_network(network: &Network, addresses: &[IpAddr]) -> Result<Vec<Step>> {
+    if network.borrowed {
+        let lent = network.bridge.clone().zip(network.adopted.clone());
+        return Ok(lent.map(|(name, before)| Step::ReturnBridge { name, before }).into_iter().collect());
+    }
     // What a bridge had before it was this network's it keeps.
     let kept = |addr: &IpAddr| network.adopted.iter().any(|a| a.addrs.iter().any(|own| own.ip() == *addr));
     let given = |addr: &IpAddr| network.subnets.iter().any(|s| s.gateway == Some(*addr)) && !kept(addr);
@@ -107,9 +111,12 @@ pub(super) fn release_container(container: &Container, place: &Place<'_>) -> Res
 /// [`Error::Invalid`] when the network is not there, or its options cannot be understood.
 pub(super) fn connect(endpoint: &Endpoint, container: &Container, place: &Place<'_>) -> Result<Vec<Step>> {
     let network = network_of(endpoint, place.networks)?;
-    let add = Step::AddEndpoint(endpoint_intent(endpoint, network)?);
+    let intent = endpoint_intent(endpoint, network)?;
+    let is_isolated = !intent.policy.icc;
+    let add = Step::AddEndpoint(intent);
     if endpoint.borrowed {
-        return Ok(vec![add]);
+        let isolate = is_isolated.then(|| Step::IsolatePort(endpoint.host_interface.clone()));
+        return Ok(isolate.into_iter().chain([add]).collect());
     }
     let routes = default_routes(&container.endpoints, place.networks);
     let gateways = routes.into_iter().filter(|route| route.interface == endpoint.interface);
@@ -124,9 +131,14 @@ pub(super) fn connect(endpoint: &Endpoint, container: &Container, place: &Place<
 /// As [`connect`].
 pub(super) fn disconnect(endpoint: &Endpoint, networks: &BTreeMap<String, Network>) -> Result<Vec<Step>> {
     let network = network_of(endpoint, networks)?;
-    let mut steps = vec![Step::RemoveEndpoint(endpoint_intent(endpoint, network)?)];
+    let intent = endpoint_intent(endpoint, network)?;
+    let veth = endpoint.host_interface.clone();
+    let is_isolated = !intent.policy.icc;
+    let mut steps = vec![Step::RemoveEndpoint(intent)];
     if !endpoint.borrowed {
-        steps.push(Step::DeleteVeth(endpoint.host_interface.clone()));
+        steps.push(Step::DeleteVeth(veth));
+    } else if is_isolated {
+        steps.push(Step::ReleasePort(veth));
     }
     Ok(steps)
 }

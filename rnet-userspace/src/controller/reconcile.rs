@@ -1,7 +1,7 @@
 //! Start and end of an instance, and what happens when the host changes under it: store, kernel and datapath
 //! are made to agree. What is right is left alone, so that traffic never notices.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Error as Cause};
 use rnet_common::source;
@@ -42,6 +42,8 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             machine,
             cursors: Cursors::default(),
             uplinks: None,
+            guarded: None,
+            engines: Default::default(),
             events: Default::default(),
             down: false,
         };
@@ -316,6 +318,11 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     }
 
     fn follow_host(&mut self) -> Result<()> {
+        let guarded = self.borrowed_bridges()?;
+        if self.guarded.as_ref() != Some(&guarded) {
+            self.machine.datapath.set_bridges(&guarded)?;
+            self.guarded = Some(guarded);
+        }
         let uplinks = self.wanted_uplinks()?;
         if self.uplinks.as_ref() != Some(&uplinks) {
             self.machine.datapath.set_uplinks(&uplinks)?;
@@ -343,6 +350,18 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             tracing::info!(%addr, flows, "an address of this host is gone, and with it the flows that used it");
         }
         Ok(())
+    }
+
+    /// The bridges that engines have made: names by index.
+    fn borrowed_bridges(&self) -> Result<BTreeMap<u32, String>> {
+        let mut bridges = BTreeMap::new();
+        for network in self.machine.state.networks.values().filter(|network| network.borrowed) {
+            let Some(name) = &network.bridge else { continue };
+            if let Some(link) = self.machine.host.find_link(name)? {
+                bridges.insert(link.index, name.clone());
+            }
+        }
+        Ok(bridges)
     }
 
     pub(super) fn wanted_uplinks(&self) -> Result<Vec<Uplink>> {

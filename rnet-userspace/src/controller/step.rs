@@ -107,6 +107,20 @@ pub(super) enum Step {
         /// What it was.
         state: BridgeState,
     },
+    /// Has a bridge that stays an engine's own take back what the host is to fragment.
+    LendBridge {
+        /// Its name.
+        name: String,
+        /// What it was.
+        before: BridgeState,
+    },
+    /// Gives its settings back.
+    ReturnBridge {
+        /// Its name.
+        name: String,
+        /// What it was.
+        before: BridgeState,
+    },
     /// Tells the datapath the host's own addresses.
     SetAddresses {
         /// What it knows.
@@ -151,6 +165,10 @@ pub(super) enum Step {
     CreateVeth(VethSpec),
     /// Removes the veth pair whose host's end has this name.
     DeleteVeth(String),
+    /// Has a bridge pass nothing between a port, which somebody else made, and others that are isolated.
+    IsolatePort(String),
+    /// Takes that back.
+    ReleasePort(String),
     /// Changes the default routes of a namespace.
     SetDefaultRoutes(RouteChange),
     /// Makes an endpoint known to the datapath.
@@ -190,6 +208,9 @@ impl Step {
             Self::AdoptBridge { spec, before } => {
                 Some(Self::RestoreBridge { name: spec.name.clone(), state: before.clone() })
             }
+            Self::LendBridge { name, before } => {
+                Some(Self::ReturnBridge { name: name.clone(), before: before.clone() })
+            }
             Self::SetAddresses { before, after } => {
                 Some(Self::SetAddresses { before: after.clone(), after: before.clone() })
             }
@@ -207,16 +228,19 @@ impl Step {
             Self::CreateNetns(name) => Some(Self::DeleteNetns(name.clone())),
             Self::HoldNamespaces { dir, .. } => Some(Self::ReleaseNamespaces(dir.clone())),
             Self::CreateVeth(spec) => Some(Self::DeleteVeth(spec.host_name.clone())),
+            Self::IsolatePort(name) => Some(Self::ReleasePort(name.clone())),
             Self::AddEndpoint(endpoint) => Some(Self::RemoveEndpoint(endpoint.clone())),
             Self::Publish(bindings) => Some(Self::Unpublish(bindings.clone())),
             // They go with the namespaces.
             Self::SetSysctls { .. }
             | Self::DeleteBridge(_)
             | Self::RestoreBridge { .. }
+            | Self::ReturnBridge { .. }
             | Self::RemoveFiles(_)
             | Self::DeleteNetns(_)
             | Self::ReleaseNamespaces(_)
             | Self::DeleteVeth(_)
+            | Self::ReleasePort(_)
             | Self::RemoveEndpoint(_)
             | Self::Unpublish(_) => None,
         }
@@ -230,6 +254,7 @@ impl Step {
             self,
             Self::WriteFiles(_)
                 | Self::AdoptBridge { .. }
+                | Self::LendBridge { .. }
                 | Self::UpdateFiles { .. }
                 | Self::SetDefaultRoutes(_)
                 | Self::AddEndpoint(_)
@@ -247,6 +272,8 @@ impl fmt::Display for Step {
             Self::DeleteBridge(name) => write!(f, "remove bridge {name}"),
             Self::AdoptBridge { spec, .. } => write!(f, "use bridge {}", spec.name),
             Self::RestoreBridge { name, .. } => write!(f, "give back bridge {name}"),
+            Self::LendBridge { name, .. } => write!(f, "set up bridge {name}"),
+            Self::ReturnBridge { name, .. } => write!(f, "give back bridge {name}"),
             Self::SetAddresses { .. } => f.write_str("tell the datapath the host's addresses"),
             Self::WriteFiles(_) => f.write_str("write container files"),
             Self::UpdateFiles { .. } => f.write_str("update container files"),
@@ -258,6 +285,8 @@ impl fmt::Display for Step {
             Self::SetSysctls { .. } => f.write_str("set sysctls"),
             Self::CreateVeth(spec) => write!(f, "create veth {}", spec.host_name),
             Self::DeleteVeth(name) => write!(f, "remove veth {name}"),
+            Self::IsolatePort(name) => write!(f, "isolate bridge port {name}"),
+            Self::ReleasePort(name) => write!(f, "release bridge port {name}"),
             Self::SetDefaultRoutes(_) => f.write_str("change the default routes"),
             Self::AddEndpoint(endpoint) => {
                 write!(f, "add endpoint of {} to the datapath", endpoint.host_name)

@@ -235,4 +235,20 @@ pub struct Status {
     pub flows: usize,
     /// Source ports given to masqueraded flows.
     pub snat_ports: (u16, u16),
+    /// Engines that are followed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub engines: Vec<EngineStatus>,
+}
+
+/// An engine that is followed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineStatus {
+    /// The engine.
+    pub engine: Engine,
+    /// Where it listens.
+    pub address: String,
+    /// Its version; absent while it does not answer.
+    pub version: Option<String>,
+    /// What of it is not served, and why.
+    pub problems: Vec<String>,
 }

@@ -148,9 +148,9 @@ fn attach_again(
     }
 }
 
-/// Which packets of an interface a program sees: `to_uplink` those that leave.
+/// Which packets of an interface a program sees: `to_…` those that leave.
 fn side(program: &str) -> TcAttachType {
-    if program == TO_UPLINK { TcAttachType::Egress } else { TcAttachType::Ingress }
+    if [TO_UPLINK, load::TO_BRIDGE].contains(&program) { TcAttachType::Egress } else { TcAttachType::Ingress }
 }
 
 /// The link at a pin, if there is one.

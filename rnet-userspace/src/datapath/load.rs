@@ -12,7 +12,11 @@ use aya::{
 use super::Sizes;
 
 /// Programs at tcx hooks.
-pub(super) const CLASSIFIERS: [&str; 3] = ["from_container", "from_uplink", "to_uplink"];
+pub(super) const CLASSIFIERS: [&str; 5] =
+    ["from_container", "from_uplink", "to_uplink", FROM_BRIDGE, TO_BRIDGE];
+/// Programs on bridges that engines have made.
+pub(super) const FROM_BRIDGE: &str = "from_bridge";
+pub(super) const TO_BRIDGE: &str = "to_bridge";
 /// The program on uplinks before there is a packet buffer.
 pub(super) const XDP: &str = "xdp_uplink";
 /// Programs at a cgroup's socket calls.

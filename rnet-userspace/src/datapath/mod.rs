@@ -196,6 +196,17 @@ impl Datapath for Ebpf {
         self.set_early(uplinks)
     }
 
+    fn set_bridges(&mut self, bridges: &BTreeMap<u32, String>) -> Result<()> {
+        let wanted = bridges.keys().copied().collect();
+        for program in [load::FROM_BRIDGE, load::TO_BRIDGE] {
+            for (index, name) in bridges {
+                self.links.attach(&mut self.programs, program, name, *index)?;
+            }
+            self.links.retain(program, &wanted)?;
+        }
+        Ok(())
+    }
+
     fn xdp_modes(&self) -> BTreeMap<u32, &'static str> {
         self.early.modes()
     }

@@ -57,6 +57,25 @@ pub(super) fn restore(name: &str, state: &BridgeState) -> Result<()> {
     state.settings.iter().try_for_each(|(path, value)| sysctl::write(path, value))
 }
 
+/// What a bridge that stays somebody else's needs all the same, as of [`SETTINGS`].
+const LENT: [(sysctl::Family, &str, &str); 2] =
+    [(sysctl::Family::V4, "accept_local", "1"), (sysctl::Family::V4, "rp_filter", "2")];
+
+/// Has a bridge take back what the host is to fragment.
+pub(super) fn lend(name: &str) -> Result<()> {
+    LENT.iter().try_for_each(|(family, key, value)| sysctl::set(*family, name, key, value))
+}
+
+/// Gives a bridge, if it is still there, back what [`lend`] has changed.
+pub(super) fn give_back(name: &str, state: &BridgeState) -> Result<()> {
+    if bridge::find(&Netlink::open()?, name)?.is_none() {
+        return Ok(());
+    }
+    let paths = LENT.map(|(family, key, _)| sysctl::path(family, name, key));
+    let settings = state.settings.iter().filter(|(path, _)| paths.contains(path));
+    settings.into_iter().try_for_each(|(path, value)| sysctl::write(path, value))
+}
+
 fn existing(netlink: &Netlink, name: &str) -> Result<Link> {
     let link = netlink.existing_link(name)?;
     bridge::find(netlink, name)?;
@@ -82,6 +101,24 @@ fn address(message: &AddressMessage) -> Option<InterfaceAddr> {
 mod tests {
     use super::*;
     use crate::host::testing::{in_new_netns, ip};
+
+    #[test]
+    fn a_bridge_that_stays_its_owners_gets_its_settings_back() {
+        in_new_netns(|| {
+            ip("link add name br0 type bridge");
+            sysctl::set(sysctl::Family::V4, "br0", "rp_filter", "1").unwrap();
+            let before = state("br0").unwrap();
+            lend("br0").unwrap();
+            assert_ne!(state("br0").unwrap(), before);
+            // What its owner does meanwhile stays.
+            ip("addr add 192.0.2.9/24 dev br0");
+            give_back("br0", &before).unwrap();
+            let after = state("br0").unwrap();
+            assert_eq!((after.settings, after.addrs.len()), (before.settings.clone(), 1));
+            give_back("gone", &before).unwrap();
+            assert!(lend("gone").is_err());
+        });
+    }
 
     #[test]
     fn a_bridge_is_given_back_as_it_was() {

@@ -4,8 +4,10 @@
 
 mod adopted;
 mod bridge;
+pub mod bridge_ports;
 pub mod interfaces;
 mod namespaces;
+pub mod netfilter;
 mod netlink;
 mod netns;
 mod offload;
@@ -148,6 +150,18 @@ impl Host for Kernel {
             .with_context(|| format!("switch receive offload of {interface} in {} on", netns.display()))
     }
 
+    fn lend_bridge(&self, name: &str) -> Result<()> {
+        adopted::lend(name).with_context(|| format!("set up bridge {name}"))
+    }
+
+    fn return_bridge(&self, name: &str, state: &BridgeState) -> Result<()> {
+        adopted::give_back(name, state).with_context(|| format!("give back bridge {name}"))
+    }
+
+    fn isolate_port(&self, name: &str, isolated: bool) -> Result<()> {
+        veth::isolate(name, isolated)
+    }
+
     fn routes(&self) -> Result<Vec<IpNetwork>> {
         routes::destinations(&Netlink::open()?)
     }
@@ -179,6 +193,15 @@ impl Host for Kernel {
     fn process_start(&self, pid: u32) -> Option<u64> {
         process::start_time(pid)
     }
+}
+
+/// Settings that keep the stack from forwarding what arrives at an interface in one address family, by their names as
+/// `net.ipv4.conf.docker0.forwarding`: each would have to be 1.
+///
+/// # Errors
+/// They cannot be read.
+pub fn forwarding_off(interface: &str, ipv6: bool) -> Result<BTreeSet<String>> {
+    sysctl::forwarding_off(std::iter::once(interface), ipv6)
 }
 
 /// Undoes what a failed operation had made, and tells of both failures where that fails too.

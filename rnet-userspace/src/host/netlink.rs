@@ -188,7 +188,12 @@ impl Netlink {
         Ok(routes)
     }
 
-    fn wait<T>(&self, answer: impl Future<Output = Result<T, rtnetlink::Error>>) -> io::Result<T> {
+    /// For requests that are nobody else's.
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    pub(super) fn wait<T>(&self, answer: impl Future<Output = Result<T, rtnetlink::Error>>) -> io::Result<T> {
         self.runtime.block_on(answer).map_err(|error| {
             if let rtnetlink::Error::NetlinkError(answer) = error {
                 answer.to_io()

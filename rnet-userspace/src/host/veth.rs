@@ -2,8 +2,8 @@
 
 use std::{fs::File, io::ErrorKind, os::fd::AsRawFd, path::Path};
 
-use anyhow::{Context, Result, bail};
-use netlink_packet_route::link::{InfoData, InfoVeth};
+use anyhow::{Context, Result, bail, ensure};
+use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute};
 use rtnetlink::{LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::{
@@ -40,6 +40,24 @@ pub(super) fn create(spec: &VethSpec) -> Result<Link> {
 
     // The other end goes with it.
     or_undo(configure(&netlink, spec), || netlink.delete_link(&spec.host_name))
+}
+
+/// Has the bridge pass nothing between this port and others that are isolated, or pass it again.
+pub(super) fn isolate(name: &str, isolated: bool) -> Result<()> {
+    let netlink = Netlink::open()?;
+    let Some(link) = netlink.link(name)? else {
+        ensure!(!isolated, "there is no link {name}");
+        return Ok(());
+    };
+    // One that has left its bridge meanwhile passes nothing.
+    let is_port =
+        |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::Controller(index) if *index != 0);
+    if !link.attributes.iter().any(is_port) {
+        ensure!(!isolated, "link {name} is no bridge port");
+        return Ok(());
+    }
+    let port = LinkBridgePort::new(link.header.index).isolated(isolated).build();
+    netlink.change_link(port).context("change the bridge port")
 }
 
 fn configure(netlink: &Netlink, spec: &VethSpec) -> Result<Link> {
@@ -87,7 +105,7 @@ fn set_sysctls(spec: &VethSpec) -> Result<()> {
 mod tests {
     use std::{fs, net::IpAddr, process::Command};
 
-    use netlink_packet_route::link::{LinkAttribute, LinkFlags};
+    use netlink_packet_route::link::LinkFlags;
 
     use super::*;
     use crate::{
@@ -205,6 +223,13 @@ mod tests {
                 "a port that is not isolated reaches all"
             );
             assert!(!reaches(0, "10.1.0.3") && !reaches(1, "10.1.0.2"));
+            isolate("veth0", false).unwrap();
+            assert!(reaches(0, "10.1.0.3"));
+            isolate("veth0", true).unwrap();
+            assert!(!reaches(0, "10.1.0.3"));
+            isolate("gone", false).unwrap();
+            assert!(isolate("gone", true).is_err());
+            assert!(isolate("lo", true).is_err());
         });
     }
 

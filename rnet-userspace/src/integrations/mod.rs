@@ -1,5 +1,6 @@
 //! Thin adapters: what engines say, in the words of the controller.
 
 pub mod cni;
+pub mod docker;
 pub mod docker_plugin;
 pub mod netavark;

@@ -126,6 +126,11 @@ impl<H: Host + 'static, D: Datapath + 'static> Control for Shared<H, D> {
         self.lock().remove_engine_container(engine, id)
     }
 
+    fn note_engine(&self, status: view::EngineStatus) -> Result<()> {
+        self.lock().note_engine(status);
+        Ok(())
+    }
+
     fn published(&self) -> Result<Vec<view::PublishedPort>> {
         self.lock().published()
     }

@@ -10,16 +10,17 @@ use anyhow::{Context, Result};
 
 use self::{control::Shared, processes::LocalProcesses};
 use crate::{
-    api::daemon::Parts,
+    api::{Control, daemon::Parts},
     cli::System,
     config::DaemonConfig,
-    controller::{Config, Controller, view},
+    controller::{self, Config, Controller, view},
     datapath::{self, Ebpf, Relay},
     dns,
     host::{
         self, Kernel, preflight,
         process::{Foreground, Input, shim_main},
     },
+    integrations::docker,
     store::{Lock, Store, remove_empty_dir},
 };
 
@@ -31,6 +32,9 @@ impl System for Local {
     fn daemon(&self, config: &DaemonConfig) -> Result<Parts> {
         preflight::preflight()?;
         let DaemonConfig { max_flows, max_ports, replace_layout, .. } = *config;
+        let controller::DefaultNetwork { masquerade, icc, .. } = config.instance.default_network;
+        let default_network = docker::DefaultNetwork { masquerade, icc };
+        let docker = config.docker.clone().map(|socket| docker::Options { socket, default_network });
         let sizes = datapath::Sizes { flows: max_flows, ports: max_ports };
         let config = config.instance.clone();
         preflight::ensure_bpffs()?;
@@ -40,9 +44,12 @@ impl System for Local {
         match controller(config.clone(), sizes, replace_layout) {
             Ok((controller, relay)) => {
                 let directory = controller.directory();
+                let events = controller.events().clone();
+                let control: Arc<dyn Control> = Arc::new(Shared::new(controller));
+                let follower = Arc::clone(&control);
                 Ok(Parts {
-                    events: controller.events().clone(),
-                    control: Arc::new(Shared::new(controller)),
+                    events,
+                    control,
                     processes: Arc::new(LocalProcesses),
                     watch: Box::new(|on_change| Ok(Box::new(host::watch::watch(on_change)?))),
                     beside: Box::pin(async {
@@ -51,7 +58,12 @@ impl System for Local {
                                 relay.run().await;
                             }
                         };
-                        tokio::join!(relay, dns::serve(directory));
+                        let docker = async {
+                            if let Some(options) = docker {
+                                docker::follow(follower, options).await;
+                            }
+                        };
+                        tokio::join!(relay, dns::serve(directory), docker);
                     }),
                     clean_up: Box::new(|| lock.remove()),
                 })

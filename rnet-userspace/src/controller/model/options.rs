@@ -11,8 +11,10 @@ use crate::controller::{
 };
 
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
-pub(in crate::controller) const ENABLE_ICC: &str = "com.docker.network.bridge.enable_icc";
-pub(in crate::controller) const ENABLE_IP_MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
+/// Containers of the network may talk to one another.
+pub const ENABLE_ICC: &str = "com.docker.network.bridge.enable_icc";
+/// What leaves the host gets the uplink's address.
+pub const ENABLE_IP_MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
 pub(in crate::controller) const MTU: &str = "com.docker.network.driver.mtu";
 const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
 const GATEWAY_MODE_IPV4: &str = "com.docker.network.bridge.gateway_mode_ipv4";
@@ -146,6 +148,11 @@ impl NetworkOptions {
     pub fn gateway_mode(&self, ipv6: bool) -> GatewayMode {
         if ipv6 { self.gateway_mode_v6 } else { self.gateway_mode_v4 }
     }
+}
+
+/// Whether there is an option of this name.
+pub fn is_known(key: &str) -> bool {
+    KNOWN.contains(&key)
 }
 
 /// The options of a network whose bridge is called `bridge`.

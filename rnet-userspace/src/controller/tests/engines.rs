@@ -105,6 +105,9 @@ fn a_container_on_the_engines_own_bridge_is_served_and_nothing_is_made() {
     let binding = tables.ports.values().next().unwrap();
     assert!(binding.unheld && binding.host.port == 8080, "dockerd has the port: {binding:?}");
 
+    assert!(tables.lent.contains("docker0"));
+    assert_eq!(tables.guarded, ["docker0"], "who is not served yet goes nowhere");
+
     // Said again, nothing happens.
     bench.fake.world().log.clear();
     instance.follow_network(&docker0(&bench)).unwrap();
@@ -116,6 +119,51 @@ fn a_container_on_the_engines_own_bridge_is_served_and_nothing_is_made() {
     instance.remove_engine_network(Engine::Docker, &id('a')).unwrap();
     assert_eq!(bench.fake.tables(), before);
     assert!(bench.fake.world().foreign.links.contains("docker0"));
+}
+
+#[test]
+fn ports_of_a_network_without_icc_are_isolated_as_long_as_it_is_followed() {
+    let bench = Bench::new();
+    let mut instance = bench.start();
+    let open = docker0(&bench);
+    let closed = EngineNetwork {
+        options: [("com.docker.network.bridge.enable_icc".to_owned(), "false".to_owned())].into(),
+        ..open.clone()
+    };
+    let isolated = || bench.fake.tables().isolated.into_iter().collect::<Vec<_>>();
+    instance.follow_network(&closed).unwrap();
+    instance.set_engine_container(&web(&bench)).unwrap();
+    assert_eq!(isolated(), ["veth1234567"]);
+    instance.follow_network(&open).unwrap();
+    assert_eq!(isolated(), [""; 0]);
+    instance.follow_network(&closed).unwrap();
+    assert_eq!(isolated(), ["veth1234567"]);
+    instance.down().unwrap();
+    assert_eq!(isolated(), [""; 0]);
+}
+
+#[test]
+fn what_is_said_beside_an_interface_may_change_and_its_name_too() {
+    let bench = Bench::new();
+    let mut instance = bench.start();
+    instance.follow_network(&docker0(&bench)).unwrap();
+    let mut wanted = web(&bench);
+    // As it is known before it is inside.
+    wanted.interfaces[0].interface = "veth1234567".into();
+    wanted.netns = None;
+    wanted.ports.clear();
+    let before = instance.add_to_engine_container(&wanted).unwrap();
+    let mut wanted = EngineContainer { name: "other".into(), ..web(&bench) };
+    wanted.interfaces[0].aliases = vec!["www".into()];
+    wanted.interfaces[0].gw_priority = 3;
+    let added = |log: &[String]| log.iter().any(|call| call.contains("endpoint"));
+    bench.fake.world().log.clear();
+    let after = instance.set_engine_container(&wanted).unwrap();
+    assert!(!added(&bench.fake.world().log.iter().map(|c| c.to_string()).collect::<Vec<_>>()));
+    assert_eq!((after.name.as_str(), after.endpoints[0].interface.as_str()), ("other", "eth0"));
+    assert_eq!((after.endpoints[0].gw_priority, &after.endpoints[0].id), (3, &before.endpoints[0].id));
+    assert!(instance.container("web").is_err() && instance.container("other").is_ok());
+    assert_eq!(after.ports.len(), 1);
 }
 
 #[test]
