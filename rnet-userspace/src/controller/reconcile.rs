@@ -13,7 +13,7 @@ use super::{
     error::{Error, Result},
     faults::Faults,
     files,
-    model::{flow_filter::FlowFilter, xdp::Xdp},
+    model::{engine::Engine, flow_filter::FlowFilter, xdp::Xdp},
     plan,
     ports::Cursors,
     step::Step,
@@ -318,7 +318,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     }
 
     fn follow_host(&mut self) -> Result<()> {
-        let guarded = self.borrowed_bridges()?;
+        let guarded = self.dockers_bridges()?;
         if self.guarded.as_ref() != Some(&guarded) {
             self.machine.datapath.set_bridges(&guarded)?;
             self.guarded = Some(guarded);
@@ -352,10 +352,12 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         Ok(())
     }
 
-    /// The bridges that engines have made: names by index.
-    fn borrowed_bridges(&self) -> Result<BTreeMap<u32, String>> {
+    /// Docker's bridges, of which every container is served: names by index. On those of CNI's plugins there may be
+    /// containers whose ports and packets are not rnet's.
+    fn dockers_bridges(&self) -> Result<BTreeMap<u32, String>> {
         let mut bridges = BTreeMap::new();
-        for network in self.machine.state.networks.values().filter(|network| network.borrowed) {
+        let networks = self.machine.state.networks.values();
+        for network in networks.filter(|n| n.borrowed && n.engine == Some(Engine::Docker)) {
             let Some(name) = &network.bridge else { continue };
             if let Some(link) = self.machine.host.find_link(name)? {
                 bridges.insert(link.index, name.clone());
