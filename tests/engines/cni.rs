@@ -89,6 +89,12 @@ fn podman_runs_containers_on_rnets_networks() {
     assert_eq!(own.addr.to_string(), "10.92.0.2");
     tcp::ask(&machine.client, machine.at(8082));
 
+    let fixed = podman.run("fixed", &["--network", "own", "--ip", "10.92.0.9"]);
+    assert_eq!(fixed.addr.to_string(), "10.92.0.9");
+    let taken =
+        podman.refused(&["run", "-d", "--network", "own", "--ip", "10.92.0.9", testbed::engine::IMAGE]);
+    assert!(taken.contains("Address already in use: 10.92.0.9"), "{taken}");
+
     podman.ok(&["network", "reload", "web"]);
     tcp::ask(&machine.client, machine.at(8080));
     drop((server, names, both_server, own_server));
@@ -99,7 +105,7 @@ fn podman_runs_containers_on_rnets_networks() {
     let server = tcp::echo(&web.ns, "0.0.0.0:80");
     tcp::ask(&machine.client, machine.at(8080));
     drop(server);
-    podman.ok(&["rm", "--force", "--time", "0", "web", "both", "own"]);
+    podman.ok(&["rm", "--force", "--time", "0", "web", "both", "own", "fixed"]);
     drop(outside);
     before.assert_restored(&machine.ns, rnet.instance(), "podman rm");
 }

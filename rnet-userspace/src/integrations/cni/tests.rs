@@ -51,8 +51,10 @@ fn refusal(command: &str, config: &Value) -> (u64, String) {
 
 fn config_with(args: &str, more: Value) -> Result<Config> {
     let mut config = json!({ "cniVersion": "1.0.0", "name": "n1", "type": "rnet" });
-    config.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
-    Config::read(&config, &Call::read(variable("ADD", args)).unwrap())
+    if let (Some(config), Value::Object(more)) = (config.as_object_mut(), more) {
+        config.extend(more);
+    }
+    Config::read(&config, &Call::read(variable("ADD", args))?)
 }
 
 fn config(more: Value) -> Result<Config> {
