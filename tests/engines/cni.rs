@@ -26,7 +26,7 @@ fn list(rnet: &Rnet<'_>, version: &str, name: &str, plugin: &Value) -> String {
 }
 
 fn capabilities() -> Value {
-    json!({ "portMappings": true, "aliases": true, "ips": true, "mac": true, "dns": true,
+    json!({ "portMappings": true, "aliases": true, "ips": true, "mac": true, "dns": true, "bandwidth": true,
             "io.kubernetes.cri.pod-annotations": true })
 }
 
@@ -135,7 +135,11 @@ fn containerd_runs_pods_on_rnets_network() {
     udp::ask(&udp::connect(&machine.client, (HOST_SECOND, 5300).into()), b"name").unwrap();
     udp::ask(&udp::connect(&machine.client, machine.at(5300)), b"name").unwrap_err();
     // From pod to pod, from pod to host, from host to pod, and outwards.
-    let other = containerd.run("other", &[]);
+    let mut config = containerd.pod("other", &[]);
+    config.annotations.insert("kubernetes.io/egress-bandwidth".into(), "100M".into());
+    let other = containerd.run_pod(config);
+    let queues = other.ns.output_of("tc", &["qdisc", "show", "dev", "eth0"]).unwrap();
+    assert!(queues.contains("tbf") && queues.contains("rate 100Mbit"), "{queues}");
     tcp::ask(&other.ns, (web.addrs[0], 80).into());
     tcp::ask(&other.ns, machine.at(8080));
     tcp::ask(&machine.ns, (web.addrs[0], 80).into());
