@@ -26,7 +26,7 @@ fn list(rnet: &Rnet<'_>, version: &str, name: &str, plugin: &Value) -> String {
 }
 
 fn capabilities() -> Value {
-    json!({ "portMappings": true, "aliases": true, "ips": true, "mac": true, "dns": true,
+    json!({ "portMappings": true, "aliases": true, "ips": true, "mac": true, "dns": true, "bandwidth": true,
             "io.kubernetes.cri.pod-annotations": true })
 }
 
@@ -89,6 +89,12 @@ fn podman_runs_containers_on_rnets_networks() {
     assert_eq!(own.addr.to_string(), "10.92.0.2");
     tcp::ask(&machine.client, machine.at(8082));
 
+    let fixed = podman.run("fixed", &["--network", "own", "--ip", "10.92.0.9"]);
+    assert_eq!(fixed.addr.to_string(), "10.92.0.9");
+    let taken =
+        podman.refused(&["run", "-d", "--network", "own", "--ip", "10.92.0.9", testbed::engine::IMAGE]);
+    assert!(taken.contains("Address already in use: 10.92.0.9"), "{taken}");
+
     podman.ok(&["network", "reload", "web"]);
     tcp::ask(&machine.client, machine.at(8080));
     drop((server, names, both_server, own_server));
@@ -99,7 +105,7 @@ fn podman_runs_containers_on_rnets_networks() {
     let server = tcp::echo(&web.ns, "0.0.0.0:80");
     tcp::ask(&machine.client, machine.at(8080));
     drop(server);
-    podman.ok(&["rm", "--force", "--time", "0", "web", "both", "own"]);
+    podman.ok(&["rm", "--force", "--time", "0", "web", "both", "own", "fixed"]);
     drop(outside);
     before.assert_restored(&machine.ns, rnet.instance(), "podman rm");
 }
@@ -129,7 +135,11 @@ fn containerd_runs_pods_on_rnets_network() {
     udp::ask(&udp::connect(&machine.client, (HOST_SECOND, 5300).into()), b"name").unwrap();
     udp::ask(&udp::connect(&machine.client, machine.at(5300)), b"name").unwrap_err();
     // From pod to pod, from pod to host, from host to pod, and outwards.
-    let other = containerd.run("other", &[]);
+    let mut config = containerd.pod("other", &[]);
+    config.annotations.insert("kubernetes.io/egress-bandwidth".into(), "100M".into());
+    let other = containerd.run_pod(config);
+    let queues = other.ns.output_of("tc", &["qdisc", "show", "dev", "eth0"]).unwrap();
+    assert!(queues.contains("tbf") && queues.contains("rate 100Mbit"), "{queues}");
     tcp::ask(&other.ns, (web.addrs[0], 80).into());
     tcp::ask(&other.ns, machine.at(8080));
     tcp::ask(&machine.ns, (web.addrs[0], 80).into());

@@ -168,7 +168,7 @@ pub struct EngineInterface {
     #[serde(default)]
     pub addrs: Vec<InterfaceAddr>,
     /// What rnet is to choose, at most one of each family.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ips: Vec<IpAddr>,
     /// Where its default routes lead; the network's gateways when absent.
     #[serde(default)]

@@ -15,6 +15,7 @@ mod ports;
 pub mod preflight;
 pub mod process;
 mod routes;
+pub mod shaping;
 mod sysctl;
 #[cfg(test)]
 mod testing;

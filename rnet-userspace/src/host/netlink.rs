@@ -10,13 +10,18 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use futures::TryStreamExt;
+use futures::{StreamExt as _, TryStreamExt};
 use netlink_packet_route::{
+    RouteNetlinkMessage,
     address::{AddressHeaderFlags, AddressMessage},
     link::{LinkAttribute, LinkMessage},
     route::RouteMessage,
+    tc::{TcHandle, TcMessage},
 };
-use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::{
+    Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder,
+    packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
+};
 use rustix::io::Errno;
 use tokio::runtime::{self, Runtime};
 
@@ -191,6 +196,51 @@ impl Netlink {
     /// For requests that are nobody else's.
     pub(super) fn handle(&self) -> &Handle {
         &self.handle
+    }
+
+    /// Puts a queueing discipline in the place of another.
+    pub(super) fn set_qdisc(&self, qdisc: TcMessage) -> io::Result<()> {
+        let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewQueueDiscipline(qdisc));
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+        let mut handle = self.handle.clone();
+        self.wait(async move {
+            let mut answers = handle.request(request)?;
+            while let Some(answer) = answers.next().await {
+                if let NetlinkPayload::Error(error) = answer.payload
+                    && error.code.is_some()
+                {
+                    return Err(rtnetlink::Error::NetlinkError(error));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Every queueing discipline.
+    pub(super) fn qdiscs(&self) -> Result<Vec<TcMessage>> {
+        self.wait(self.handle.qdisc().get().execute().try_collect()).context("list queueing disciplines")
+    }
+
+    /// Has an interface send through `to` what it receives. Of an `ifb` that is the way back.
+    pub(super) fn redirect_incoming(&self, index: u32, to: u32) -> io::Result<()> {
+        /// `ETH_P_ALL` of linux/if_ether.h.
+        const EVERY_PROTOCOL: u16 = 3;
+        let index = index.cast_signed();
+        self.wait(self.handle.qdisc().add(index).ingress().execute())?;
+        let filter = self.handle.traffic_filter(index).add().ingress().protocol(EVERY_PROTOCOL.to_be());
+        self.wait(async { filter.redirect(to)?.execute().await })
+    }
+
+    /// Takes away what [`Netlink::redirect_incoming`] has made.
+    pub(super) fn delete_incoming(&self, index: u32) -> Result<()> {
+        let mut request = self.handle.qdisc().del(index.cast_signed());
+        request.message_mut().header.parent = TcHandle::INGRESS;
+        match self.wait(request.execute()) {
+            Err(e) if !is(&e, Errno::NOENT) && !is(&e, Errno::INVAL) => {
+                Err(e).context("remove the queue of what is received")
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn wait<T>(&self, answer: impl Future<Output = Result<T, rtnetlink::Error>>) -> io::Result<T> {

@@ -1,15 +1,18 @@
 //! A container from ADD to DEL.
 
-use std::{net::Ipv4Addr, thread};
+use std::{net::Ipv4Addr, thread, time::Duration};
 
 use serde_json::{Value, json};
 use testbed::{
     Host, Netns, Rnet, Snapshot,
     topology::{CLIENT, HOST, HOST_SECOND},
     traffic::{Failure, tcp, udp},
+    wait_until,
 };
 
 use super::{Plugin, addr_in, network, path_of, publishing, with};
+
+const SOON: Duration = Duration::from_secs(10);
 
 #[test]
 fn a_container_is_added_checked_and_deleted() {
@@ -117,9 +120,13 @@ fn check_says_what_is_not_as_it_was() {
     expect(102, &config, "lacks address 10.66.0.2/24");
     ns.ip("link set eth0 down");
     expect(102, &config, "is down");
+    // One that is gone altogether is made again.
     let veth = result["interfaces"][1]["name"].as_str().unwrap();
-    rnet.kill9();
+    host.ns.ip(&format!("link del {veth}"));
+    wait_until("the veth is there again", SOON, || plugin.check("c1", &ns, &config, &result).ok());
     host.ns.ip(&format!("link set {veth} nomaster"));
+    expect(102, &config, "is not on bridge br-");
+    rnet.kill9();
     let refused = plugin.check("c1", &ns, &config, &result).unwrap_err();
     assert_eq!(refused.code, 11, "nobody can say: {refused:?}");
 }

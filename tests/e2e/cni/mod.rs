@@ -1,5 +1,6 @@
 //! rnet as a CNI plugin, called by hand: the corners of the specification that engines seldom get to.
 
+mod bandwidth;
 mod chains;
 mod life;
 mod networks;

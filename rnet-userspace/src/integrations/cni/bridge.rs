@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     call::Command,
+    config::Bandwidth,
     error::{Code, Error, Result},
     ports,
     result::{Interface, Ip, Outcome, Route},
@@ -18,7 +19,7 @@ use crate::{
         request::{CreateNetwork, EngineContainer, EngineInterface, Subnet},
         view,
     },
-    host::interfaces,
+    host::{interfaces, shaping},
 };
 
 /// How often a network is made again that went with the last of others' containers meanwhile.
@@ -66,6 +67,7 @@ impl Session<'_> {
                 Ok(container) => match self.outcome(&network, &container, leased) {
                     Ok(outcome) => Ok(outcome),
                     Err(error) => {
+                        self.unlimit();
                         self.remove_interface(&self.container, &self.call.interface)?;
                         self.undone(error)
                     }
@@ -215,6 +217,10 @@ impl Session<'_> {
         if self.config.hairpin {
             interfaces::set_hairpin(&endpoint.host_interface).map_err(failed)?;
         }
+        let Bandwidth { incoming, outgoing } = self.config.bandwidth;
+        if incoming.is_some() || outgoing.is_some() {
+            shaping::limit(netns, &self.call.interface, outgoing, incoming).map_err(failed)?;
+        }
         let mut routes = Vec::new();
         for route in leased.iter().flat_map(|leased| &leased.routes).filter(|route| !route.is_default()) {
             if route.has_more {
@@ -325,7 +331,24 @@ impl Session<'_> {
                 return changed(format!("the container lacks its default route through {gateway}"));
             }
         }
+        self.check_bandwidth()?;
         self.ipam.as_ref().map_or(Ok(()), |ipam| ipam.tell(Command::Check))
+    }
+
+    fn check_bandwidth(&self) -> Result<()> {
+        let Bandwidth { incoming, outgoing } = self.config.bandwidth;
+        if incoming.is_none() && outgoing.is_none() {
+            return Ok(());
+        }
+        let name = &self.call.interface;
+        let (sends, receives) = shaping::is_limited(self.call.netns()?, name)
+            .map_err(|e| Error::new(Code::Changed, format!("{e:#}")))?;
+        for (limit, is_there, what) in [(outgoing, sends, "sends"), (incoming, receives, "receives")] {
+            if limit.is_some() && !is_there {
+                return Err(Error::new(Code::Changed, format!("nothing limits what {name} {what}")));
+            }
+        }
+        Ok(())
     }
 
     /// The container's interface on the network as the daemon knows it, with all ports published.

@@ -14,9 +14,12 @@ use super::{
     result::Outcome,
     version::Version,
 };
-use crate::controller::{
-    model::{MacAddr, name::check_name, port_spec::PortMapping},
-    request::Subnet,
+use crate::{
+    controller::{
+        model::{MacAddr, name::check_name, port_spec::PortMapping},
+        request::Subnet,
+    },
+    host::shaping::Limit,
 };
 
 /// `com.docker.network.bridge.name`.
@@ -36,6 +39,15 @@ pub(super) enum Mode {
     Bridge,
     /// It publishes ports of interfaces that a plugin before it has made.
     Portmap,
+}
+
+/// What a container may send, and be sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Bandwidth {
+    /// Towards the container.
+    pub(super) incoming: Option<Limit>,
+    /// From it.
+    pub(super) outgoing: Option<Limit>,
 }
 
 /// A configuration.
@@ -73,6 +85,8 @@ pub(super) struct Config {
     pub(super) ports: Vec<PortMapping>,
     /// Whether the engine keeps the host ports from other programs; absent for what is known of the engine.
     pub(super) engine_keeps_ports: Option<bool>,
+    /// What it may send, and be sent.
+    pub(super) bandwidth: Bandwidth,
     /// More names of the container on this network.
     pub(super) aliases: Vec<String>,
     /// What ADD has said, or the plugin before this one.
@@ -141,9 +155,10 @@ impl Config {
                 "subnet and ranges are for rnet's own addresses, and ipam names another plugin: leave out one of the two",
             ));
         }
-        if runtime.get("bandwidth").is_some_and(limits_something) {
+        let bandwidth = bandwidth(&runtime.object("bandwidth")?.unwrap_or(*object))?;
+        if self.mode == Mode::Portmap && bandwidth != Bandwidth::default() {
             return Err(Error::config(
-                "bandwidth is not limited by rnet: leave the limits out, or the capability bandwidth",
+                "bandwidth is limited by whoever makes the interface: in mode portmap that is not rnet",
             ));
         }
         Ok(Self {
@@ -158,6 +173,7 @@ impl Config {
             ips: ips(call, &asked, &runtime)?,
             mac: mac(call, &asked, &runtime)?,
             ports: ports::mappings(&runtime)?,
+            bandwidth,
             engine_keeps_ports: object.flag("engineKeepsPorts")?,
             aliases: aliases(&runtime, &self.name)?,
             prev: object.get("prevResult").map(|prev| Outcome::read(prev, "prevResult")).transpose()?,
@@ -335,8 +351,27 @@ fn valid(object: &Object<'_>) -> Result<Option<Vec<(String, String)>>> {
     valid.collect::<Result<_>>().map(Some)
 }
 
-fn limits_something(bandwidth: &Value) -> bool {
-    bandwidth.as_object().is_none_or(|limits| limits.values().any(|limit| *limit != 0))
+/// As of the `bandwidth` plugin, in bits, and seen from the container: what comes in is `ingress`.
+fn bandwidth(object: &Object<'_>) -> Result<Bandwidth> {
+    let limit = |rate: &str, burst: &str| -> Result<Option<Limit>> {
+        let (bits, burst_bits) =
+            (object.number(rate)?.unwrap_or_default(), object.number(burst)?.unwrap_or_default());
+        if bits == 0 {
+            return Ok(None);
+        }
+        let bad = |key: &str, value: i64| Error::config(format!("bandwidth: {key} {value} is no limit"));
+        let bytes = |bits: i64| u64::try_from(bits / 8).ok().filter(|bytes| *bytes > 0);
+        // As with the plugin, no more than 2^32 bits at once.
+        let burst_bytes = bytes(burst_bits).filter(|_| u32::try_from(burst_bits).is_ok());
+        Ok(Some(Limit {
+            rate: bytes(bits).ok_or_else(|| bad(rate, bits))?,
+            burst: burst_bytes.and_then(|b| b.try_into().ok()).ok_or_else(|| bad(burst, burst_bits))?,
+        }))
+    };
+    Ok(Bandwidth {
+        incoming: limit("ingressRate", "ingressBurst")?,
+        outgoing: limit("egressRate", "egressBurst")?,
+    })
 }
 
 fn network(key: &str, text: &str) -> Result<IpNetwork> {

@@ -2,6 +2,7 @@
 
 use super::{
     call::Command,
+    config::Mode,
     container_id,
     error::{Error, Result},
     serve::Session,
@@ -9,15 +10,25 @@ use super::{
 use crate::{
     api::client,
     controller::{model::engine::Engine, view},
+    host::shaping,
 };
 
 impl Session<'_> {
     /// Takes the container's interface from the network, and the network with the last one.
     pub(super) fn remove(&self) -> Result<()> {
+        self.unlimit();
         self.remove_interface(&self.container, &self.call.interface)?;
         self.forget_network()?;
         // Last: until here the address is in use.
         self.ipam.as_ref().map_or(Ok(()), |ipam| ipam.tell(Command::Del))
+    }
+
+    /// Takes away what limits the interface, where there is still a namespace that it could be in. What is left there does
+    /// nothing once the interface is gone.
+    pub(super) fn unlimit(&self) {
+        if let Some(netns) = self.call.netns.as_ref().filter(|_| self.config.mode == Mode::Bridge) {
+            let _ = shaping::unlimit(netns, &self.call.interface);
+        }
     }
 
     /// Takes off all interfaces of the network but those that the engine knows.

@@ -11,9 +11,12 @@ use super::{
     network_id,
     serve::{Reply, serve},
 };
-use crate::controller::{
-    model::{MacAddr, options::NetworkOptions},
-    request::Subnet,
+use crate::{
+    controller::{
+        model::{MacAddr, options::NetworkOptions},
+        request::Subnet,
+    },
+    host::shaping::Limit,
 };
 
 /// An instance that nobody runs.
@@ -48,8 +51,10 @@ fn refusal(command: &str, config: &Value) -> (u64, String) {
 
 fn config_with(args: &str, more: Value) -> Result<Config> {
     let mut config = json!({ "cniVersion": "1.0.0", "name": "n1", "type": "rnet" });
-    config.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
-    Config::read(&config, &Call::read(variable("ADD", args)).unwrap())
+    if let (Some(config), Value::Object(more)) = (config.as_object_mut(), more) {
+        config.extend(more);
+    }
+    Config::read(&config, &Call::read(variable("ADD", args))?)
 }
 
 fn config(more: Value) -> Result<Config> {
@@ -115,9 +120,12 @@ fn what_cannot_be_served_is_refused_and_what_does_not_matter_is_not() {
         (json!({ "forceAddress": true }), "forceAddress"),
         (json!({ "disableContainerInterface": true }), "disableContainerInterface"),
         (json!({ "hairpinMode": true, "promiscMode": true }), "at the same time"),
+        (json!({ "runtimeConfig": { "bandwidth": { "ingressRate": 1000 } } }), "ingressBurst 0 is no limit"),
+        (json!({ "egressRate": 7, "egressBurst": 8 }), "egressRate 7 is no limit"),
+        (json!({ "egressRate": 8, "egressBurst": 1_u64 << 32 }), "egressBurst 4294967296 is no limit"),
         (
-            json!({ "runtimeConfig": { "bandwidth": { "ingressRate": 1000, "ingressBurst": 1000 } } }),
-            "bandwidth",
+            json!({ "mode": "portmap", "runtimeConfig": { "bandwidth": { "egressRate": 8, "egressBurst": 8 } } }),
+            "in mode portmap that is not rnet",
         ),
         (json!({ "mtu": 1400, "options": { "com.docker.network.driver.mtu": "1500" } }), "leave out one"),
         (json!({ "subnet": "10.1.0.0/24", "ipam": { "type": "static" } }), "leave out one"),
@@ -163,6 +171,18 @@ fn keys_of_the_bridge_plugin_become_options() {
     let own = json!({ "mode": "portmap", "masquerade": true, "options": { "rnet.via_stack": "false" } });
     let options = NetworkOptions::parse(&config(own).unwrap().options).unwrap();
     assert!(!options.via_stack && options.masquerade);
+}
+
+#[test]
+fn bandwidth_is_said_in_bits_and_kept_in_bytes() {
+    // What containerd makes of a pod's annotation.
+    let kubelet =
+        json!({ "ingressRate": 8_000_000, "ingressBurst": u32::MAX, "egressRate": 0, "egressBurst": 0 });
+    let read = config(json!({ "runtimeConfig": { "bandwidth": kubelet } })).unwrap().bandwidth;
+    assert_eq!(read.incoming, Some(Limit { rate: 1_000_000, burst: u32::MAX / 8 }));
+    assert_eq!(read.outgoing, None);
+    let plain = config(json!({ "egressRate": 80, "egressBurst": 160 })).unwrap().bandwidth;
+    assert_eq!(plain.outgoing, Some(Limit { rate: 10, burst: 20 }));
 }
 
 #[test]
