@@ -2,7 +2,7 @@
 //! standard input on which network, and reads the answer from standard output.
 //!
 //! ```text
-//! engine ─ call, config ─▶ serve ─┬─ bridge:  a network and an interface that rnet makes
+//! engine ─ call, config ─▶ serve ─┬─ bridge:  a network and an interface that rnet makes; check
 //!                                 ├─ portmap: ports of an interface that a plugin before it has made
 //!                                 └─ removal: what DEL and GC take away
 //!                                      └▶ daemon                     ipam: other plugins that give addresses
@@ -13,6 +13,7 @@
 
 mod bridge;
 mod call;
+mod check;
 mod config;
 mod daemon;
 mod error;
