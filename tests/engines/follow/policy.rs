@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
 use testbed::{
     engine::Machine,
-    topology::CLIENT,
-    traffic::{icmp, tcp, udp},
+    topology::{CLIENT, HOST, UPLINK},
+    traffic::{icmp, random_bytes, tcp, udp},
 };
 
 use super::{Site, exec};
@@ -109,4 +109,30 @@ fn options_of_networks_are_served() {
     let known = site.rnet.ok(&["ps"]);
     assert!(!["hosted", "none", "sharing"].iter().any(|name| known.contains(name)), "{known}");
     site.assert_no_rule();
+}
+
+/// Who leaves the fragmenting to the routers gets it from the host, on Docker's bridges too.
+#[test]
+fn what_is_too_large_for_the_way_out_is_fragmented() {
+    testbed::require_engines!();
+    let machine = Machine::new();
+    for ns in [&machine.ns, &machine.client] {
+        ns.ip(&format!("link set {UPLINK} mtu 1400"));
+    }
+    // Strict, as some distributions have it; what Docker makes later has it too.
+    machine.ns.set_sysctl("net/ipv4/conf/default/rp_filter", "1");
+    machine.ns.set_sysctl("net/ipv4/conf/all/rp_filter", "1");
+    let mut site = Site::new(&machine);
+    site.ok(&["network", "create", "user"]);
+    let server = udp::echo(&machine.client, "0.0.0.0:9000");
+    for (name, network) in [("one", "bridge"), ("two", "user")] {
+        let app = site.run(name, &["--network", network]);
+        app.ns.set_sysctl("net/ipv4/ip_no_pmtu_disc", "1");
+        let socket = udp::connect(&app.ns, (CLIENT, 9000).into());
+        for seed in 0..3 {
+            udp::ask(&socket, &random_bytes(seed, 1472)).unwrap();
+        }
+    }
+    assert!(server.peers().iter().all(|peer| peer.ip() == std::net::IpAddr::from(HOST)));
+    site.assert_nothing_private();
 }
