@@ -26,7 +26,7 @@ fn rnet_waits_for_a_dockerd_that_is_not_there_yet_and_serves_the_rest() {
 
     let dockerd = Dockerd::start(&machine, &FLAGS);
     let socket = dockerd.socket();
-    machine.ns.run(|| std::os::unix::fs::symlink(&socket, &link)).unwrap();
+    machine.ns.run(|| std::os::unix::fs::symlink(socket, &link)).unwrap();
     let web = dockerd.run("web", &["-p", "8081:80"]);
     let _web = tcp::echo(&web.ns, "0.0.0.0:80");
     let is_published = || rnet.cmd(&["port", "web"]).stdout.contains("8081").then_some(());
