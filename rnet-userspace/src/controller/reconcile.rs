@@ -321,6 +321,13 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         let guarded = self.dockers_bridges()?;
         if self.guarded.as_ref() != Some(&guarded) {
             self.machine.datapath.set_bridges(&guarded)?;
+            let known = self.guarded.take().unwrap_or_default();
+            for (_, name) in guarded.iter().filter(|(index, _)| !known.contains_key(index)) {
+                // An engine makes its bridges anew after a reboot, and says nothing of it.
+                if let Err(e) = self.machine.host.lend_bridge(name) {
+                    tracing::warn!(bridge = name, "{e:#}");
+                }
+            }
             self.guarded = Some(guarded);
         }
         let uplinks = self.wanted_uplinks()?;

@@ -204,8 +204,14 @@ fn a_restart_takes_up_containers_of_engines_and_down_leaves_what_is_theirs() {
     bench.fake.world().foreign.bridges.clear();
     instance.refresh_host().unwrap();
     assert_eq!(bench.fake.tables().veths.len(), before.veths.len());
-    // The container has ended, and nobody has said so.
+    // It does, and nothing passes unserved nor without what the bridge needs.
+    assert!(bench.fake.tables().guarded.is_empty());
+    bench.fake.world().tables.lent.clear();
     bench.fake.world().foreign = foreign;
+    instance.refresh_host().unwrap();
+    assert_eq!(bench.fake.tables().guarded, ["docker0"]);
+    assert!(bench.fake.tables().lent.contains("docker0"));
+    // The container has ended, and nobody has said so.
     bench.fake.world().foreign.namespaces.clear();
     instance.refresh_host().unwrap();
     assert!(matches!(instance.container("web"), Err(Error::NotFound(_))));
