@@ -17,6 +17,7 @@ mod containers;
 mod default_network;
 pub mod directory;
 mod endpoints;
+mod engine_networks;
 mod engines;
 pub mod error;
 pub mod events;
