@@ -4,6 +4,7 @@
 //! DIR/version             the schema's version
 //! DIR/networks/ID.json    one file for each network and container, replaced atomically:
 //! DIR/containers/ID.json  what a change costs does not grow with what else there is
+//! DIR/containers/ID.boot  the same of what ends with the host's run, and is not brought to the disk before it goes on
 //! ```
 
 mod lock;
@@ -26,6 +27,8 @@ const VERSION_FILE: &str = "version";
 /// What a file is called until it is whole.
 const UNFINISHED: &str = "new";
 const FINISHED: &str = "json";
+/// The file of a record that means nothing once the host has been started again.
+const OF_THIS_BOOT: &str = "boot";
 
 /// The state of one instance.
 #[derive(Debug)]
@@ -53,15 +56,20 @@ impl Store {
         Ok(State { networks: self.load_all::<Network>()?, containers: self.load_all::<Container>()? })
     }
 
-    /// Replaces a record. After a crash at any moment either the old or the new one is there, whole.
+    /// Replaces a record. After a crash at any moment either the old or the new one is there, whole; of one that does not
+    /// [outlive the host's run](Record::is_lasting), after a crash of this program.
     ///
     /// # Errors
     /// When the disk refuses; the old one is still there then.
     pub fn save<T: Record>(&self, record: &T) -> Result<()> {
-        let path = self.path::<T>(record.id());
+        let path = self.path::<T>(record.id(), extension(record));
         let write = || {
             self.prepare()?;
-            replace(&path, &serde_json::to_vec(record)?)
+            let content = serde_json::to_vec(record)?;
+            match record.is_lasting() {
+                true => replace(&path, &content),
+                false => Ok(write_then_rename(&path, &content, |_| Ok(()))?),
+            }
         };
         write().with_context(|| format!("save state {}", path.display()))
     }
@@ -71,7 +79,8 @@ impl Store {
     /// # Errors
     /// When the disk refuses.
     pub fn delete<T: Record>(&self, id: &str) -> Result<()> {
-        let path = self.path::<T>(id);
+        let path = self.path::<T>(id, FINISHED);
+        absent_is_fine(fs::remove_file(self.path::<T>(id, OF_THIS_BOOT)))?;
         let delete = || match fs::remove_file(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
             deleted => deleted.and_then(|()| sync_dir(&self.directory::<T>())),
@@ -103,20 +112,29 @@ impl Store {
         self.dir.join(T::DIRECTORY)
     }
 
-    fn path<T: Record>(&self, id: &str) -> PathBuf {
-        self.directory::<T>().join(id).with_extension(FINISHED)
+    fn path<T: Record>(&self, id: &str, extension: &str) -> PathBuf {
+        self.directory::<T>().join(id).with_extension(extension)
     }
 
     fn load_all<T: Record>(&self) -> Result<BTreeMap<String, T>> {
         let mut records = BTreeMap::new();
         for path in files_in(&self.directory::<T>())? {
-            if path.extension().is_some_and(|extension| extension == UNFINISHED) {
-                fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+            let is = |what: &str| path.extension().is_some_and(|extension| extension == what);
+            let remove = || fs::remove_file(&path).with_context(|| format!("remove {}", path.display()));
+            if is(UNFINISHED) {
+                remove()?;
                 continue;
             }
             let text = fs::read(&path).with_context(|| format!("read state {}", path.display()))?;
-            let record: T = serde_json::from_slice(&text)
-                .with_context(|| format!("understand state {}", path.display()))?;
+            let record: T = match serde_json::from_slice(&text) {
+                Ok(record) => record,
+                // The host has crashed before it was on disk: what it tells of has ended with that.
+                Err(_) if is(OF_THIS_BOOT) => {
+                    remove()?;
+                    continue;
+                }
+                Err(e) => return Err(e).with_context(|| format!("understand state {}", path.display())),
+            };
             records.insert(record.id().to_owned(), record);
         }
         Ok(records)
@@ -179,16 +197,30 @@ fn files_in(dir: &Path) -> Result<Vec<PathBuf>> {
     list().with_context(|| format!("list state {}", dir.display()))
 }
 
+fn extension(record: &impl Record) -> &'static str {
+    if record.is_lasting() { FINISHED } else { OF_THIS_BOOT }
+}
+
+/// On disk, whatever happens to the host afterwards.
 fn replace(path: &Path, content: &[u8]) -> Result<()> {
+    write_then_rename(path, content, File::sync_all)?;
+    // The rename itself is on disk only once the directory is.
+    Ok(sync_dir(path.parent().unwrap_or(Path::new(".")))?)
+}
+
+/// Puts a whole file in the place of another, once `settle` is content with it.
+fn write_then_rename(
+    path: &Path,
+    content: &[u8],
+    settle: impl FnOnce(&File) -> std::io::Result<()>,
+) -> std::io::Result<()> {
     let unfinished = path.with_extension(UNFINISHED);
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
     file.write_all(content)?;
     file.write_all(b"\n")?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)?;
-    // The rename itself is on disk only once the directory is.
-    Ok(sync_dir(path.parent().unwrap_or(Path::new(".")))?)
+    settle(&file)?;
+    fs::rename(&unfinished, path)
 }
 
 fn sync_dir(dir: &Path) -> std::io::Result<()> {

@@ -38,6 +38,9 @@ pub trait Record: Serialize + for<'de> Deserialize<'de> {
 
     /// 64 hexadecimal digits: the file's name.
     fn id(&self) -> &str;
+
+    /// Whether it means anything once the host has been started again.
+    fn is_lasting(&self) -> bool;
 }
 
 impl Record for Network {
@@ -46,6 +49,11 @@ impl Record for Network {
     fn id(&self) -> &str {
         &self.id
     }
+
+    /// A driver's networks are told to it once.
+    fn is_lasting(&self) -> bool {
+        true
+    }
 }
 
 impl Record for Container {
@@ -53,6 +61,11 @@ impl Record for Container {
 
     fn id(&self) -> &str {
         &self.id
+    }
+
+    /// An engine tells again of those that it starts again.
+    fn is_lasting(&self) -> bool {
+        self.engine.is_none()
     }
 }
 

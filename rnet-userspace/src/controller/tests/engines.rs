@@ -372,3 +372,22 @@ fn ids_are_checked() {
         assert!(matches!(instance.set_engine_container(&container), Err(Error::Invalid(_))), "{bad}");
     }
 }
+
+#[test]
+fn what_a_crash_of_the_host_has_torn_is_forgotten() {
+    let bench = Bench::new();
+    let mut instance = bench.start();
+    instance.follow_network(&docker0(&bench)).unwrap();
+    let before = bench.snapshot();
+    instance.set_engine_container(&web(&bench)).unwrap();
+    drop(instance);
+    let record = bench.config().state_dir.join(format!("containers/{}.boot", id('c')));
+    fs::write(&record, &fs::read(&record).unwrap()[..40]).unwrap();
+    let mut instance = bench.start();
+    assert!(matches!(instance.container("web"), Err(Error::NotFound(_))));
+    assert_eq!(bench.snapshot(), before);
+    // The engine tells of it again.
+    instance.set_engine_container(&web(&bench)).unwrap();
+    instance.remove_engine_container(Engine::Docker, &id('c')).unwrap();
+    assert_eq!(bench.snapshot(), before);
+}
