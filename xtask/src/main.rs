@@ -12,6 +12,7 @@ mod root;
 mod run;
 mod setup;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -31,6 +32,8 @@ enum Task {
     Test(test::Options),
     /// Measure rnet against iptables, nft, routing and the bridge.
     Bench(bench::Options),
+    /// Run a selection of the tests on Debian's kernels, in an emulator.
+    VmTest(vm::Options),
     /// Check format and lints of both halves.
     Lint,
     /// The demonstration itself: what `run` starts as root.
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Task::Run(options) => run::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::VmTest(options) => vm::run(&options),
         Task::Lint => lint::run().map(|()| ExitCode::SUCCESS),
         Task::Demonstrate(options) => demo::run(&options),
         Task::ServePage(options) => demo::page::serve(&options).map(|()| ExitCode::SUCCESS),
