@@ -21,9 +21,13 @@ pub(super) struct Archive {
 impl Archive {
     /// Adds a directory.
     pub(super) fn directory(&mut self, path: &str) {
-        let name = path.trim_matches('/');
-        if !name.is_empty() && self.is_new(name) {
-            self.entry(name, DIRECTORY, &[]);
+        let mut name = String::new();
+        for part in path.split('/').filter(|part| !part.is_empty()) {
+            name.push_str(part);
+            if self.is_new(&name) {
+                self.entry(&name, DIRECTORY, &[]);
+            }
+            name.push('/');
         }
     }
 
@@ -57,19 +61,10 @@ impl Archive {
     fn add(&mut self, path: &str, mode: u32, content: &[u8]) {
         let name = path.trim_matches('/');
         if let Some(parent) = Path::new(name).parent().and_then(Path::to_str) {
-            self.directories(parent);
+            self.directory(parent);
         }
         if self.is_new(name) {
             self.entry(name, mode, content);
-        }
-    }
-
-    fn directories(&mut self, path: &str) {
-        let mut name = String::new();
-        for part in path.split('/').filter(|part| !part.is_empty()) {
-            name.push_str(part);
-            self.directory(&name);
-            name.push('/');
         }
     }
 
@@ -120,6 +115,7 @@ mod tests {
     #[test]
     fn directories_come_before_what_is_in_them_and_once() {
         let mut archive = Archive::default();
+        archive.directory("/var/tmp");
         archive.file("/usr/lib/a", b"a");
         archive.file("/usr/lib/b", b"b");
         archive.link("/lib", "usr/lib");
@@ -128,6 +124,7 @@ mod tests {
         let text = String::from_utf8(archive.finish()).unwrap();
         let at = |name: &str| text.find(name).unwrap_or_else(|| panic!("{name} is not there"));
         assert!(at("usr\0") < at("usr/lib\0") && at("usr/lib\0") < at("usr/lib/a\0"), "{text:?}");
+        assert!(at("var\0") < at("var/tmp\0"));
         assert_eq!(text.matches("usr/lib/a\0").count(), 1);
         assert!(!text.contains("another"));
     }

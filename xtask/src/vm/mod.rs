@@ -114,7 +114,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         })?;
         heading(format_args!("Linux {}", kernel.release));
         let outcome = machine::run(&emulator, kernel, &initramfs, &logs, say);
-        remove(&initramfs);
+        if std::env::var_os("KEEP").is_none() {
+            remove(&initramfs);
+        }
         match &outcome {
             Ok(report) if !report.is_over => note("the guest has ended early: see its log"),
             Ok(_) => {}
