@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{cpio::Archive, modules};
+use super::{cpio::Archive, modules, plan::Step};
 use crate::{
     command::{find, output},
     setup::{Emulator, Kernel},
@@ -41,9 +41,6 @@ const FILES: [(&str, &str); 4] = [
     // Of a block of addresses that nobody has (RFC 5737).
     ("/etc/resolv.conf", "nameserver 192.0.2.53\n"),
 ];
-
-/// What a guest runs: a name for it, a program below `/work` and its arguments.
-pub(super) type Step = (&'static str, &'static str, Vec<String>);
 
 /// A file that goes below `/work`.
 pub(super) struct Work<'a> {
@@ -104,7 +101,7 @@ impl Guest {
                 self.archive.file(&format!("{place}/{index}"), &content);
             }
         }
-        let line = |(name, program, arguments): &Step| format!("{name} {program} {}\n", arguments.join(" "));
+        let line = |step: &Step| format!("{} {} {}\n", step.name, step.program, step.arguments.join(" "));
         self.archive.file("/work/steps", steps.iter().map(line).collect::<String>().as_bytes());
         Ok(self.archive.finish())
     }
