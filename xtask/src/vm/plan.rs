@@ -42,33 +42,26 @@ pub(super) struct Step {
 const REFUSAL: &str = "kernel::one_that_is_too_old_is_refused_in_one_line_and_nothing_is_left";
 const LOADING: &str = "kernel::one_that_is_new_enough_takes_every_program";
 
-/// Some of each kind: an emulated verifier needs ten seconds for the programs, which each test loads, so that all tests
-/// would take an hour.
-const PACKETS: [&str; 8] = [
+/// Some of each kind: an emulated verifier needs ten seconds for the programs, which each test loads. All tests would
+/// take an hour, these three minutes on two idle processors.
+const PACKETS: [&str; 6] = [
     "egress::tcp",
     "fragments::fragments_follow_their_first",
     "hairpin::a_container_reaches_itself_and_sees_its_gateway",
-    "ipv6::masqueraded_tcp",
     "ipv6::published_udp",
     "xdp::ipv6",
-    "xdp::tcp",
     "xdp::unfinished_checksums_are_left_alone_where_they_may_be",
 ];
-const TRAFFIC: [&str; 14] = [
+const TRAFFIC: [&str; 9] = [
     "egress::finalised::tcp_leaves_with_the_hosts_address",
-    "egress::offloaded::pings_leave_with_the_hosts_address",
     "hairpin::offloaded::a_container_reaches_its_own_published_port",
     "ipv6::finalised::a_published_port_is_reached_over_ipv6",
-    "ipv6::offloaded::a_container_leaves_with_the_host_s_address",
     "lifecycle::a_killed_daemon_is_not_missed_and_a_restarted_one_takes_over",
     "lifecycle::down_leaves_nothing",
     "local::every_name_of_the_host_leads_to_the_container_over_tcp",
-    "local::every_name_of_the_host_leads_to_the_container_over_udp",
     "policy::networks_meet_at_published_ports_only",
-    "policy::without_icc_a_bridge_carries_nothing_between_neighbours",
     "publish::finalised::udp_carries_10_mib_each_way_to_another_port",
     "publish::offloaded::tcp_carries_10_mib_each_way_to_another_port",
-    "xdp::small_packets_are_delivered",
 ];
 
 impl Kernel {
