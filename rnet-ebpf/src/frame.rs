@@ -1,5 +1,7 @@
 //! A packet in an XDP program: a frame as the device has received it, before the kernel has a packet buffer for it.
 
+use core::arch::asm;
+
 use aya_ebpf::{
     bindings::xdp_md,
     helpers::generated::{bpf_csum_diff, bpf_xdp_load_bytes},
@@ -67,6 +69,11 @@ impl Frame {
     #[inline(always)]
     pub(crate) fn sum(self, offset: usize, length: usize) -> Option<u16> {
         let scratch = maps::scratch()?;
+        let mut length = length;
+        // The compiler knows of a comparison before and would leave this one out, but verifiers up to that of Linux 6.12
+        // have not concluded from it that the length is not negative.
+        // SAFETY: changes nothing.
+        unsafe { asm!("{0} = {0}", inout(reg) length, options(pure, nomem, nostack)) };
         if length == 0 || length >= LARGEST {
             return None;
         }

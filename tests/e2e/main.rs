@@ -40,6 +40,7 @@ mod healing;
 mod icmp;
 mod instances;
 mod ipv6;
+mod kernel;
 mod lifecycle;
 mod listen;
 mod lists;

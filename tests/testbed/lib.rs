@@ -73,11 +73,29 @@ pub fn skip(reason: &str) {
     }
 }
 
+/// A time limit as it is on this machine: `RNET_TEST_PATIENCE` says how many times as long things may take, where
+/// the kernel is emulated.
+pub fn patient(limit: Duration) -> Duration {
+    limit * factor(std::env::var("RNET_TEST_PATIENCE").ok().as_deref())
+}
+
+/// What limits are multiplied by.
+///
+/// # Panics
+/// When it is no number: limits that are not those asked for would fail tests, and nobody would know why.
+fn factor(patience: Option<&str>) -> u32 {
+    patience.map_or(1, |text| {
+        let factor = text.parse().ok().filter(|factor| *factor > 0);
+        factor.unwrap_or_else(|| panic!("RNET_TEST_PATIENCE={text}: not a number above 0"))
+    })
+}
+
 /// Polls until `done` yields something.
 ///
 /// # Panics
-/// When it has not after `limit`.
+/// When it has not after `limit`, which is a [`patient`] one.
 pub fn wait_until<T>(what: &str, limit: Duration, mut done: impl FnMut() -> Option<T>) -> T {
+    let limit = patient(limit);
     let deadline = Instant::now() + limit;
     loop {
         if let Some(value) = done() {
@@ -92,4 +110,20 @@ pub fn wait_until<T>(what: &str, limit: Duration, mut done: impl FnMut() -> Opti
 pub(crate) fn next_number() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_multiplied_where_that_is_asked_for() {
+        assert_eq!((factor(None), factor(Some("5"))), (1, 5));
+    }
+
+    #[test]
+    #[should_panic(expected = "RNET_TEST_PATIENCE=0: not a number above 0")]
+    fn no_patience_at_all_is_refused() {
+        factor(Some("0"));
+    }
 }

@@ -13,6 +13,8 @@ use nix::{
     unistd::Pid,
 };
 
+use crate::patient;
+
 /// A process that has ended.
 #[derive(Debug)]
 pub struct Finished {
@@ -90,7 +92,7 @@ fn finish(mut command: Command, limit: Duration) -> Option<Finished> {
     };
     let mut process = Process { child, what };
     let status = process.wait(limit).unwrap_or_else(|| {
-        panic!("{}: still running after {limit:?}\n{}", process.what, text_of(&mut stderr));
+        panic!("{}: still running after {:?}\n{}", process.what, patient(limit), text_of(&mut stderr));
     });
     Some(Finished { status, stdout: text_of(&mut stdout), stderr: text_of(&mut stderr) })
 }
@@ -139,9 +141,9 @@ impl Process {
         self.child.try_wait().unwrap_or_else(|e| panic!("wait for {}: {e}", self.what))
     }
 
-    /// Waits for its end; nothing when it still runs after `limit`.
+    /// Waits for its end; nothing when it still runs after `limit`, which is a [`patient`] one.
     pub fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now() + patient(limit);
         loop {
             let status = self.ended();
             if status.is_some() || Instant::now() >= deadline {

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Netns, bpf::BPFFS};
+use crate::{Netns, bpf::BPFFS, patient};
 
 /// The state of a namespace and of what an instance may leave on the machine: lines under headings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl Snapshot {
     /// # Panics
     /// When it is not after 10 s, with the difference.
     pub fn assert_restored(&self, ns: &Netns, instance: &str, after_what: &str) {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + patient(Duration::from_secs(10));
         loop {
             let Some(difference) = self.difference(&Self::take(ns, instance)) else { return };
             assert!(Instant::now() < deadline, "{after_what}: the host is not as before\n{difference}");

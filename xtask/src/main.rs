@@ -14,6 +14,7 @@ mod root;
 mod run;
 mod setup;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -35,6 +36,8 @@ enum Task {
     Bench(bench::Options),
     /// Make the packages: a .deb, an archive, and their checksums.
     Dist,
+    /// Run a selection of the tests on Debian's kernels, in an emulator.
+    VmTest(vm::Options),
     /// Check format and lints of both halves.
     Lint,
     /// The demonstration itself: what `run` starts as root.
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Dist => dist::run().map(|_| ExitCode::SUCCESS),
+        Task::VmTest(options) => vm::run(&options),
         Task::Lint => lint::run().map(|()| ExitCode::SUCCESS),
         Task::Demonstrate(options) => demo::run(&options),
         Task::ServePage(options) => demo::page::serve(&options).map(|()| ExitCode::SUCCESS),

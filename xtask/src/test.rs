@@ -132,7 +132,7 @@ fn in_kernel(test: &str, built: &Built, args: &[OsString], variables: &[(&str, &
 }
 
 /// Builds a test and tells where its executable is.
-fn executable(test: &str) -> Result<PathBuf> {
+pub(crate) fn executable(test: &str) -> Result<PathBuf> {
     let mut build = cargo();
     build
         .args(["test", "--package", "rnet-tests", "--lib", "--tests", "--no-run"])

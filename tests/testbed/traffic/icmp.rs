@@ -9,7 +9,7 @@ use std::{
 use etherparse::{IcmpEchoHeader, Icmpv4Header, Icmpv4Slice, Icmpv4Type, Ipv4Slice};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{REPLY_LIMIT, SILENCE, random_bytes};
+use super::{SILENCE, random_bytes, reply_limit};
 use crate::Netns;
 
 /// An echo reply.
@@ -30,7 +30,7 @@ pub fn ping(ns: &Netns, to: Ipv4Addr) -> Option<Reply> {
 /// # Panics
 /// When the reply has another payload, or the request cannot be sent.
 pub fn ping_with(ns: &Netns, to: Ipv4Addr, echo: IcmpEchoHeader, len: usize) -> Option<Reply> {
-    ns.run(|| exchange(to, echo, len, REPLY_LIMIT))
+    ns.run(|| exchange(to, echo, len, reply_limit()))
         .unwrap_or_else(|e| panic!("ping {to} from {}: {e}", ns.name()))
 }
 

@@ -15,11 +15,14 @@ use std::{
 use rand::{RngCore, SeedableRng, rngs::SmallRng};
 use socket2::Socket;
 
-use crate::Task;
+use crate::{Task, patient};
 
 /// How long a reply may take before it counts as lost. Replies come within microseconds; two cores full of
 /// other tests can delay a process by seconds.
-pub(crate) const REPLY_LIMIT: Duration = Duration::from_secs(8);
+pub(crate) fn reply_limit() -> Duration {
+    patient(Duration::from_secs(8))
+}
+
 /// How long to wait where silence is what the test expects: a SYN is repeated after 1 s within it.
 pub(crate) const SILENCE: Duration = Duration::from_millis(1500);
 /// How often a server looks whether it is to stop.

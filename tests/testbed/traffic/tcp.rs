@@ -9,7 +9,7 @@ use std::{
 use socket2::{SockRef, Socket, Type};
 
 use super::{
-    Failure, Peers, REPLY_LIMIT, SILENCE, STOP_INTERVAL, Server, any_for, bound, parse, random_bytes,
+    Failure, Peers, SILENCE, STOP_INTERVAL, Server, any_for, bound, parse, random_bytes, reply_limit,
 };
 use crate::{Netns, Stop};
 
@@ -52,7 +52,7 @@ fn serve(listener: &TcpListener, peers: &Peers, stop: &Stop) {
 
 fn echo_one(mut stream: TcpStream, stop: &Stop) -> io::Result<()> {
     stream.set_read_timeout(Some(STOP_INTERVAL))?;
-    stream.set_write_timeout(Some(REPLY_LIMIT))?;
+    stream.set_write_timeout(Some(reply_limit()))?;
     stream.set_nodelay(true)?;
     let mut buffer = vec![0; 256 << 10];
     while !stop.requested() {
@@ -89,8 +89,8 @@ pub fn connect_from(ns: &Netns, from: SocketAddr, to: SocketAddr) -> Result<TcpS
         socket.connect_timeout(&to.into(), SILENCE).map(|()| socket).map_err(|e| Failure::of(&e, &what))
     })?;
     let ready = |socket: &Socket| {
-        socket.set_read_timeout(Some(REPLY_LIMIT))?;
-        socket.set_write_timeout(Some(REPLY_LIMIT))?;
+        socket.set_read_timeout(Some(reply_limit()))?;
+        socket.set_write_timeout(Some(reply_limit()))?;
         socket.set_tcp_nodelay(true)
     };
     ready(&socket).unwrap_or_else(|e| panic!("{what}: {e}"));

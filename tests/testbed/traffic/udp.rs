@@ -8,7 +8,7 @@ use std::{
 use socket2::Type;
 
 use super::{
-    Failure, Peers, REPLY_LIMIT, SILENCE, STOP_INTERVAL, Server, any_for, bound, parse, random_bytes,
+    Failure, Peers, SILENCE, STOP_INTERVAL, Server, any_for, bound, parse, random_bytes, reply_limit,
 };
 use crate::Netns;
 
@@ -56,7 +56,7 @@ pub fn connect_from(ns: &Netns, from: SocketAddr, to: SocketAddr) -> UdpSocket {
     ns.run(|| {
         let socket = bound(Type::DGRAM, from)?;
         socket.connect(&to.into())?;
-        socket.set_read_timeout(Some(REPLY_LIMIT))?;
+        socket.set_read_timeout(Some(reply_limit()))?;
         Ok::<_, io::Error>(UdpSocket::from(socket))
     })
     .unwrap_or_else(|e| panic!("connect {} {from} -> {to}/udp: {e}", ns.name()))
@@ -95,7 +95,7 @@ pub fn assert_silent(ns: &Netns, to: SocketAddr) {
 pub fn ask_unconnected(ns: &Netns, to: SocketAddr) -> Result<SocketAddr, Failure> {
     let what = format!("ask {to} over udp from {}", ns.name());
     let socket = ns.run(|| bound(Type::DGRAM, any_for(to))).unwrap_or_else(|e| panic!("{what}: {e}"));
-    socket.set_read_timeout(Some(REPLY_LIMIT)).unwrap_or_else(|e| panic!("{what}: {e}"));
+    socket.set_read_timeout(Some(reply_limit())).unwrap_or_else(|e| panic!("{what}: {e}"));
     let socket = UdpSocket::from(socket);
     let answer = socket.send_to(b"who are you", to).and_then(|_| socket.recv_from(&mut [0; 64]));
     answer.map(|(_, from)| from).map_err(|e| Failure::of(&e, &what))

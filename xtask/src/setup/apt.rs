@@ -73,16 +73,31 @@ pub(super) fn download_of_suite(
     packages: &[&str],
     private: &Path,
 ) -> Result<Vec<PathBuf>> {
-    const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    let archives = private.join("archives");
-    for dir in [private.join("lists/partial"), archives.join("partial")] {
-        fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-    }
-    let signed = if Path::new(KEYRING).is_file() { format!("[signed-by={KEYRING}] ") } else { String::new() };
-    let dir = private.display();
-    // Proxies and the like are taken from the machine's own configuration, which is read before this file.
-    let config = format!(
-        "Dir::State::lists \"{dir}/lists\";
+    let suite = Suite::open(mirror, suite, private)?;
+    let install = ["install", "--download-only", "--yes", "--no-install-recommends"];
+    output(suite.command("apt-get").args(install).args(packages))?;
+    packages_in(&private.join("archives"))
+}
+
+/// The packages of a suite, whatever the machine's own is.
+pub(super) struct Suite<'a> {
+    /// Takes all that apt notes down about the suite.
+    private: &'a Path,
+}
+
+impl<'a> Suite<'a> {
+    /// Fetches the suite's package lists.
+    pub(super) fn open(mirror: &str, suite: &str, private: &'a Path) -> Result<Self> {
+        const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+        for dir in ["lists/partial", "archives/partial"].map(|dir| private.join(dir)) {
+            fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+        }
+        let signed =
+            if Path::new(KEYRING).is_file() { format!("[signed-by={KEYRING}] ") } else { String::new() };
+        let dir = private.display();
+        // Proxies and the like are taken from the machine's own configuration, which is read before this file.
+        let config = format!(
+            "Dir::State::lists \"{dir}/lists\";
 Dir::State::status \"{dir}/status\";
 Dir::Cache \"{dir}\";
 Dir::Etc::sourcelist \"{dir}/sources.list\";
@@ -94,23 +109,47 @@ Acquire::IndexTargets::deb::DEP-11::DefaultEnabled \"false\";
 APT::Sandbox::User \"root\";
 Debug::NoLocking \"1\";
 "
-    );
-    let files = [
-        ("status", String::new()),
-        ("sources.list", format!("deb {signed}{mirror} {suite} main\n")),
-        ("apt.conf", config),
-    ];
-    for (name, content) in files {
-        let file = private.join(name);
-        fs::write(&file, content).with_context(|| format!("write {}", file.display()))?;
+        );
+        let files = [
+            ("status", String::new()),
+            ("sources.list", format!("deb {signed}{mirror} {suite} main\n")),
+            ("apt.conf", config),
+        ];
+        for (name, content) in files {
+            let file = private.join(name);
+            fs::write(&file, content).with_context(|| format!("write {}", file.display()))?;
+        }
+        let suite = Self { private };
+        output(suite.command("apt-get").arg("update"))?;
+        Ok(suite)
     }
-    let apt = |arguments: &[&str]| {
-        output(Command::new("apt-get").env("APT_CONFIG", private.join("apt.conf")).args(arguments))
-    };
-    apt(&["update"])?;
-    let install = ["install", "--download-only", "--yes", "--no-install-recommends"];
-    apt(&[&install[..], packages].concat())?;
-    packages_in(&archives)
+
+    /// One of apt's programs, for which there is this suite alone.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env("APT_CONFIG", self.private.join("apt.conf")).env("LC_ALL", "C");
+        command
+    }
+
+    /// What a package depends on, in turn, and the package itself.
+    pub(super) fn closure(&self, package: &str) -> Result<Vec<String>> {
+        let mut apt = self.command("apt-cache");
+        // Only what it can't do without.
+        apt.args(["depends", "--recurse", "--important", package]);
+        Ok(named_in(&output(&mut apt)?))
+    }
+
+    /// Fetches these packages alone.
+    pub(super) fn download(&self, packages: &[String]) -> Result<Vec<PathBuf>> {
+        let archives = self.private.join("archives");
+        output(self.command("apt-get").arg("download").args(packages).current_dir(&archives))?;
+        packages_in(&archives)
+    }
+}
+
+/// The packages that `apt-cache depends --recurse` goes through: what each depends on is indented.
+fn named_in(depends: &str) -> Vec<String> {
+    depends.lines().filter(|line| !line.starts_with([' ', '<', '|'])).map(str::to_owned).collect()
 }
 
 /// The mirror from which the machine's own Debian comes, if it is one.
@@ -151,6 +190,21 @@ fn try_install(packages: &[&str]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn packages_are_told_from_what_they_depend_on() {
+        let depends = "linux-image-cloud-amd64
+  Depends: linux-image-6.1.0-50-cloud-amd64
+linux-image-6.1.0-50-cloud-amd64
+  Depends: kmod
+ |Depends: linux-initramfs-tool
+    initramfs-tools
+<linux-initramfs-tool>
+kmod
+";
+        let wanted = ["linux-image-cloud-amd64", "linux-image-6.1.0-50-cloud-amd64", "kmod"];
+        assert_eq!(named_in(depends), wanted);
+    }
 
     #[test]
     fn the_mirror_is_the_one_of_the_release_itself() {

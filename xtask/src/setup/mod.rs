@@ -3,18 +3,20 @@
 mod apt;
 mod compiler;
 pub(crate) mod debian;
+mod emulator;
 mod engines;
 mod install;
+mod kernels;
 mod linker;
 mod trixie;
 mod unpack;
 
 use std::{env, ffi::OsString, path::PathBuf, process::Command};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
 
-pub(crate) use self::compiler::Compiler;
+pub(crate) use self::{compiler::Compiler, emulator::Emulator, kernels::Kernel};
 use crate::{
     command::{find, workspace},
     progress::{heading, note, step},
@@ -106,7 +108,7 @@ pub(crate) fn bpf_toolchain() -> Result<BpfToolchain> {
 
 /// Makes sure of the tests' tools.
 pub(crate) fn test_tools() -> Result<()> {
-    tools(&TESTS, "the tests use")?;
+    called_tools()?;
     if !engines::missing().is_empty() {
         step("unpacking container engines into target/tools", engines::make)?;
     }
@@ -131,6 +133,33 @@ pub(crate) fn package_tools() -> Result<()> {
         return Ok(());
     }
     step("installing Debian 12 into target/tools/debian-12.tar", debian::make)
+}
+
+/// Makes sure of the tools that the tests call by name.
+pub(crate) fn called_tools() -> Result<()> {
+    tools(&TESTS, "the tests use")
+}
+
+/// Makes sure of the emulator.
+pub(crate) fn emulator() -> Result<Emulator> {
+    match emulator::find() {
+        Some(emulator) => Ok(emulator),
+        None => step("unpacking Debian 13's qemu into target/tools", || emulator::make(&mirror()?)),
+    }
+}
+
+/// Makes sure of a kernel: that of a release of Debian.
+pub(crate) fn kernel(suite: &str, emulator: &Emulator) -> Result<Kernel> {
+    match kernels::find(suite) {
+        Some(kernel) => Ok(kernel),
+        None => step(format_args!("unpacking the kernel of Debian's {suite} into target/tools"), || {
+            kernels::make(&mirror()?, suite, emulator)
+        }),
+    }
+}
+
+fn mirror() -> Result<String> {
+    trixie::mirror().context("apt names no mirror of Debian, from which qemu and kernels are taken")
 }
 
 /// Makes sure of the demonstration's tools.
