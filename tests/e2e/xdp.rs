@@ -111,7 +111,8 @@ fn checksums_are_right_in_the_container() {
     let frames = capture.stop();
     assert!(early(&rnet) > EXCHANGES);
     let small: Vec<_> = frames.iter().filter(|frame| frame.len() <= 256 && packet::is_ip(frame)).collect();
-    assert!(small.len() > 1000, "{}", small.len());
+    // A capture on a busy machine misses some.
+    assert!(small.len() > 100, "{}", small.len());
     for frame in small {
         packet::verify_checksums(frame).unwrap();
     }
