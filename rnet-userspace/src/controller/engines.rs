@@ -165,11 +165,11 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         let held = self.hold_ports(&after)?;
         after.ports = held.ports;
         let is_in = |endpoint: &Endpoint, of: &Container| of.endpoints.iter().any(|e| e.id == endpoint.id);
-        let gone: Vec<_> = before.endpoints.iter().filter(|e| !is_in(e, &after)).cloned().collect();
+        let gone = before.endpoints.iter().filter(|e| !is_in(e, &after));
+        let gone: Vec<_> = gone.map(|e| Endpoint { phase: Phase::Removing, ..e.clone() }).collect();
         let new: Vec<_> = after.endpoints.iter().filter(|e| !is_in(e, &before)).cloned().collect();
         // Those to be removed are there until the others are.
-        let leaving = gone.iter().map(|e| Endpoint { phase: Phase::Removing, ..e.clone() });
-        after.endpoints.extend(leaving);
+        after.endpoints.extend(gone.iter().cloned());
         let mut changing = after.clone();
         for endpoint in changing.endpoints.iter_mut().filter(|e| new.iter().any(|new| new.id == e.id)) {
             endpoint.phase = Phase::Creating;
@@ -190,9 +190,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             self.tell_connected("connect", &after, endpoint);
         }
         for endpoint in &gone {
-            let leaving = after.endpoints.iter().find(|e| e.id == endpoint.id).cloned();
-            let leaving = leaving.unwrap_or_else(|| endpoint.clone());
-            self.drop_endpoint(&after, &leaving)?;
+            self.drop_endpoint(&after, endpoint)?;
             after.endpoints.retain(|e| e.id != endpoint.id);
         }
         Ok(self.container_view(&after))

@@ -130,15 +130,7 @@ impl Session<'_> {
         } else {
             self.config.ports.clone()
         };
-        Ok(EngineContainer {
-            engine: Engine::Cni,
-            id: self.container.clone(),
-            name: self.container_name(),
-            netns: self.call.netns.clone(),
-            interfaces: vec![interface],
-            ports,
-            keeps_ports: self.config.ports_are_kept(self.call),
-        })
+        Ok(self.with_interface(interface, ports))
     }
 
     /// Where the container's default routes lead.

@@ -121,15 +121,7 @@ impl Session<'_> {
             gw_priority: self.priority(),
             ..EngineInterface::default()
         };
-        Ok(EngineContainer {
-            engine: Engine::Cni,
-            id: self.container.clone(),
-            name: self.container_name(),
-            netns: self.call.netns.clone(),
-            interfaces: vec![interface],
-            ports: self.config.ports.clone(),
-            keeps_ports: self.config.ports_are_kept(self.call),
-        })
+        Ok(self.with_interface(interface, self.config.ports.clone()))
     }
 
     pub(super) fn check_ports(&self) -> Result<()> {

@@ -14,6 +14,10 @@ use super::{
     network_id,
     version::Version,
 };
+use crate::controller::{
+    model::{engine::Engine, name::short_id, port_spec::PortMapping},
+    request::{EngineContainer, EngineInterface},
+};
 
 /// An answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -123,14 +127,31 @@ impl Session<'_> {
         -digits.parse::<i64>().unwrap_or_default().abs()
     }
 
+    /// The container with an interface that is to be on the network, and with these ports.
+    pub(super) fn with_interface(
+        &self,
+        interface: EngineInterface,
+        ports: Vec<PortMapping>,
+    ) -> EngineContainer {
+        EngineContainer {
+            engine: Engine::Cni,
+            id: self.container.clone(),
+            name: self.container_name(),
+            netns: self.call.netns.clone(),
+            interfaces: vec![interface],
+            ports,
+            keeps_ports: self.config.ports_are_kept(self.call),
+        }
+    }
+
     /// What the container is called: Podman's name for it, the pod's, or the short id.
-    pub(super) fn container_name(&self) -> String {
+    fn container_name(&self) -> String {
         let args = &self.call.args;
         match (&args.pod_namespace, &args.pod) {
             // No name of a pod has an underscore.
             (Some(namespace), Some(pod)) => format!("{namespace}_{pod}"),
             (None, Some(pod)) => pod.clone(),
-            (_, None) => crate::controller::model::name::short_id(&self.call.container).to_owned(),
+            (_, None) => short_id(&self.call.container).to_owned(),
         }
     }
 }
