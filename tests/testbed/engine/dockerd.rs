@@ -12,6 +12,7 @@ use super::{
     IMAGE, Machine,
     daemon::Daemon,
     image::{COMMAND, Rootfs},
+    netns_of,
     programs::{environment, required},
 };
 use crate::{Container, Docker, Netns};
@@ -133,9 +134,7 @@ impl<'m> Dockerd<'m> {
     /// # Panics
     /// When it does not.
     pub fn container_netns(&self, name: &str) -> Netns {
-        let pid = self.line(&["inspect", "--type", "container", "--format", "{{.State.Pid}}", name]);
-        assert_ne!(pid, "0", "{name} does not run");
-        Netns::open(format!("/proc/{pid}/ns/net"))
+        netns_of(self, name)
     }
 
     /// Its process id.

@@ -25,6 +25,7 @@ pub use self::{
     machine::Machine,
     podman::Podman,
 };
+use crate::{Netns, tool::Tool};
 
 /// Returns from a test that cannot run here, for want of root or of the engines, saying why. With
 /// `RNET_REQUIRE_ALL=1` it fails instead. `require_engines!(trixie)` asks for Debian 13's.
@@ -57,4 +58,11 @@ fn is_nothing(missing: &[&str]) -> bool {
         crate::skip(&format!("needs {}: get them with `cargo xtask setup --tests`", missing.join(", ")));
     }
     missing.is_empty()
+}
+
+/// The network namespace of a container that runs, as Docker and Podman both tell of it.
+fn netns_of(tool: &Tool<'_>, name: &str) -> Netns {
+    let pid = tool.line(&["inspect", "--type", "container", "--format", "{{.State.Pid}}", name]);
+    assert_ne!(pid, "0", "{name} does not run");
+    Netns::open(format!("/proc/{pid}/ns/net"))
 }

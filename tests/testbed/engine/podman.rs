@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use super::{
     IMAGE, Machine,
     image::{COMMAND, Rootfs},
+    netns_of,
     programs::{environment, plugin_dirs, required},
 };
 use crate::{Container, Netns, tool::Tool};
@@ -124,9 +125,7 @@ impl<'m> Podman<'m> {
     /// # Panics
     /// When it does not.
     pub fn container_netns(&self, name: &str) -> Netns {
-        let pid = self.line(&["inspect", "--type", "container", "--format", "{{.State.Pid}}", name]);
-        assert_ne!(pid, "0", "{name} does not run");
-        Netns::open(format!("/proc/{pid}/ns/net"))
+        netns_of(self, name)
     }
 }
 
