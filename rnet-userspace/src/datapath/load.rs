@@ -1,6 +1,6 @@
 //! From the embedded object to programs in the kernel, on maps that outlive the daemon.
 
-use std::path::Path;
+use std::{path::Path, thread};
 
 use anyhow::{Context, Result, anyhow, bail};
 use aya::{
@@ -11,9 +11,6 @@ use aya::{
 
 use super::Sizes;
 
-/// Programs at tcx hooks.
-pub(super) const CLASSIFIERS: [&str; 5] =
-    ["from_container", "from_uplink", "to_uplink", FROM_BRIDGE, TO_BRIDGE];
 /// Programs on bridges that engines have made.
 pub(super) const FROM_BRIDGE: &str = "from_bridge";
 pub(super) const TO_BRIDGE: &str = "to_bridge";
@@ -64,8 +61,8 @@ const MAPS: [&str; 21] = [
 
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/datapath.o"));
 
-/// Loads every program, that for XDP only if it is asked for. Maps that are pinned in `pins` are used again, the others
-/// are made and pinned there.
+/// Loads every program, that for XDP only if it is asked for; the verifier looks at several at once. Maps that are pinned
+/// in `pins` are used again, the others are made and pinned there.
 ///
 /// # Errors
 /// The kernel refuses a map or a program; or a pinned map has another size than `sizes` asks for, which cannot be
@@ -83,18 +80,14 @@ pub(super) fn load(pins: &Path, sizes: Sizes, with_xdp: bool) -> Result<Ebpf> {
         loader.map_max_entries(map, entries);
     }
     let mut ebpf = loader.load(OBJECT).map_err(one_line).context("make the datapath's maps")?;
-    for name in CLASSIFIERS {
-        classifier(&mut ebpf, name)?
-            .load()
-            .map_err(refused)
-            .with_context(|| format!("load program {name}"))?;
-    }
-    if with_xdp {
-        xdp(&mut ebpf)?.load().map_err(refused).with_context(|| format!("load program {XDP}"))?;
-    }
-    for name in SOCKETS {
-        socket(&mut ebpf, name)?.load().map_err(refused).with_context(|| format!("load program {name}"))?;
-    }
+    let programs: Vec<_> = ebpf.programs_mut().filter(|(name, _)| with_xdp || *name != XDP).collect();
+    thread::scope(|scope| {
+        let loading: Vec<_> =
+            programs.into_iter().map(|(name, program)| scope.spawn(move || verify(name, program))).collect();
+        loading.into_iter().try_for_each(|thread| {
+            thread.join().unwrap_or_else(|_| bail!("a thread that loads a program has panicked"))
+        })
+    })?;
     Ok(ebpf)
 }
 
@@ -122,7 +115,19 @@ fn check_pinned(map: &str, pin: &Path, entries: u32) -> Result<()> {
     )
 }
 
-/// A program of [`CLASSIFIERS`].
+/// Gives a program to the kernel, which verifies it.
+fn verify(name: &str, program: &mut Program) -> Result<()> {
+    let loaded = if let Program::SchedClassifier(classifier) = program {
+        classifier.load()
+    } else if let Program::Xdp(xdp) = program {
+        xdp.load()
+    } else {
+        <&mut CgroupSockAddr>::try_from(program).and_then(CgroupSockAddr::load)
+    };
+    loaded.map_err(refused).with_context(|| format!("load program {name}"))
+}
+
+/// A program at a tcx hook.
 pub(super) fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
     Ok(program(ebpf, name)?.try_into()?)
 }
