@@ -27,7 +27,7 @@ fn octets(addr: IpAddr) -> [u8; 4] {
 fn states(rnet: &Rnet<'_>, port: u16) -> Vec<String> {
     let of_port = |row: &Value| row.to_string().contains(&format!(":{port}\""));
     let state = |row: &Value| row["state"].as_str().unwrap().to_owned();
-    rnet.json(&["conntrack"]).iter().filter(|row| of_port(row)).map(state).collect()
+    rnet.json(&["conntrack", "ls"]).iter().filter(|row| of_port(row)).map(state).collect()
 }
 
 #[test]
