@@ -181,3 +181,44 @@ fn neither_a_source_route_nor_a_broadcast_leads_into_a_container() {
     });
     assert_unseen("the container", &inside.stop(), &forged);
 }
+
+#[test]
+fn fragments_without_a_first_do_not_keep_a_processor_busy() {
+    testbed::require_root!();
+    const SENT: u16 = 20_000;
+    let host = Host::new();
+    let rnet = Rnet::start(&host);
+    let web = rnet.run("web", &["-p", "8080:80/udp"]);
+    let _server = traffic::echo(&web.ns, "0.0.0.0:80");
+    let (from, to) = (octets(CLIENT[0]), octets(HOST[0]));
+    let link = (host.client.mac(UPLINK), host.ns.mac(UPLINK));
+    let forged: Vec<_> = (0..SENT)
+        .map(|identification| {
+            let header = Ipv4Header {
+                identification,
+                fragment_offset: 50.try_into().unwrap(),
+                dont_fragment: false,
+                ..Ipv4Header::new(0, 64, etherparse::IpNumber::UDP, from, to).unwrap()
+            };
+            let header = etherparse::IpHeaders::Ipv4(header, Ipv4Extensions::default());
+            let mut frame = Vec::new();
+            PacketBuilder::ethernet2(link.0, link.1)
+                .ip(header)
+                .write(&mut frame, etherparse::IpNumber::UDP, MARK)
+                .unwrap();
+            frame
+        })
+        .collect();
+    let inside = Capture::start(&web.ns, "eth0");
+    let before = rnet.packets_for("not-ours");
+    capture::send(&host.client, UPLINK, &forged);
+    wait_until("all of them are given up", Duration::from_secs(60), || {
+        (rnet.packets_for("not-ours") >= before + u64::from(SENT)).then_some(())
+    });
+    // Each alone is put back 128 times.
+    let put_back = rnet.packets_for("fragment-early");
+    assert!(put_back < u64::from(SENT) * 128 / 2, "{put_back}");
+    let socket = traffic::connect(&host.client, host.at(8080));
+    traffic::ask(&socket, &testbed::traffic::random_bytes(1, 20_000)).unwrap();
+    assert_unseen("the container", &inside.stop(), &[]);
+}
