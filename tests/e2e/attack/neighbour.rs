@@ -85,13 +85,7 @@ fn an_idle_connection_survives_forged_ends() {
     let guess = sequence ^ 0x8000_0000;
     let forged = [
         packet::tcp(link, src, dst, TcpHeader { rst: true, sequence_number: guess, ..first.clone() }, b""),
-        packet::tcp(
-            link,
-            src,
-            dst,
-            TcpHeader { fin: true, ack: true, sequence_number: guess, ..first.clone() },
-            b"",
-        ),
+        packet::tcp(link, src, dst, TcpHeader { fin: true, ack: true, sequence_number: guess, ..first }, b""),
     ];
     let before = rnet.packets_for("published");
     capture::send(&host.client, UPLINK, &forged);
