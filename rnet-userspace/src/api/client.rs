@@ -139,6 +139,11 @@ impl Client {
         self.get("/rnet/ports").await
     }
 
+    /// How much is in use, and what has passed the containers' interfaces.
+    pub async fn usage(&self) -> Result<view::Usage> {
+        self.get("/rnet/usage").await
+    }
+
     /// Every counter that is not zero.
     pub async fn counters(&self) -> Result<Vec<ReasonCount>> {
         self.get("/rnet/counters").await

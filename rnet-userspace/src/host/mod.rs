@@ -19,6 +19,7 @@ pub mod shaping;
 mod sysctl;
 #[cfg(test)]
 mod testing;
+pub mod traffic;
 mod veth;
 pub mod watch;
 
