@@ -28,8 +28,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// # Errors
 /// When the address cannot be had.
 pub(super) async fn bind(addr: SocketAddr) -> Result<TcpListener> {
-    let listener =
-        TcpListener::bind(addr).await.with_context(|| format!("listen at {addr} for metrics"))?;
+    let listener = TcpListener::bind(addr).await.with_context(|| format!("listen at {addr} for metrics"))?;
     tracing::info!(%addr, "metrics are served");
     Ok(listener)
 }

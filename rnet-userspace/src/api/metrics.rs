@@ -72,11 +72,7 @@ impl Collector for Snapshot {
 impl Snapshot {
     fn datapath(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let labels = |c: &ReasonCount| {
-            [
-                ("program", c.program.clone()),
-                ("verdict", c.verdict.clone()),
-                ("reason", c.reason.clone()),
-            ]
+            [("program", c.program.clone()), ("verdict", c.verdict.clone()), ("reason", c.reason.clone())]
         };
         let packets = self.counters.iter().map(|c| (labels(c), c.packets));
         counters(to, "rnet_packets", "Packets that a program carried, passed or dropped", None, packets)?;
@@ -162,9 +158,11 @@ impl Snapshot {
             let metric = to.encode_descriptor(&duration, &help, seconds, MetricType::Counter)?;
             ConstCounter::new(Duration::as_secs_f64(&rounds.took())).encode(metric)?;
         }
-        let requests = self.activity.requests().into_iter().map(|((route, code), many)| {
-            ([("route", route), ("code", code.to_string())], many)
-        });
+        let requests = self
+            .activity
+            .requests()
+            .into_iter()
+            .map(|((route, code), many)| ([("route", route), ("code", code.to_string())], many));
         counters(to, "rnet_daemon_api_requests", "Requests by route and status", None, requests)
     }
 }
@@ -178,6 +176,10 @@ fn counters<const N: usize>(
 ) -> fmt::Result {
     let mut family = to.encode_descriptor(name, help, unit, MetricType::Counter)?;
     for (labels, value) in series {
+        // An empty pair of braces is allowed, and nobody's custom.
+        if labels.is_empty() {
+            return ConstCounter::new(value).encode(family);
+        }
         ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
     }
     Ok(())
@@ -191,6 +193,10 @@ fn gauges<const N: usize>(
 ) -> fmt::Result {
     let mut family = to.encode_descriptor(name, help, None, MetricType::Gauge)?;
     for (labels, value) in series {
+        // An empty pair of braces is allowed, and nobody's custom.
+        if labels.is_empty() {
+            return ConstGauge::new(value).encode(family);
+        }
         ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
     }
     Ok(())

@@ -20,6 +20,7 @@ mod ports;
 mod relay;
 mod sources;
 mod stack;
+pub mod survey;
 mod tables;
 
 use std::{
@@ -149,7 +150,18 @@ impl Ebpf {
             links.attach_socket(&mut programs, program, cgroup)?;
         }
         let via_stack = stack::adopt(&tables)?;
-        Ok(Self { pin_dir, programs, links, tables, held, early, via_stack, relay: Some(relay), sweeps: 0, tallies: Default::default() })
+        Ok(Self {
+            pin_dir,
+            programs,
+            links,
+            tables,
+            held,
+            early,
+            via_stack,
+            relay: Some(relay),
+            sweeps: 0,
+            tallies: Default::default(),
+        })
     }
 }
 

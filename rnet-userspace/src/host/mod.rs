@@ -16,6 +16,7 @@ pub mod preflight;
 pub mod process;
 mod routes;
 pub mod shaping;
+pub mod survey;
 mod sysctl;
 #[cfg(test)]
 mod testing;
