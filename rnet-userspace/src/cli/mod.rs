@@ -28,6 +28,7 @@ mod publish;
 mod run;
 mod screen;
 mod stats;
+mod support_bundle;
 mod system;
 mod table;
 mod template;
@@ -138,6 +139,8 @@ enum ClientCommand {
     ///
     /// Works without the daemon, too. Exit status 1 if there is an error; warnings are none.
     Doctor(doctor::DoctorArgs),
+    /// Gather in one file what somebody needs who looks for a fault from afar
+    SupportBundle(support_bundle::SupportBundleArgs),
     /// Show what happens to networks and containers, as it happens
     Events(events::EventsArgs),
     /// Look at tracked connections, and forget them
@@ -231,6 +234,7 @@ impl ClientCommand {
             Self::Top(args) => args.run(client).await?,
             Self::Drops(args) => args.run(client).await?,
             Self::Doctor(args) => return args.run(client).await,
+            Self::SupportBundle(args) => args.run(client).await?,
             Self::Events(args) => args.run(client).await?,
             Self::Conntrack(command) => command.run(client).await?,
             Self::Netavark(command) => return command.run(client).await,
