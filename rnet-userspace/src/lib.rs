@@ -19,6 +19,7 @@ pub mod config;
 pub mod controller;
 pub mod datapath;
 pub mod dns;
+pub mod doctor;
 pub mod host;
 pub mod integrations;
 pub mod store;

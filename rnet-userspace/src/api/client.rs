@@ -134,9 +134,24 @@ impl Client {
         self.post(&path, &native::Unpublish { ports }).await
     }
 
+    /// The instance's name.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// Every network.
+    pub async fn every_network(&self) -> Result<Vec<view::Network>> {
+        self.get("/rnet/networks").await
+    }
+
     /// Published ports with their counts.
     pub async fn ports(&self) -> Result<Vec<view::PublishedPort>> {
         self.get("/rnet/ports").await
+    }
+
+    /// How much is in use, and what has passed the containers' interfaces.
+    pub async fn usage(&self) -> Result<view::Usage> {
+        self.get("/rnet/usage").await
     }
 
     /// Every counter that is not zero.

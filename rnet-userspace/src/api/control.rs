@@ -82,6 +82,8 @@ pub trait Control: Send + Sync + 'static {
     fn reload(&self, config: Config) -> Result<()>;
     /// The instance at a glance.
     fn status(&self) -> Result<view::Status>;
+    /// How much is in use, and what has passed the containers' interfaces.
+    fn usage(&self) -> Result<view::Usage>;
     /// Forgets the flows on a step through the flow table that are dead or have been idle for too long.
     fn sweep(&self, from: FlowPosition) -> Result<Page<usize>>;
     /// Follows a change of the host's links and addresses.

@@ -2,7 +2,7 @@
 //!
 //! Its end changes nothing for containers and traffic, except after everything was taken down.
 
-use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use futures::future::BoxFuture;
@@ -19,6 +19,7 @@ use super::{
     Control, Processes,
     activation::Inherited,
     address::Address,
+    exporter,
     listeners::Listeners,
     server, socket,
     supervisor::{Graces, Supervisor},
@@ -41,6 +42,8 @@ pub struct Options {
     pub hosts: Vec<Address>,
     /// Sockets that it need not open.
     pub inherited: Inherited,
+    /// Where metrics are served beside the API; absent for nowhere else.
+    pub metrics: Option<SocketAddr>,
     /// What it speaks TLS with on TCP; absent for none.
     pub tls: Option<Arc<ServerConfig>>,
     /// Reads the configuration anew; absent where there is none to read.
@@ -58,6 +61,7 @@ impl Options {
             socket,
             hosts: Vec::new(),
             inherited: Inherited::default(),
+            metrics: None,
             tls: None,
             reload: None,
             reload_now: Arc::default(),
@@ -140,6 +144,9 @@ pub(super) async fn serve(
     chores.spawn(beside);
 
     let listeners = Listeners::bind(&options.socket, &options.hosts, options.tls, options.inherited).await?;
+    if let Some(addr) = options.metrics {
+        chores.spawn(exporter::serve(exporter::bind(addr).await?, Arc::clone(&daemon)));
+    }
     let inherited = listeners.inherited().to_vec();
     tell_manager(&[NotifyState::Ready]);
     tracing::info!(instance = options.instance, socket = %options.socket.display(), "ready");
@@ -211,7 +218,9 @@ async fn sweep(daemon: Arc<Supervisor>) {
     loop {
         ticks.tick().await;
         let began = Instant::now();
-        match daemon.walk(|c, from| c.sweep(from)).await {
+        let swept = daemon.walk(|c, from| c.sweep(from)).await;
+        daemon.activity().sweeps.note(swept.is_ok(), began.elapsed());
+        match swept {
             Ok(flows) => tracing::debug!(flows, took_us = began.elapsed().as_micros(), "swept"),
             Err(e) => tracing::warn!("sweep the flow table: {e}"),
         }
@@ -222,7 +231,10 @@ async fn sweep(daemon: Arc<Supervisor>) {
 async fn follow_host(daemon: Arc<Supervisor>, changed: Arc<Notify>) {
     loop {
         changed.notified().await;
-        if let Err(e) = daemon.ask(|c| c.refresh_host()).await {
+        let began = Instant::now();
+        let followed = daemon.ask(|c| c.refresh_host()).await;
+        daemon.activity().refreshes.note(followed.is_ok(), began.elapsed());
+        if let Err(e) = followed {
             tracing::warn!("follow a change of the host's links or addresses: {e}");
         }
     }

@@ -405,6 +405,42 @@ impl Control for FakeControl {
         })
     }
 
+    fn usage(&self) -> Result<view::Usage> {
+        let traffic = view::Traffic {
+            rx_bytes: 1000,
+            rx_packets: 10,
+            rx_dropped: 1,
+            tx_bytes: 2000,
+            tx_packets: 20,
+            tx_dropped: 0,
+        };
+        let interface = |network: &str| view::InterfaceUsage {
+            name: "eth0".into(),
+            network: network.into(),
+            traffic: Some(traffic),
+        };
+        let container = |c: view::Container| view::ContainerUsage {
+            id: c.id,
+            name: c.name,
+            state: c.state,
+            netns: c.netns,
+            ports: c.ports.len(),
+            opened: 4,
+            flows: 2,
+            interfaces: vec![interface("bridge")],
+        };
+        Ok(view::Usage {
+            flows: Some(3),
+            tables: vec![
+                view::TableUsage { name: "FLOWS4".into(), entries: Some(6), capacity: 1000 },
+                view::TableUsage { name: "PORTS4".into(), entries: None, capacity: 10 },
+            ],
+            networks: Self::lock(&self.networks).len(),
+            ports: 1,
+            containers: self.containers().into_iter().map(container).collect(),
+        })
+    }
+
     fn sweep(&self, _from: FlowPosition) -> Result<Page<usize>> {
         Ok(Page { found: self.sweeps.fetch_add(1, Ordering::SeqCst), next: None })
     }

@@ -8,6 +8,7 @@
 //! ```
 
 pub mod activation;
+mod activity;
 pub mod address;
 pub mod calls;
 pub mod client;
@@ -16,9 +17,11 @@ pub mod daemon;
 pub mod docker;
 mod engines;
 mod error;
+mod exporter;
 #[cfg(test)]
 pub(crate) mod fake;
 mod listeners;
+mod metrics;
 mod native;
 mod processes;
 mod server;

@@ -82,6 +82,7 @@ pub(super) fn routes() -> Router<Arc<Supervisor>> {
         .route("/rnet/flows", get(flows).delete(flush))
         .route("/rnet/timeouts", get(timeouts).patch(set_timeouts))
         .route("/rnet/status", get(status))
+        .route("/rnet/usage", get(usage))
         .route("/rnet/down", post(down))
 }
 
@@ -212,6 +213,10 @@ async fn set_timeouts(State(daemon): Shared, Body(changes): Body<Seconds>) -> Ap
 
 async fn status(State(daemon): Shared) -> ApiResult<Json<view::Status>> {
     Ok(Json(daemon.ask(|c| c.status()).await?))
+}
+
+async fn usage(State(daemon): Shared) -> ApiResult<Json<view::Usage>> {
+    Ok(Json(daemon.ask(|c| c.usage()).await?))
 }
 
 async fn down(State(daemon): Shared) -> ApiResult<StatusCode> {

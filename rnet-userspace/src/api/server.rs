@@ -5,19 +5,20 @@ use std::{future::Future, sync::Arc};
 use axum::{
     Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Request},
+    extract::{DefaultBodyLimit, FromRequest, FromRequestParts, MatchedPath, Request, State},
     http::{
         HeaderName, HeaderValue, StatusCode, Uri, header::CONTENT_TYPE, request::Parts, uri::PathAndQuery,
     },
     middleware::{self, Next},
     response::{IntoResponse, Response},
+    routing::get,
 };
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
 use super::{
     docker, engines,
     error::{ApiError, ApiResult},
-    native,
+    metrics, native,
     supervisor::Supervisor,
 };
 use crate::controller::{self, Error};
@@ -38,6 +39,8 @@ pub(super) fn router(daemon: Arc<Supervisor>) -> Router {
     let calls = docker::routes()
         .merge(native::routes())
         .merge(engines::routes())
+        .route("/metrics", get(metrics::get))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&daemon), count))
         .fallback(|| async { ApiError::not_found(UNKNOWN) })
         .method_not_allowed_fallback(|| async {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed on this path")
@@ -59,6 +62,18 @@ pub(super) async fn uninterrupted<T: Send + 'static>(
         Ok(done) => done,
         Err(e) => Err(Error::Failed(anyhow::anyhow!(e).context("the daemon failed inside"))),
     }
+}
+
+/// Counts requests by the route that they take.
+async fn count(
+    State(daemon): State<Arc<Supervisor>>,
+    route: MatchedPath,
+    request: Request,
+    next: Next,
+) -> Response {
+    let response = next.run(request).await;
+    daemon.activity().answered(route.as_str(), response.status().as_u16());
+    response
 }
 
 /// Says in every answer, as Docker does, who answers.

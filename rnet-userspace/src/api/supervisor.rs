@@ -21,7 +21,7 @@ use futures::{
 };
 use tokio::{sync::watch, task, time};
 
-use super::{Control, Process, Processes, Signal};
+use super::{Control, Process, Processes, Signal, activity::Activity};
 use crate::controller::{
     Error,
     backend::{FlowPosition, Page},
@@ -68,6 +68,7 @@ pub(super) struct Supervisor {
     control: Arc<dyn Control>,
     processes: Arc<dyn Processes>,
     events: Events,
+    activity: Arc<Activity>,
     graces: Graces,
     running: Mutex<BTreeMap<String, Arc<Running>>>,
     going_down: AtomicBool,
@@ -86,6 +87,7 @@ impl Supervisor {
             control,
             processes,
             events,
+            activity: Arc::default(),
             graces,
             running: Mutex::default(),
             going_down: AtomicBool::new(false),
@@ -97,6 +99,11 @@ impl Supervisor {
     /// What happens to networks and containers.
     pub(super) fn events(&self) -> &Events {
         &self.events
+    }
+
+    /// What the daemon has done so far.
+    pub(super) fn activity(&self) -> Arc<Activity> {
+        Arc::clone(&self.activity)
     }
 
     /// Ends the answers that would go on for as long as somebody listens.

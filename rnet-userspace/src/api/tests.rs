@@ -26,6 +26,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const INSTANT: Duration = Duration::from_millis(1);
 
 mod docker;
+mod metrics;
 
 struct Daemon {
     dir: TempDir,

@@ -1,6 +1,7 @@
 //! `rnet daemon`.
 
 use std::{
+    net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -58,6 +59,9 @@ pub(super) struct DaemonArgs {
     /// Ports that are published at once, for each address family; 131072, which is all, when not given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(config::MAX_PORTS)))]
     max_ports: Option<u32>,
+    /// Serve metrics for Prometheus at this address too, under /metrics, to whoever can reach it; as 127.0.0.1:9323
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = config::metrics_addr)]
+    metrics_addr: Option<SocketAddr>,
     /// Serve the networks of a Docker that runs without iptables and proxy
     #[arg(
         long,
@@ -87,6 +91,7 @@ impl DaemonArgs {
             max_flows: self.max_flows,
             max_ports: self.max_ports,
             docker: self.docker,
+            metrics: self.metrics_addr,
             replace_layout: self.replace_layout,
         };
         if validate {
@@ -103,6 +108,7 @@ impl DaemonArgs {
         log.set_level(config.log_level);
         let mut options = Options::new(&instance, api::socket_path(&instance));
         options.hosts.clone_from(&config.hosts);
+        options.metrics = config.metrics;
         options.tls.clone_from(&config.tls);
         options.inherited = Inherited::take()?;
         options.reload = Some(reload(instance, flags, config.clone(), log));

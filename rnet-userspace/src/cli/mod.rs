@@ -7,6 +7,7 @@ mod container;
 mod create;
 mod daemon;
 mod docker_plugin;
+mod doctor;
 mod drops;
 mod events;
 mod exec;
@@ -25,10 +26,14 @@ mod progress;
 mod ps;
 mod publish;
 mod run;
+mod screen;
+mod stats;
+mod support_bundle;
 mod system;
 mod table;
 mod template;
 mod terminal;
+mod top;
 
 use std::{ffi::OsString, future::Future, sync::Arc};
 
@@ -121,10 +126,21 @@ enum ClientCommand {
     Port(container::PortArgs),
     /// Show the instance at a glance
     Status(FormatArgs),
-    /// Show what the datapath has counted, and the traffic of every published port
-    Stats(FormatArgs),
+    /// Show what the datapath has counted and the traffic of every published port, or of containers
+    Stats(stats::StatsArgs),
+    /// Show who causes the traffic, as it happens
+    ///
+    /// Keys: Tab goes on to published ports, flows and drops; b, k and f put first what has most bytes, packets and
+    /// flows; p pauses, q quits.
+    Top(top::TopArgs),
     /// Show how many packets were dropped, and why
     Drops(drops::DropsArgs),
+    /// Look for what is wrong with the instance or its host, and say what to do about it
+    ///
+    /// Works without the daemon, too. Exit status 1 if there is an error; warnings are none.
+    Doctor(doctor::DoctorArgs),
+    /// Gather in one file what somebody needs who looks for a fault from afar
+    SupportBundle(support_bundle::SupportBundleArgs),
     /// Show what happens to networks and containers, as it happens
     Events(events::EventsArgs),
     /// Look at tracked connections, and forget them
@@ -214,8 +230,11 @@ impl ClientCommand {
             Self::Logs(args) => args.run(client).await?,
             Self::Port(args) => args.run(client).await?,
             Self::Status(args) => observe::status(client, args.format).await?,
-            Self::Stats(args) => observe::stats(client, args.format).await?,
+            Self::Stats(args) => args.run(client).await?,
+            Self::Top(args) => args.run(client).await?,
             Self::Drops(args) => args.run(client).await?,
+            Self::Doctor(args) => return args.run(client).await,
+            Self::SupportBundle(args) => args.run(client).await?,
             Self::Events(args) => args.run(client).await?,
             Self::Conntrack(command) => command.run(client).await?,
             Self::Netavark(command) => return command.run(client).await,

@@ -150,7 +150,7 @@ async fn next(keyboard: &mut Option<mpsc::Receiver<Vec<u8>>>) -> Vec<u8> {
 }
 
 /// Reads this process's stdin on a thread of its own, which ends with the process at the latest.
-fn keyboard() -> Result<mpsc::Receiver<Vec<u8>>> {
+pub(super) fn keyboard() -> Result<mpsc::Receiver<Vec<u8>>> {
     let (typed, keyboard) = mpsc::channel(PIECES);
     let read = move || {
         let mut piece = [0; PIECE];
@@ -166,10 +166,10 @@ fn keyboard() -> Result<mpsc::Receiver<Vec<u8>>> {
 }
 
 /// This process's terminal passes every key on as it is. Dropping it makes the terminal what it was.
-struct RawMode(Termios);
+pub(super) struct RawMode(Termios);
 
 impl RawMode {
-    fn enter() -> Result<Self> {
+    pub(super) fn enter() -> Result<Self> {
         let stdin = io::stdin();
         let before = tcgetattr(&stdin).context("look at the terminal")?;
         let mut raw = before.clone();
@@ -187,7 +187,7 @@ impl Drop for RawMode {
 }
 
 /// The size of this process's terminal.
-fn size() -> Size {
+pub(super) fn size() -> Size {
     let found = tcgetwinsize(io::stdin()).or_else(|_| tcgetwinsize(io::stdout()));
     match found {
         Ok(size) if size.ws_row > 0 && size.ws_col > 0 => Size { rows: size.ws_row, columns: size.ws_col },

@@ -13,7 +13,7 @@ pub struct Key {
 pub(super) const OWN: &str = "rnet.";
 
 /// All keys.
-pub const KEYS: [Key; 27] = [
+pub const KEYS: [Key; 28] = [
     at_start("bip"),
     at_start("default-gateway"),
     at_start("default-gateway-v6"),
@@ -29,6 +29,7 @@ pub const KEYS: [Key; 27] = [
     at_start("ip-masq"),
     at_start("ipv6"),
     reloaded("log-level"),
+    at_start("metrics-addr"),
     at_start("mtu"),
     at_start("tlscacert"),
     at_start("tlscert"),

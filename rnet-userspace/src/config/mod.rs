@@ -19,6 +19,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::ErrorKind,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -51,6 +52,14 @@ pub fn port_range(text: &str) -> std::result::Result<(u16, u16), String> {
     value::port_range(text)
 }
 
+/// Reads where metrics are served, as `127.0.0.1:9323`.
+///
+/// # Errors
+/// Says what it should be like.
+pub fn metrics_addr(text: &str) -> std::result::Result<SocketAddr, String> {
+    value::listen_addr(text)
+}
+
 /// What a daemon is told on its command line.
 #[derive(Clone, Debug, Default)]
 pub struct Flags {
@@ -74,6 +83,8 @@ pub struct Flags {
     pub max_ports: Option<u32>,
     /// Where the dockerd listens whose networks are served; absent for none.
     pub docker: Option<PathBuf>,
+    /// Where metrics are served beside the API.
+    pub metrics: Option<SocketAddr>,
     /// Maps of another layout are given up, with the connections in them.
     pub replace_layout: bool,
 }
@@ -93,6 +104,8 @@ pub struct DaemonConfig {
     pub docker: Option<PathBuf>,
     /// Where it listens beside its own socket.
     pub hosts: Vec<Address>,
+    /// Where metrics are served beside the API; absent for nowhere else.
+    pub metrics: Option<SocketAddr>,
     /// What it speaks TLS with on TCP.
     pub tls: Option<Arc<ServerConfig>>,
     /// How much it logs.
@@ -162,6 +175,7 @@ impl DaemonConfig {
             replace_layout: flags.replace_layout,
             docker: flags.docker.clone(),
             hosts: Vec::new(),
+            metrics: flags.metrics,
             tls: None,
             log_level: Level::default(),
             said: BTreeMap::new(),
@@ -175,6 +189,7 @@ fn repeated(flags: &Flags, said: &BTreeMap<&'static str, serde_json::Value>) -> 
     let given = [
         ("fixed-cidr-v6", flags.fixed_cidr_v6.map(|net| net.to_string())),
         ("ipv6", flags.ipv6.then(|| true.to_string())),
+        ("metrics-addr", flags.metrics.map(|addr| addr.to_string())),
         ("rnet.docker", flags.docker.as_ref().map(|socket| format!("unix://{}", socket.display()))),
         ("rnet.max-flows", flags.max_flows.map(|n| n.to_string())),
         ("rnet.max-ports", flags.max_ports.map(|n| n.to_string())),

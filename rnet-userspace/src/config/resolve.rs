@@ -251,6 +251,9 @@ fn interface(file: &File<'_>, config: &mut DaemonConfig) -> Result<()> {
     if let Some(hosts) = hosts {
         config.hosts = hosts.value;
     }
+    if let Some(metrics) = file.get("metrics-addr", |v| v.string(value::listen_addr))? {
+        config.metrics = Some(metrics.value);
+    }
     Ok(())
 }
 

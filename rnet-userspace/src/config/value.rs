@@ -1,7 +1,7 @@
 //! Values of keys, from their text.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
 };
 
@@ -61,6 +61,12 @@ pub(super) fn cidr_v4(text: &str) -> std::result::Result<IpNetwork, String> {
 /// The same of IPv6.
 pub(super) fn cidr_v6(text: &str) -> std::result::Result<IpNetwork, String> {
     cidr(text).and_then(|net| if net.is_ipv6() { Ok(net) } else { Err(format!("{net} is not of IPv6")) })
+}
+
+/// An address and a port. 0 would be one that nobody knows.
+pub(super) fn listen_addr(text: &str) -> std::result::Result<SocketAddr, String> {
+    let addr = text.parse().ok().filter(|addr: &SocketAddr| addr.port() != 0);
+    addr.ok_or_else(|| format!("{text} is no address to listen at: it should be as 127.0.0.1:9323"))
 }
 
 /// An address.

@@ -336,6 +336,17 @@ pub struct Page<T> {
     pub next: Option<FlowPosition>,
 }
 
+/// What a whole round through the flow table has seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Entries of the tables of IPv4 and IPv6, of which a flow has two.
+    pub entries: [u64; 2],
+    /// Flows that are alive, or not known to be over.
+    pub flows: u64,
+    /// Those of them by the container that opened them towards the outside, or whose port or address they are to.
+    pub by_container: BTreeMap<IpAddr, u64>,
+}
+
 /// The eBPF half: programs on interfaces, and the maps behind them. Whatever is added stays in force when the
 /// controller dies, and adding again what is there changes nothing.
 pub trait Datapath: Send {
@@ -374,6 +385,13 @@ pub trait Datapath: Send {
     /// Takes a step through the flow table, and forgets flows on the way that are dead or have been idle for too
     /// long.
     fn sweep(&mut self, from: FlowPosition) -> Result<Page<usize>>;
+    /// What the last round of [`Datapath::sweep`] has seen; absent before the first has ended.
+    fn tally(&self) -> Option<Tally>;
+    /// How many entries tables have room for, by name: `FLOWS4`.
+    fn capacities(&self) -> Result<BTreeMap<String, u32>>;
+    /// How many flows these published ports have opened, in their order. Unlike [`Datapath::port_counts`] it does not
+    /// read the flow table.
+    fn opened(&self, bindings: &[Binding]) -> Result<Vec<u64>>;
     /// Every counter that is not zero.
     fn counters(&self) -> Result<Vec<ReasonCount>>;
     /// The counts of these published ports, in their order.

@@ -15,7 +15,7 @@ use rnet_common::settings::Timeouts;
 use super::{
     backend::{
         BridgeSpec, BridgeState, Datapath, DefaultRoute, EndpointSpec, FlowInfo, FlowPosition, Host, Link,
-        Page, PortCount, PortHold, PortUnavailable, ReasonCount, Uplink, VethSpec,
+        Page, PortCount, PortHold, PortUnavailable, ReasonCount, Tally, Uplink, VethSpec,
     },
     model::{Binding, HostPort, MacAddr, flow_filter::FlowFilter},
 };
@@ -521,6 +521,18 @@ impl Datapath for Fake {
 
     fn sweep(&mut self, _from: FlowPosition) -> Result<Page<usize>> {
         self.call("sweep").map(|_| Page { found: 3, next: None })
+    }
+
+    fn tally(&self) -> Option<Tally> {
+        None
+    }
+
+    fn capacities(&self) -> Result<BTreeMap<String, u32>> {
+        self.call("capacities").map(|_| [("FLOWS4".to_owned(), 1000), ("PORTS4".to_owned(), 10)].into())
+    }
+
+    fn opened(&self, bindings: &[Binding]) -> Result<Vec<u64>> {
+        self.call("opened").map(|_| vec![1; bindings.len()])
     }
 
     fn counters(&self) -> Result<Vec<ReasonCount>> {

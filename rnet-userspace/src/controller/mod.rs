@@ -45,6 +45,7 @@ mod step;
 mod subnets;
 #[cfg(test)]
 mod tests;
+mod usage;
 mod via_stack;
 pub mod view;
 

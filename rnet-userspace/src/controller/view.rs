@@ -252,3 +252,78 @@ pub struct EngineStatus {
     /// What of it is not served, and why.
     pub problems: Vec<String>,
 }
+
+/// How much of what there is, is in use: what can be told without reading the flow table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Flows, by the last round of the collector; absent before its first has ended.
+    pub flows: Option<u64>,
+    /// The datapath's tables.
+    pub tables: Vec<TableUsage>,
+    /// Networks, predefined ones included.
+    pub networks: usize,
+    /// Published ports.
+    pub ports: usize,
+    /// Containers, by name.
+    pub containers: Vec<ContainerUsage>,
+}
+
+/// A table of the datapath.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableUsage {
+    /// Its name: `FLOWS4`.
+    pub name: String,
+    /// Entries that are in use; absent when nobody has counted them yet.
+    pub entries: Option<u64>,
+    /// Entries that it has room for.
+    pub capacity: u64,
+}
+
+/// What a container has to do with the network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerUsage {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// What it is doing.
+    pub state: ContainerState,
+    /// Its network namespace; absent for the host's own.
+    pub netns: Option<PathBuf>,
+    /// Published ports.
+    pub ports: usize,
+    /// Flows that its published ports have opened since they were published.
+    pub opened: u64,
+    /// Flows that it has, by the last round of the collector.
+    pub flows: u64,
+    /// Its interfaces.
+    pub interfaces: Vec<InterfaceUsage>,
+}
+
+/// What has passed an interface of a container since it was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceUsage {
+    /// Its name inside the container.
+    pub name: String,
+    /// Name of its network.
+    pub network: String,
+    /// What the kernel has counted; absent when the namespace cannot be looked into.
+    pub traffic: Option<Traffic>,
+}
+
+/// What the kernel counts for an interface, seen from its own side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Packets that were received and dropped.
+    pub rx_dropped: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Packets sent.
+    pub tx_packets: u64,
+    /// Packets that were to be sent and dropped.
+    pub tx_dropped: u64,
+}

@@ -20,7 +20,7 @@ use super::{
     tables::{Address, Table},
 };
 use crate::controller::{
-    backend::{FlowInfo, FlowPosition, Page},
+    backend::{FlowInfo, FlowPosition, Page, Tally},
     model::flow_filter::{FlowFilter, protocol_name},
 };
 
@@ -85,6 +85,22 @@ impl<A: Address> Excerpt<A> {
                 && !timeout::may_have_expired(self.now, key.proto, half, timeouts)
         };
         self.halves.iter().filter(live).count()
+    }
+
+    /// Adds these entries to what a round has seen.
+    pub(super) fn tally(&self, tally: &mut Tally, mappings: &Mappings, timeouts: &Timeouts) {
+        tally.entries[usize::from(A::IS_V6)] += self.halves.len() as u64;
+        for (key, half) in self.halves.iter().filter(|(_, half)| half.is(flow_flags::ORIGINAL)) {
+            let is_over = !mappings.is_current(mapping(half))
+                || timeout::may_have_expired(self.now, key.proto, half, timeouts);
+            if is_over {
+                continue;
+            }
+            tally.flows += 1;
+            let leaves = [Reason::Masqueraded, Reason::Routed].iter().any(|r| *r as u8 == half.carried);
+            let container = if leaves { key.tuple.src } else { half.to.dst };
+            *tally.by_container.entry(container.ip()).or_default() += 1;
+        }
     }
 
     /// The flows that are alive and that `filter` matches, as people read them.

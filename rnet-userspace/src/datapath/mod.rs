@@ -21,6 +21,7 @@ mod private;
 mod relay;
 mod sources;
 mod stack;
+pub mod survey;
 mod tables;
 
 use std::{
@@ -39,7 +40,7 @@ use rnet_common::{Settings, settings::Timeouts};
 pub use self::relay::Relay;
 use self::{early::Early, flows::Excerpt, links::Links, ports::HeldPorts, stack::TO_UPLINK, tables::Tables};
 use crate::controller::{
-    backend::{Datapath, EndpointSpec, FlowInfo, FlowPosition, Page, PortCount, ReasonCount, Uplink},
+    backend::{Datapath, EndpointSpec, FlowInfo, FlowPosition, Page, PortCount, ReasonCount, Tally, Uplink},
     model::{Binding, flow_filter::FlowFilter, xdp::Xdp},
 };
 
@@ -90,6 +91,8 @@ pub struct Ebpf {
     relay: Option<Relay>,
     /// Rounds of the collector.
     sweeps: u16,
+    /// What the round that is under way has seen so far, and what the last one has.
+    tallies: (Tally, Option<Tally>),
 }
 
 const FROM_UPLINK: &str = "from_uplink";
@@ -149,7 +152,18 @@ impl Ebpf {
             links.attach_socket(&mut programs, program, cgroup)?;
         }
         let via_stack = stack::adopt(&tables)?;
-        Ok(Self { pin_dir, programs, links, tables, held, early, via_stack, relay: Some(relay), sweeps: 0 })
+        Ok(Self {
+            pin_dir,
+            programs,
+            links,
+            tables,
+            held,
+            early,
+            via_stack,
+            relay: Some(relay),
+            sweeps: 0,
+            tallies: Default::default(),
+        })
     }
 }
 
@@ -234,16 +248,46 @@ impl Datapath for Ebpf {
     fn sweep(&mut self, from: FlowPosition) -> Result<Page<usize>> {
         if from == FlowPosition::default() {
             self.sweeps = self.sweeps.wrapping_add(1);
+            self.tallies.0 = Tally::default();
         }
         let timeouts = self.tables.settings()?.timeouts;
         let round = self.sweeps;
         let Tables { v4, v6, mappings, .. } = &mut self.tables;
-        if from.v6 {
+        let tally = &mut self.tallies.0;
+        let page = if from.v6 {
             let some = Excerpt::take(&v6.flows, from)?;
-            return Ok(some.page(some.sweep(&mut v6.flows, mappings, &timeouts, round)?));
+            some.tally(tally, mappings, &timeouts);
+            some.page(some.sweep(&mut v6.flows, mappings, &timeouts, round)?)
+        } else {
+            let some = Excerpt::take(&v4.flows, from)?;
+            some.tally(tally, mappings, &timeouts);
+            some.page(some.sweep(&mut v4.flows, mappings, &timeouts, round)?)
+        };
+        if page.next.is_none() {
+            self.tallies.1 = Some(std::mem::take(&mut self.tallies.0));
         }
-        let some = Excerpt::take(&v4.flows, from)?;
-        Ok(some.page(some.sweep(&mut v4.flows, mappings, &timeouts, round)?))
+        Ok(page)
+    }
+
+    fn tally(&self) -> Option<Tally> {
+        self.tallies.1.clone()
+    }
+
+    fn capacities(&self) -> Result<BTreeMap<String, u32>> {
+        let Tables { v4, v6, .. } = &self.tables;
+        let sizes = [
+            v4.flows.capacity()?,
+            v6.flows.capacity()?,
+            v4.ports.capacity()?,
+            v6.ports.capacity()?,
+            v4.endpoints.capacity()?,
+            v6.endpoints.capacity()?,
+        ];
+        Ok(sizes.into_iter().collect())
+    }
+
+    fn opened(&self, bindings: &[Binding]) -> Result<Vec<u64>> {
+        self.opened_by(bindings)
     }
 
     fn counters(&self) -> Result<Vec<ReasonCount>> {

@@ -203,6 +203,15 @@ impl Ebpf {
         }
         Ok(counts)
     }
+
+    /// How many flows these ports have opened.
+    pub(super) fn opened_by(&self, bindings: &[Binding]) -> Result<Vec<u64>> {
+        let opened = |binding: &Binding| {
+            let lead = self.tables.port(&binding.host)?.filter(|there| there.is_to(binding));
+            Ok(lead.map_or(0, |lead| self.tables.mappings.count(lead.id).flows))
+        };
+        bindings.iter().map(opened).collect()
+    }
 }
 
 impl Tables {

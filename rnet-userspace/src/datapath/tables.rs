@@ -247,6 +247,12 @@ impl<K: Pod, V: Pod> Table<K, V> {
         batch::some(&self.data, from).with_context(|| format!("map {}", self.name))
     }
 
+    /// Its name, and how many entries it has room for.
+    pub(super) fn capacity(&self) -> Result<(String, u32)> {
+        let info = self.data.info().with_context(|| format!("ask for the size of map {}", self.name))?;
+        Ok((self.name.clone(), info.max_entries()))
+    }
+
     /// Adds entries, or replaces them whole. A failure may leave some of them.
     pub(super) fn insert_all(&mut self, entries: &[(K, V)]) -> Result<()> {
         batch::insert(&self.data, entries).with_context(|| format!("write to map {}", self.name))

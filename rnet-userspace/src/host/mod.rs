@@ -16,9 +16,11 @@ pub mod preflight;
 pub mod process;
 mod routes;
 pub mod shaping;
+pub mod survey;
 mod sysctl;
 #[cfg(test)]
 mod testing;
+pub mod traffic;
 mod veth;
 pub mod watch;
 

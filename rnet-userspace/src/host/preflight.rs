@@ -16,10 +16,10 @@ use rustix::{
 
 /// The oldest kernel whose tcx hooks and `BPF_FIB_LOOKUP_SRC` the datapath is built on.
 const OLDEST: (u32, u32) = (6, 7);
-const BPFFS: &str = "/sys/fs/bpf";
+pub(super) const BPFFS: &str = "/sys/fs/bpf";
 
 /// `BPF_FS_MAGIC` of linux/magic.h.
-const BPF_FS_MAGIC: FsWord = 0xcafe_4a11;
+pub(super) const BPF_FS_MAGIC: FsWord = 0xcafe_4a11;
 /// `CGROUP2_SUPER_MAGIC` of linux/magic.h.
 const CGROUP2_SUPER_MAGIC: FsWord = 0x6367_7270;
 
@@ -82,7 +82,11 @@ struct NetnsCookie;
 
 nix::getsockopt_impl!(NetnsCookie, libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, u64, GetStruct<u64>);
 
-fn check_release(release: &str) -> Result<()> {
+/// Refuses a release that is too old.
+///
+/// # Errors
+/// It is too old, or none.
+pub fn check_release(release: &str) -> Result<()> {
     let (major, minor) = OLDEST;
     match version(release) {
         Some(version) if version >= OLDEST => Ok(()),

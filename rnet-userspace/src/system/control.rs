@@ -15,6 +15,7 @@ use crate::{
         },
         view,
     },
+    host,
 };
 
 /// A controller behind a lock.
@@ -161,6 +162,13 @@ impl<H: Host + 'static, D: Datapath + 'static> Control for Shared<H, D> {
 
     fn status(&self) -> Result<view::Status> {
         self.lock().status()
+    }
+
+    fn usage(&self) -> Result<view::Usage> {
+        let mut usage = self.lock().usage()?;
+        // Nobody else waits for this.
+        host::traffic::fill_in(&mut usage);
+        Ok(usage)
     }
 
     fn sweep(&self, from: FlowPosition) -> Result<Page<usize>> {
