@@ -19,6 +19,9 @@ pub mod config;
 pub mod controller;
 pub mod datapath;
 pub mod dns;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod host;
 pub mod integrations;
 pub mod store;

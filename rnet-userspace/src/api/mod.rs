@@ -18,6 +18,8 @@ mod engines;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod listeners;
 mod native;
 mod processes;
