@@ -17,6 +17,7 @@ mod next_hop;
 mod publish;
 mod random;
 mod refusals;
+mod sequences;
 mod size;
 mod sources;
 mod stack;
