@@ -182,3 +182,20 @@ impl Events {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_without_an_end_is_given_up() {
+        let mut lines = Lines::default();
+        let piece = vec![b' '; LONGEST_EVENT];
+        lines.push(&piece).unwrap();
+        assert!(lines.next().is_none());
+        assert!(lines.push(b"x").unwrap_err().to_string().contains("longer than"));
+        let mut lines = Lines::default();
+        lines.push(&[&piece[..], b"\n{}\n"].concat()).unwrap();
+        assert_eq!(lines.next().unwrap().unwrap(), Event::default());
+    }
+}
