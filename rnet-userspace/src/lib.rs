@@ -20,6 +20,9 @@ pub mod controller;
 pub mod datapath;
 pub mod dns;
 pub mod doctor;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod host;
 pub mod integrations;
 pub mod store;

@@ -18,6 +18,7 @@ mod next_hop;
 mod publish;
 mod random;
 mod refusals;
+mod sequences;
 mod size;
 mod sources;
 mod stack;

@@ -8,6 +8,7 @@ mod command;
 mod commit;
 mod demo;
 mod dist;
+mod fuzz;
 mod lint;
 mod progress;
 mod root;
@@ -34,6 +35,8 @@ enum Task {
     Test(test::Options),
     /// Measure rnet against iptables, nft, routing and the bridge.
     Bench(bench::Options),
+    /// Run the readers of outside input on inputs that nobody thought of.
+    Fuzz(fuzz::Options),
     /// Make the packages: a .deb, an archive, and their checksums.
     Dist,
     /// Run a selection of the tests on Debian's kernels, in an emulator.
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Task::Run(options) => run::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Dist => dist::run().map(|_| ExitCode::SUCCESS),
         Task::VmTest(options) => vm::run(&options),
         Task::Lint => lint::run().map(|()| ExitCode::SUCCESS),

@@ -20,6 +20,8 @@ mod error;
 mod exporter;
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod listeners;
 mod metrics;
 mod native;

@@ -102,7 +102,7 @@ async fn strip_version(mut request: Request, next: Next) -> Response {
 }
 
 /// The address without a leading `/v1.NN`, if it has one.
-fn without_version(uri: &Uri) -> ApiResult<Option<Uri>> {
+pub(super) fn without_version(uri: &Uri) -> ApiResult<Option<Uri>> {
     let path = uri.path();
     let Some((version, rest)) = path.strip_prefix("/v").and_then(|p| p.split_once('/')) else {
         return Ok(None);

@@ -120,7 +120,7 @@ pub(super) fn cidr(text: &str) -> Result<IpNetwork, String> {
     parsed.ok_or_else(|| "it should be an address and a prefix length, as 10.1.0.0/24".to_owned())
 }
 
-fn aux_address(text: &str) -> Result<(String, IpAddr), String> {
+pub(super) fn aux_address(text: &str) -> Result<(String, IpAddr), String> {
     let (name, addr) = key_value(text)?;
     match addr.parse() {
         Ok(addr) => Ok((name, addr)),
@@ -128,7 +128,7 @@ fn aux_address(text: &str) -> Result<(String, IpAddr), String> {
     }
 }
 
-fn key_value(text: &str) -> Result<(String, String), String> {
+pub(super) fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').unwrap_or((text, ""));
     if key.is_empty() { Err("the key is missing".to_owned()) } else { Ok((key.to_owned(), value.to_owned())) }
 }

@@ -95,7 +95,7 @@ fn set<T>(field: &mut Option<T>, value: Option<T>, option: &str, what: &str) -> 
 }
 
 /// `NET`, or `name=NET,…`.
-fn network(text: &str) -> Result<Connect> {
+pub(super) fn network(text: &str) -> Result<Connect> {
     if !text.contains('=') {
         return Ok(Connect::to(text));
     }

@@ -12,6 +12,8 @@ mod drops;
 mod events;
 mod exec;
 mod foreground;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod generate;
 mod joining;
 mod list;

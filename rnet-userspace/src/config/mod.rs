@@ -8,6 +8,8 @@
 //! with Docker. SIGHUP reads the file again: [`KEYS`] says what can change then.
 
 mod file;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod json;
 mod keys;
 mod resolve;

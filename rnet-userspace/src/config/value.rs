@@ -12,6 +12,7 @@ use crate::{
     controller::{
         Error as Refusal,
         model::{
+            resolv_conf,
             subnet::{bits, overlap},
             timeouts::{self, Seconds},
         },
@@ -86,20 +87,12 @@ pub(super) fn ip_v6(text: &str) -> std::result::Result<IpAddr, String> {
 
 /// A domain that names are looked up in; `.` for none.
 pub(super) fn search_domain(text: &str) -> std::result::Result<String, String> {
-    let label = |label: &str| {
-        let allowed = label.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
-        !label.is_empty() && label.len() <= 63 && allowed && !label.starts_with('-') && !label.ends_with('-')
-    };
-    let is_domain = text.len() <= 255 && text.strip_suffix('.').unwrap_or(text).split('.').all(label);
-    if text == "." || is_domain { Ok(text.to_owned()) } else { Err(format!("{text} is not a valid domain")) }
+    resolv_conf::check_search_domain(text).map(|()| text.to_owned())
 }
 
 /// An option of resolv.conf: one word.
 pub(super) fn dns_option(text: &str) -> std::result::Result<String, String> {
-    if text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        return Err(format!("{text:?} is no option of resolv.conf: it should be one word, as ndots:2"));
-    }
-    Ok(text.to_owned())
+    resolv_conf::check_option(text).map(|()| text.to_owned())
 }
 
 /// First and last port of a range.

@@ -13,7 +13,7 @@ use super::{
     lookup,
     model::{
         name::{check_hostname, check_name, made_up_name, new_id, short_id},
-        sysctl,
+        resolv_conf, sysctl,
     },
     now, plan,
     publishing::{self, Held},
@@ -187,6 +187,12 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             }
         };
         check_hostname(&hostname)?;
+        for domain in &request.dns_search {
+            resolv_conf::check_search_domain(domain).map_err(Error::Invalid)?;
+        }
+        for option in &request.dns_options {
+            resolv_conf::check_option(option).map_err(Error::Invalid)?;
+        }
         let netns = self.namespace(&mode, request, &name)?;
         let endpoints = self.endpoints(&mode, &netns)?;
         for key in request.sysctls.keys() {

@@ -59,7 +59,7 @@ struct Known {
 
 impl Directory {
     /// Follows a change of a network's record.
-    pub(super) fn update_network(&self, before: Option<&Network>, after: Option<&Network>) {
+    pub(crate) fn update_network(&self, before: Option<&Network>, after: Option<&Network>) {
         let mut names = self.write();
         match after.filter(|network| has_names(network) && network.phase == Phase::Ready) {
             Some(network) => {
@@ -79,7 +79,7 @@ impl Directory {
     }
 
     /// Follows a change of a container's record.
-    pub(super) fn update_container(&self, before: Option<&Container>, after: Option<&Container>) {
+    pub(crate) fn update_container(&self, before: Option<&Container>, after: Option<&Container>) {
         let mut names = self.write();
         if let Some(container) = before {
             names.remove(container);
@@ -208,7 +208,8 @@ impl Names {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+#[expect(clippy::unwrap_used, reason = "records that are written here")]
 pub(crate) mod testing {
     use serde_json::json;
 

@@ -18,7 +18,7 @@ use crate::store::schema::Publication;
 /// # Errors
 /// [`Error::Invalid`] in Docker's words.
 pub(super) fn parse(exposes: &[String]) -> Result<Vec<ExposedPort>> {
-    let mut exposed = Vec::new();
+    let mut ranges = Vec::new();
     for text in exposes {
         let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
         let protocol: Protocol = protocol
@@ -31,10 +31,17 @@ pub(super) fn parse(exposes: &[String]) -> Result<Vec<ExposedPort>> {
                 "invalid range format for --expose: {text}: it takes PORT[-PORT][/PROTOCOL]"
             ))
         })?;
-        exposed.extend((first..=last).map(|port| ExposedPort { port, protocol }));
+        ranges.push((protocol, first, last));
+    }
+    // Sorted before they are taken apart, so that a port that is there in many ranges is made once.
+    ranges.sort_unstable();
+    let mut exposed: Vec<ExposedPort> = Vec::new();
+    for (protocol, first, last) in ranges {
+        let done = exposed.last().filter(|made| made.protocol == protocol).map_or(0, |made| made.port);
+        let new = (first..=last).skip_while(|port| *port <= done);
+        exposed.extend(new.map(|port| ExposedPort { port, protocol }));
     }
     exposed.sort_unstable();
-    exposed.dedup();
     Ok(exposed)
 }
 
@@ -69,6 +76,9 @@ mod tests {
             parsed(&["81/udp", "80-82", "81", "9/SCTP"]).unwrap(),
             ["9/sctp", "80/tcp", "81/tcp", "81/udp", "82/tcp"]
         );
+        let many = vec!["1-65535"; 5000];
+        assert_eq!(parsed(&many).unwrap().len(), 65535);
+        assert_eq!(parsed(&["5-9", "1-6", "7", "9/udp"]).unwrap().len(), 10);
         for wrong in ["", "0", "x", "82-80", "65536", "80-", "1-2-3"] {
             let told = parsed(&[wrong]).unwrap_err().to_string();
             assert!(told.starts_with("invalid range format for --expose: "), "{told}");

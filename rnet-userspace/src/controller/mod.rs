@@ -27,6 +27,8 @@ mod exposed;
 mod fake;
 pub mod faults;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod index;
 pub mod ipam;
 mod lookup;

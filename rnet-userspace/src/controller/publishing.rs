@@ -6,6 +6,7 @@ use std::{
 };
 
 use ipnetwork::IpNetwork;
+use rnet_common::limits::PORTS;
 
 use super::{
     Controller,
@@ -25,6 +26,8 @@ use crate::store::schema::{Container, Namespace, Network, Publication};
 
 /// Host ports that turn out to be a host program's before a request is given up, as with Docker.
 const MAX_TRIES: usize = 10;
+/// Sources of all ports of a request together: each port has a list of its own.
+const MAX_SOURCES: usize = 1 << 20;
 
 /// Published ports of a container whose host ports are held, until the datapath has them.
 pub(super) struct Held {
@@ -42,6 +45,16 @@ pub(super) fn publications(specs: &[String], from: &[IpNetwork]) -> Result<Vec<P
     let mut publications = Vec::new();
     for spec in specs {
         let spec: PortSpec = spec.parse().map_err(Error::Invalid)?;
+        let ports = publications.len() + spec.len();
+        if ports > PORTS {
+            return Err(Error::Invalid(format!("more than {PORTS} ports are to be published at once")));
+        }
+        if ports * from.len() > MAX_SOURCES {
+            return Err(Error::Invalid(format!(
+                "{} sources of {ports} ports are too many at once: {MAX_SOURCES} in all are allowed",
+                from.len()
+            )));
+        }
         publications.extend(spec.mappings().map(|mapping| publication(mapping, from)));
     }
     Ok(publications)

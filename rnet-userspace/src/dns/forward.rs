@@ -51,7 +51,7 @@ pub(super) async fn ask(
 }
 
 /// Whether a server says no more than that it cannot or will not help.
-fn is_failure(reply: &[u8]) -> bool {
+pub(super) fn is_failure(reply: &[u8]) -> bool {
     Message::from_vec(reply).is_ok_and(|reply| {
         [ResponseCode::ServFail, ResponseCode::Refused].contains(&reply.metadata.response_code)
     })
@@ -96,7 +96,7 @@ pub(super) async fn write(stream: &mut TcpStream, message: &[u8]) -> io::Result<
     stream.write_all(&[&len.to_be_bytes(), message].concat()).await
 }
 
-fn is_answer(reply: &[u8], id: u16, asked: &Message) -> bool {
+pub(super) fn is_answer(reply: &[u8], id: u16, asked: &Message) -> bool {
     let Ok(reply) = Message::from_vec(reply) else { return false };
     reply.metadata.id == id
         && reply.metadata.message_type == MessageType::Response
@@ -104,7 +104,7 @@ fn is_answer(reply: &[u8], id: u16, asked: &Message) -> bool {
 }
 
 /// The id is a message's first two bytes.
-fn with_id(message: &[u8], id: u16) -> Option<Vec<u8>> {
+pub(super) fn with_id(message: &[u8], id: u16) -> Option<Vec<u8>> {
     Some([&id.to_be_bytes(), message.get(2..)?].concat())
 }
 

@@ -8,6 +8,8 @@
 
 mod answer;
 mod forward;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod listen;
 mod resolvers;
 mod share;

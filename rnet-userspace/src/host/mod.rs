@@ -5,6 +5,8 @@
 mod adopted;
 mod bridge;
 pub mod bridge_ports;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub mod interfaces;
 mod namespaces;
 pub mod netfilter;

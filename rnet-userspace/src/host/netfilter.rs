@@ -62,12 +62,13 @@ fn attribute(kind: u16, text: &str) -> Vec<u8> {
     attribute
 }
 
-fn understand(answer: &[u8]) -> Result<bool> {
+pub(super) fn understand(answer: &[u8]) -> Result<bool> {
     let kind = answer.get(4..6).and_then(|kind| Some(u16::from_ne_bytes(kind.try_into().ok()?)));
     let error = answer.get(16..20).and_then(|error| Some(i32::from_ne_bytes(error.try_into().ok()?)));
     match (kind, error) {
         (Some(NEW_CHAIN), _) => Ok(true),
-        (Some(NLMSG_ERROR), Some(error)) => match Errno::from_raw_os_error(-error) {
+        // Of `Errno` there are 4095; another number, which no kernel says, would make it panic.
+        (Some(NLMSG_ERROR), Some(error @ -4095..=-1)) => match Errno::from_raw_os_error(-error) {
             // No such table or chain; no nf_tables.
             Errno::NOENT | Errno::INVAL | Errno::OPNOTSUPP => Ok(false),
             error => Err(error).context("ask nf_tables for a chain"),
@@ -82,6 +83,20 @@ mod tests {
 
     use super::*;
     use crate::host::testing::in_new_netns;
+
+    #[test]
+    fn an_answer_that_is_none_is_refused() {
+        let answer = |error: i32| {
+            let mut answer = [0; 16];
+            answer[4..6].copy_from_slice(&NLMSG_ERROR.to_ne_bytes());
+            understand(&[&answer[..], &error.to_ne_bytes()].concat())
+        };
+        assert!(!answer(-Errno::NOENT.raw_os_error()).unwrap());
+        for error in [0, 1, i32::MIN, -4096, i32::MAX, -Errno::PERM.raw_os_error()] {
+            answer(error).unwrap_err();
+        }
+        understand(&[]).unwrap_err();
+    }
 
     #[test]
     fn a_chain_is_seen_and_others_are_not() {

@@ -271,7 +271,7 @@ pub(super) fn name_of(message: &LinkMessage) -> Option<&str> {
     })
 }
 
-fn group_of(message: &LinkMessage) -> Option<u32> {
+pub(super) fn group_of(message: &LinkMessage) -> Option<u32> {
     message.attributes.iter().find_map(|attribute| {
         let LinkAttribute::Group(group) = attribute else { return None };
         Some(*group)

@@ -128,7 +128,7 @@ fn owning_inodes(port: HostPort) -> impl Iterator<Item = u64> {
 }
 
 /// The inodes of the sockets in a table of `/proc/net` that have a port, those that listen before connections.
-fn inodes_in(table: &str, port: HostPort) -> Vec<u64> {
+pub(super) fn inodes_in(table: &str, port: HostPort) -> Vec<u64> {
     let sockets = table.lines().skip(1).filter_map(|line| {
         let mut fields = line.split_ascii_whitespace().skip(1);
         let local = parse_socket(fields.next()?)?;

@@ -119,7 +119,7 @@ fn ensure_bpffs_on(directory: &Path) -> Result<()> {
 }
 
 /// Where a cgroup2 hierarchy is mounted whole, by the text of a mountinfo (proc_pid_mountinfo(5)).
-fn cgroup2_roots(mounts: &[u8]) -> impl Iterator<Item = PathBuf> {
+pub(super) fn cgroup2_roots(mounts: &[u8]) -> impl Iterator<Item = PathBuf> {
     mounts.split(|byte| *byte == b'\n').filter_map(|line| {
         let mut fields = line.split(|byte| *byte == b' ');
         // Mount id, parent, device; then the part of the file system that is mounted, and where.
@@ -132,7 +132,7 @@ fn cgroup2_roots(mounts: &[u8]) -> impl Iterator<Item = PathBuf> {
 }
 
 /// Spaces, tabs, line ends and backslashes are written in octal: `\040`.
-fn unescape(text: &[u8]) -> Vec<u8> {
+pub(super) fn unescape(text: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((first, after)) = rest.split_first() {

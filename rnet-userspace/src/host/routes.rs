@@ -58,7 +58,7 @@ pub(super) fn link_names() -> Result<BTreeSet<String>> {
 }
 
 /// The names in the kernel's list of interfaces and what they counted, below two lines of headings.
-fn names_in(counters: &str) -> BTreeSet<String> {
+pub(super) fn names_in(counters: &str) -> BTreeSet<String> {
     let names = counters.lines().skip(2).filter_map(|line| line.split_once(':'));
     names.map(|(name, _)| name.trim_start().to_owned()).collect()
 }
@@ -90,14 +90,14 @@ pub(super) fn default_gateways(netlink: &Netlink, index: u32) -> Result<Vec<IpAd
     Ok(hops.filter(|(_, through)| *through == index).map(|(gateway, _)| gateway).collect())
 }
 
-fn is_default(route: &RouteMessage) -> bool {
+pub(super) fn is_default(route: &RouteMessage) -> bool {
     let main = route.header.table == RouteHeader::RT_TABLE_MAIN;
     main && route.header.destination_prefix_length == 0
         && route.header.kind == RouteType::Unicast
         && !route.header.flags.contains(RouteFlags::Cloned)
 }
 
-fn next_hop(route: &RouteMessage) -> Option<(IpAddr, u32)> {
+pub(super) fn next_hop(route: &RouteMessage) -> Option<(IpAddr, u32)> {
     let gateway = route.attributes.iter().find_map(|attribute| {
         let RouteAttribute::Gateway(gateway) = attribute else { return None };
         if let RouteAddress::Inet(addr) = gateway {
@@ -159,7 +159,7 @@ fn own_address(address: &AddressMessage) -> Option<IpAddr> {
 }
 
 /// The bus of a link's device.
-fn bus_of(link: &LinkMessage) -> Option<String> {
+pub(super) fn bus_of(link: &LinkMessage) -> Option<String> {
     link.attributes.iter().find_map(|attribute| {
         let LinkAttribute::ParentDevBusName(bus) = attribute else { return None };
         Some(bus.clone())
@@ -167,7 +167,7 @@ fn bus_of(link: &LinkMessage) -> Option<String> {
 }
 
 /// The interface that a VLAN interface is on.
-fn vlan_is_on(link: &LinkMessage) -> Option<u32> {
+pub(super) fn vlan_is_on(link: &LinkMessage) -> Option<u32> {
     let is_vlan = link.attributes.iter().any(|attribute| {
         let LinkAttribute::LinkInfo(infos) = attribute else { return false };
         infos.contains(&LinkInfo::Kind(InfoKind::Vlan))
@@ -179,7 +179,7 @@ fn vlan_is_on(link: &LinkMessage) -> Option<u32> {
     on.filter(|_| is_vlan)
 }
 
-fn leads_out(link: &LinkMessage) -> bool {
+pub(super) fn leads_out(link: &LinkMessage) -> bool {
     let flags = link.header.flags;
     let enslaved = link
         .attributes

@@ -105,7 +105,7 @@ fn has_ipv6() -> bool {
     Path::new("/proc/sys/net/ipv6").exists()
 }
 
-fn parse_ports(text: &str) -> Option<(u16, u16)> {
+pub(super) fn parse_ports(text: &str) -> Option<(u16, u16)> {
     let mut ports = text.split_ascii_whitespace().map(str::parse);
     match (ports.next(), ports.next(), ports.next()) {
         (Some(Ok(first)), Some(Ok(last)), None) => Some((first, last)),

@@ -347,8 +347,15 @@ impl Published {
                 })?),
             };
         let mut mappings = Vec::new();
+        let mut protocols: Vec<Protocol> = Vec::new();
         for protocol in self.protocol.split(',') {
-            let protocol: Protocol = protocol.trim().parse().map_err(anyhow::Error::msg)?;
+            let protocol = protocol.trim().parse().map_err(anyhow::Error::msg)?;
+            // Twice the same would be a port that is in its own way.
+            if !protocols.contains(&protocol) {
+                protocols.push(protocol);
+            }
+        }
+        for protocol in protocols {
             for n in 0..self.range.max(1) {
                 let (Some(container), Some(host)) =
                     (self.container_port.checked_add(n), self.host_port.checked_add(n))
@@ -369,5 +376,7 @@ impl Published {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,8 @@
 //! DIR/containers/ID.boot  the same of what ends with the host's run, and is not brought to the disk before it goes on
 //! ```
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod lock;
 pub mod schema;
 

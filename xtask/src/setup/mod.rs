@@ -50,6 +50,9 @@ const TESTS: [Tool; 8] = [
     Tool { program: "pgrep", package: "procps" },
 ];
 
+/// What compiles libFuzzer.
+const FUZZING: [Tool; 1] = [Tool { program: "c++", package: "g++" }];
+
 /// What the packages are installed and looked at with.
 const PACKAGES: [Tool; 2] = [
     Tool { program: "mmdebstrap", package: "mmdebstrap" },
@@ -92,7 +95,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.tests {
         test_tools()?;
         package_tools()?;
-        let tools: Vec<_> = TESTS.iter().chain(&PACKAGES).map(|tool| tool.program).collect();
+        fuzz_tools()?;
+        let tools: Vec<_> = TESTS.iter().chain(&PACKAGES).chain(&FUZZING).map(|tool| tool.program).collect();
         note(format_args!("tests: {}; Docker, Podman and containerd", tools.join(", ")));
     }
     Ok(())
@@ -138,6 +142,11 @@ pub(crate) fn package_tools() -> Result<()> {
 /// Makes sure of the tools that the tests call by name.
 pub(crate) fn called_tools() -> Result<()> {
     tools(&TESTS, "the tests use")
+}
+
+/// Makes sure of what fuzzing guided by coverage is built with.
+pub(crate) fn fuzz_tools() -> Result<()> {
+    tools(&FUZZING, "fuzzing uses")
 }
 
 /// Makes sure of the emulator.

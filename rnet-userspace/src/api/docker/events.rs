@@ -86,6 +86,11 @@ pub(super) struct Selection {
 }
 
 impl Wanted {
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn new(since: &str, until: &str, filters: &str) -> Self {
+        Self { since: since.to_owned(), until: until.to_owned(), filters: filters.to_owned() }
+    }
+
     pub(super) fn parse(&self, now: OffsetDateTime) -> ApiResult<Selection> {
         let known = [&ACTORS[..], &OTHERS].concat();
         let time = |text: &str| match text {

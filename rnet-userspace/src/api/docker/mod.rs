@@ -7,6 +7,8 @@ pub mod duration;
 mod endpoint;
 mod events;
 mod filters;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod network;
 mod networks;
 mod summary;

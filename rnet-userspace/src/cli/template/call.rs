@@ -26,6 +26,8 @@ const FUNCTIONS: [(&str, usize, usize); 18] = [
     ("upper", 1, 1),
 ];
 const MANY: usize = usize::MAX;
+/// Columns that `pad` adds at most.
+const WIDEST: usize = 65_536;
 
 /// Checks that there is a function and that it takes so many arguments.
 pub(super) fn check(function: &str, args: usize) -> Result<()> {
@@ -60,9 +62,7 @@ pub(super) fn call(function: &str, args: &[Value]) -> Result<Value> {
         ("lower", _) => Ok(text(0).to_lowercase().into()),
         ("upper", _) => Ok(text(0).to_uppercase().into()),
         ("title", _) => Ok(title(&text(0)).into()),
-        ("pad", [_, before, after]) => {
-            Ok(format!("{}{}{}", " ".repeat(number(before)?), text(0), " ".repeat(number(after)?)).into())
-        }
+        ("pad", [_, before, after]) => Ok(format!("{}{}{}", blanks(before)?, text(0), blanks(after)?).into()),
         ("print", _) => Ok(args.iter().map(shown).collect::<String>().into()),
         ("println", _) => Ok((args.iter().map(shown).collect::<Vec<_>>().join(" ") + "\n").into()),
         ("printf", [Value::String(format), args @ ..]) => printf(format, args),
@@ -127,6 +127,14 @@ fn index(of: Value, key: &Value) -> Result<Value> {
         (Value::Null, _) => Err("index of untyped nil".to_owned()),
         (of, key) => Err(format!("can't index item of type {} with {}", kind(&of), kind(key))),
     }
+}
+
+fn blanks(width: &Value) -> Result<String> {
+    let width = number(width)?;
+    if width > WIDEST {
+        return Err(format!("cannot pad by {width}: {WIDEST} is the most"));
+    }
+    Ok(" ".repeat(width))
 }
 
 fn number(value: &Value) -> Result<usize> {

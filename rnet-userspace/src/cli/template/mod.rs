@@ -264,4 +264,25 @@ mod tests {
         let data = json!({ "Name": "NAME" });
         assert_eq!(template.fill(Filling { data: &data, labels: None }).unwrap(), "NAME TIER");
     }
+
+    #[test]
+    fn what_would_take_all_stack_or_memory_is_refused() {
+        let deep = |open: &str, middle: &str, close: &str| {
+            format!("{}{middle}{}", open.repeat(50_000), close.repeat(50_000))
+        };
+        let inside = |action: String| format!("{{{{{action}}}}}");
+        for template in [
+            inside(deep("(", ".Name", ")")),
+            inside(deep(".a", "", "")),
+            inside(format!("1{}", deep(" | len", "", ""))),
+            deep("{{if .Up}}", "x", "{{end}}"),
+            format!("{{{{if .Up}}}}{}", deep("{{else if .Up}}", "{{end}}", "")),
+        ] {
+            let refused = fill(&template).unwrap_err();
+            assert!(refused.contains("nested deeper than 100 levels"), "{}", refused.len());
+        }
+        assert_eq!(fill(&inside(format!("{}.Name{}", "(".repeat(90), ")".repeat(90)))).unwrap(), "web");
+        let refused = fill("{{pad .Name 9223372036854775807 1}}").unwrap_err();
+        assert!(refused.contains("65536 is the most"), "{refused}");
+    }
 }

@@ -29,9 +29,16 @@ pub(super) enum Expr {
     Call(String, Vec<Expr>),
 }
 
+/// How deep blocks, parentheses, fields and pipes may be nested: each level takes stack, here and when it is filled.
+const DEEPEST: usize = 100;
+
+fn too_deep() -> String {
+    format!("it is nested deeper than {DEEPEST} levels")
+}
+
 /// The parts of a template.
 pub(super) fn parse(text: &str) -> Result<Vec<Node>> {
-    let mut parser = Parser { pieces: pieces(text)?.into_iter().peekable() };
+    let mut parser = Parser { pieces: pieces(text)?.into_iter().peekable(), depth: 0 };
     let nodes = parser.nodes()?;
     match parser.pieces.next() {
         None => Ok(nodes),
@@ -207,6 +214,8 @@ fn word(tokens: &[Token]) -> Option<&str> {
 
 struct Parser {
     pieces: Peekable<IntoIter<Piece>>,
+    /// Blocks that are open.
+    depth: usize,
 }
 
 impl Parser {
@@ -259,8 +268,13 @@ impl Parser {
             _ => return Err("too many variables in range".to_owned()),
         };
         let head = pipeline(head)?;
+        self.depth += 1;
+        if self.depth > DEEPEST {
+            return Err(too_deep());
+        }
         let then = self.nodes()?;
         let otherwise = self.otherwise(&keyword)?;
+        self.depth -= 1;
         Ok(match keyword.as_str() {
             "if" => Node::If { condition: head, then, otherwise },
             "with" => Node::With { what: head, then, otherwise },
@@ -290,6 +304,19 @@ impl Parser {
 
 /// Commands behind `|` get what is before them as their last argument.
 fn pipeline(tokens: Vec<Token>) -> Result<Expr> {
+    let deeper = |token: &Token| match token {
+        Token::Path(names, _) => names.len(),
+        Token::Open | Token::Pipe => 1,
+        Token::Word(_)
+        | Token::Variable(_)
+        | Token::Literal(_)
+        | Token::Close
+        | Token::Comma
+        | Token::Assign => 0,
+    };
+    if tokens.iter().map(deeper).sum::<usize>() > DEEPEST {
+        return Err(too_deep());
+    }
     let mut tokens = tokens.into_iter().peekable();
     let expr = commands(&mut tokens)?;
     match tokens.next() {

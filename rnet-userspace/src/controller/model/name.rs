@@ -61,9 +61,12 @@ pub fn check_hostname(name: &str) -> Result<()> {
 pub fn check_interface(name: &str) -> Result<()> {
     // IFNAMSIZ is 16, the terminating zero included. The kernel refuses slashes, colons and white space.
     let fits = !name.is_empty() && name.len() <= 15 && name != "." && name != "..";
-    if !fits || name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control()) {
+    // Of `br%d` it makes `br0`. `all` and `default` are where settings of every interface are.
+    let is_special = |c: char| matches!(c, '/' | ':' | '%') || c.is_whitespace() || c.is_control();
+    if !fits || name.contains(is_special) || matches!(name, "all" | "default") {
         return Err(Error::Invalid(format!(
-            "invalid interface name {name:?}: 1 to 15 characters are allowed, without slash, colon or white space"
+            "invalid interface name {name:?}: 1 to 15 characters are allowed, without slash, colon, per cent or white \
+             space; all and default are not"
         )));
     }
     Ok(())
@@ -122,7 +125,7 @@ mod tests {
         for good in ["rnet0", "br-0123456789ab", "a.b"] {
             check_interface(good).unwrap();
         }
-        for bad in ["", ".", "..", "a/b", "a b", "a:b", "sixteen-letters-"] {
+        for bad in ["", ".", "..", "a/b", "a b", "a:b", "br%d", "all", "default", "sixteen-letters-"] {
             assert!(check_interface(bad).is_err(), "{bad}");
         }
     }

@@ -80,6 +80,12 @@ pub struct PortMapping {
 }
 
 impl PortSpec {
+    /// How many single ports it stands for: at least one.
+    #[expect(clippy::len_without_is_empty, reason = "none is empty")]
+    pub fn len(&self) -> usize {
+        usize::from(self.container.span()) + 1
+    }
+
     /// The single ports that it stands for: a range of container ports is paired with the range of host ports.
     pub fn mappings(&self) -> impl Iterator<Item = PortMapping> + use<> {
         let Self { host_ip, host, container, protocol } = *self;

@@ -25,8 +25,9 @@ pub fn check(key: &str) -> Result<(), String> {
         !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-/".contains(&b))
     };
     let is_known = key.starts_with(NETWORK) || key.starts_with(QUEUES) || IPC.contains(&key);
-    // What becomes a path is not to lead elsewhere.
-    if is_known && key.split('.').all(is_name) && !key.contains("..") {
+    // What becomes a path is not to lead elsewhere: of slashes alone would come `..`.
+    let stays = || path(key).split('/').all(|part| !matches!(part, "" | "." | ".."));
+    if is_known && key.split('.').all(is_name) && stays() {
         return Ok(());
     }
     Err(format!(
@@ -58,9 +59,18 @@ mod tests {
         {
             assert_eq!(check(key), Ok(()), "{key}");
         }
-        for key in
-            ["kernel.panic", "vm.swappiness", "", "net", "net.", "net..x", "net.a b", "net.ipv4/../../vm"]
-        {
+        for key in [
+            "kernel.panic",
+            "vm.swappiness",
+            "",
+            "net",
+            "net.",
+            "net..x",
+            "net.a b",
+            "net.ipv4/../../vm",
+            "net.//.kernel.panic",
+            "net./",
+        ] {
             let told = check(key).unwrap_err();
             assert!(told.starts_with(&format!("sysctl '{key}' is not allowed")), "{told}");
         }

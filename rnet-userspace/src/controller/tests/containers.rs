@@ -267,3 +267,39 @@ fn settings_are_the_containers_own() {
     let told = message(instance.create_container(&with(host, "net.ipv4.ip_forward")));
     assert!(told.contains("--network host has no namespaces of its own"), "{told}");
 }
+
+#[test]
+fn a_request_cannot_write_lines_of_its_own_into_resolv_conf() {
+    let bench = Bench::new();
+    let mut instance = bench.start();
+    let before = bench.snapshot();
+    for (search, option) in
+        [("a.test\nnameserver 192.0.2.66", "rotate"), ("a.test", "rotate\nnameserver 192.0.2.66")]
+    {
+        let (dns_search, dns_options) = (vec![search.to_owned()], vec![option.to_owned()]);
+        let request = CreateContainer { dns_search, dns_options, ..namespace("web") };
+        instance.create_container(&request).unwrap_err();
+    }
+    assert_eq!(bench.snapshot(), before);
+    let dns_search = vec!["a.test".to_owned(), ".".to_owned()];
+    let request = CreateContainer { dns_search, dns_options: vec!["ndots:2".to_owned()], ..namespace("web") };
+    let made = instance.create_container(&request).unwrap();
+    assert!(
+        fs::read_to_string(made.dir.join("resolv.conf"))
+            .unwrap()
+            .ends_with("search a.test\noptions ndots:2\n")
+    );
+}
+
+#[test]
+fn a_request_cannot_ask_for_more_ports_than_there_can_be() {
+    let bench = Bench::new();
+    let mut instance = bench.start();
+    let many = vec!["0-65535"; 60_000];
+    let refused = message(instance.create_container(&publishing("web", &many)));
+    assert_eq!(refused, "more than 131072 ports are to be published at once");
+    let from = vec!["10.0.0.0/8".parse().unwrap(); 50_000];
+    let request = CreateContainer { from, ..publishing("web", &["1-65535"]) };
+    let refused = message(instance.create_container(&request));
+    assert!(refused.contains("sources of 65535 ports are too many"), "{refused}");
+}

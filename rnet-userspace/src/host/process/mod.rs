@@ -11,10 +11,10 @@
 mod channel;
 mod init;
 mod limit;
-mod pid;
+pub(super) mod pid;
 mod shim;
 mod status;
-mod surroundings;
+pub(super) mod surroundings;
 mod terminal;
 
 use std::{
@@ -202,6 +202,11 @@ pub fn status_file(pid: u32) -> Option<PathBuf> {
         Spec::Foreground { status, .. } => status,
         Spec::Join { .. } => None,
     }
+}
+
+#[cfg(any(test, fuzzing))]
+pub(super) fn check_spec(spec: &[u8]) {
+    crate::fuzzing::round_trip::<Spec>(spec);
 }
 
 /// What the shim is told.

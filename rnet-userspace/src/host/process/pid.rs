@@ -16,7 +16,11 @@ const POLL: Duration = Duration::from_millis(200);
 
 /// When a process was started, in clock ticks since boot. `None` when there is no such process.
 pub fn start_time(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    start_time_in(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The same by the text of the process's `stat`.
+pub(in crate::host) fn start_time_in(stat: &str) -> Option<u64> {
     // Field 2 is the command's name, which may hold spaces and parentheses; field 3 follows the last of them.
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_ascii_whitespace().nth(22 - 3)?.parse().ok()

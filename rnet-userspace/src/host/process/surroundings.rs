@@ -222,7 +222,7 @@ fn below_sys() -> Result<Vec<(PathBuf, OwnedFd)>> {
     tops_below_sys(&text).into_iter().map(|path| Ok((path.clone(), copy(&path)?))).collect()
 }
 
-fn tops_below_sys(mountinfo: &str) -> Vec<PathBuf> {
+pub(in crate::host) fn tops_below_sys(mountinfo: &str) -> Vec<PathBuf> {
     // Field 5 is the mount point. Those that the kernel escapes, with spaces and the like, do not occur there.
     let points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(Path::new);
     let mut below: Vec<&Path> = points.filter(|p| p.starts_with("/sys") && *p != Path::new("/sys")).collect();

@@ -17,6 +17,8 @@ mod check;
 mod config;
 mod daemon;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod ipam;
 mod json;
 mod portmap;

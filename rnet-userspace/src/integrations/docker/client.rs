@@ -79,7 +79,7 @@ impl Client {
         let filters = serde_json::to_string(&filters).map_err(broken)?;
         let filters: String = filters.bytes().map(|byte| format!("%{byte:02X}")).collect();
         let answer = self.send(&format!("/events?filters={filters}")).await?;
-        Ok(Events { body: answer.into_body(), rest: BytesMut::new() })
+        Ok(Events { body: answer.into_body(), lines: Lines::default() })
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
@@ -123,32 +123,79 @@ fn broken(why: impl ToString) -> Error {
     Error::Broken(why.to_string())
 }
 
+/// An event is some hundred bytes, and names each label of its container.
+const LONGEST_EVENT: usize = 4 << 20;
+
+/// Events, one on each line, as they come in pieces.
+#[derive(Debug, Default)]
+pub(super) struct Lines(BytesMut);
+
+impl Lines {
+    /// Adds what has come.
+    ///
+    /// # Errors
+    /// What has come is no line, and too long for one.
+    pub(super) fn push(&mut self, data: &[u8]) -> Result<()> {
+        self.0.extend_from_slice(data);
+        if self.0.len() > LONGEST_EVENT && !self.0.contains(&b'\n') {
+            return Err(broken(format_args!("an event is longer than {LONGEST_EVENT} bytes")));
+        }
+        Ok(())
+    }
+
+    /// The next event that is whole.
+    pub(super) fn next(&mut self) -> Option<Result<Event>> {
+        loop {
+            let end = self.0.iter().position(|byte| *byte == b'\n')?;
+            let line = self.0.split_to(end + 1);
+            if !line.trim_ascii().is_empty() {
+                let event = serde_json::from_slice(&line);
+                return Some(event.map_err(|e| broken(format_args!("an event is not understood: {e}"))));
+            }
+        }
+    }
+}
+
 /// Events as they happen.
 pub(super) struct Events {
     body: Incoming,
-    rest: BytesMut,
+    lines: Lines,
 }
 
 impl Events {
     /// The next one; none once the stream has ended. May be dropped and called again.
     pub(super) async fn next(&mut self) -> Option<Result<Event>> {
         loop {
-            if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
-                let line = self.rest.split_to(end + 1);
-                if line.trim_ascii().is_empty() {
-                    continue;
-                }
-                let event = serde_json::from_slice(&line);
-                return Some(event.map_err(|e| broken(format_args!("an event is not understood: {e}"))));
+            if let Some(event) = self.lines.next() {
+                return Some(event);
             }
             match self.body.frame().await? {
                 Ok(frame) => {
-                    if let Some(data) = frame.data_ref() {
-                        self.rest.extend_from_slice(data);
+                    if let Some(data) = frame.data_ref()
+                        && let Err(e) = self.lines.push(data)
+                    {
+                        return Some(Err(e));
                     }
                 }
                 Err(e) => return Some(Err(broken(e))),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_without_an_end_is_given_up() {
+        let mut lines = Lines::default();
+        let piece = vec![b' '; LONGEST_EVENT];
+        lines.push(&piece).unwrap();
+        assert!(lines.next().is_none());
+        assert!(lines.push(b"x").unwrap_err().to_string().contains("longer than"));
+        let mut lines = Lines::default();
+        lines.push(&[&piece[..], b"\n{}\n"].concat()).unwrap();
+        assert_eq!(lines.next().unwrap().unwrap(), Event::default());
     }
 }

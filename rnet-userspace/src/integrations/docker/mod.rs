@@ -14,6 +14,8 @@
 mod client;
 mod containers;
 mod follow;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod messages;
 mod problems;
 mod starting;

@@ -103,6 +103,7 @@ fn subnet(pool: &Pool, options: &NetworkOptions, addrs: &[InterfaceAddr]) -> Res
     // dockerd does not always say it, and the bridge knows best.
     let on_bridge = addrs.iter().map(|addr| addr.ip()).find(|addr| subnet.contains(*addr));
     let said = pool.gateway.split('/').next().unwrap_or_default().parse().ok();
+    let said = said.filter(|addr| subnet.contains(*addr));
     Ok(SubnetView {
         subnet,
         ip_range: if pool.ip_range.is_empty() { None } else { Some(parse(&pool.ip_range)?) },

@@ -9,6 +9,8 @@
 //! Every endpoint is a container of the daemon's, with the endpoint's id: dockerd does not tell whose it is.
 
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod ipam;
 mod messages;
 mod network;

@@ -106,6 +106,9 @@ fn ranges_and_lists_of_protocols_become_single_ports() {
         ]
     );
     assert_eq!(container.interfaces[0].addrs, ["10.93.1.9/24".parse().unwrap()]);
+    let container =
+        attachment(&json!([port(80, "tcp,TCP, tcp", "")])).container("/run/netns/x".into()).unwrap();
+    assert_eq!(container.ports.len(), 2, "a protocol that is there twice is one");
     for (port, protocol) in [(65535, "tcp"), (80, "icmp")] {
         let ports = json!([{
             "container_port": port, "host_ip": "", "host_port": 80, "protocol": protocol, "range": 2
