@@ -53,6 +53,7 @@ mod netavark;
 mod opinion;
 mod policy;
 mod ports;
+mod privileges;
 mod process;
 mod publish;
 mod rollback;

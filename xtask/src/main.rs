@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "talking to the terminal is what a task does")]
 
+mod audit;
 mod bench;
 mod build;
 mod command;
@@ -43,6 +44,8 @@ enum Task {
     VmTest(vm::Options),
     /// Check format and lints of both halves.
     Lint,
+    /// Check the dependencies' licences, sources and advisories.
+    Audit(audit::Options),
     /// The demonstration itself: what `run` starts as root.
     #[command(hide = true)]
     Demonstrate(demo::Options),
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Task::Dist => dist::run().map(|_| ExitCode::SUCCESS),
         Task::VmTest(options) => vm::run(&options),
         Task::Lint => lint::run().map(|()| ExitCode::SUCCESS),
+        Task::Audit(options) => audit::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Demonstrate(options) => demo::run(&options),
         Task::ServePage(options) => demo::page::serve(&options).map(|()| ExitCode::SUCCESS),
         Task::FetchPage(options) => demo::page::print(&options).map(|()| ExitCode::SUCCESS),

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt as _, FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -69,7 +69,12 @@ async fn listener(path: &Path) -> Result<Option<String>> {
 pub(crate) fn bind(path: &Path) -> Result<(UnixListener, SocketFile)> {
     let listening = || format!("listen at {}", path.display());
     let directory = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(directory).with_context(|| format!("create directory {}", directory.display()))?;
+    // Whatever the umask is: who writes to it takes the socket's place.
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(directory)
+        .with_context(|| format!("create directory {}", directory.display()))?;
 
     // Bound under another name and renamed once its mode is right, nobody can connect before it is.
     let unfinished = path.with_extension(format!("{}.tmp", std::process::id()));

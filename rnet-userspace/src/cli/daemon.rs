@@ -22,6 +22,7 @@ use crate::{
         self,
         model::{timeouts, xdp::Xdp},
     },
+    host::privileges,
     integrations::docker,
 };
 
@@ -78,6 +79,21 @@ pub(super) struct DaemonArgs {
 }
 
 impl DaemonArgs {
+    /// Keeps the capabilities that the daemon needs. What is missing of them may not be needed on this host.
+    pub(super) fn give_up_privileges(&self) -> Result<()> {
+        if self.validate || !nix::unistd::geteuid().is_root() {
+            return Ok(());
+        }
+        let missing = privileges::restrict_daemon()?;
+        if !missing.is_empty() {
+            let missing = missing.join(", ");
+            print::notice(&format!(
+                "warning: the daemon is run without {missing}: what needs them will fail"
+            ));
+        }
+        Ok(())
+    }
+
     pub(super) async fn run(self, instance: String, system: Arc<dyn System>) -> Result<()> {
         let validate = self.validate;
         let flags = Flags {

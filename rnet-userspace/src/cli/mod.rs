@@ -47,6 +47,7 @@ pub use system::System;
 
 use crate::{
     api::{self, client::Client},
+    host::privileges,
     version,
 };
 
@@ -192,11 +193,14 @@ impl Cli {
     pub fn run(self, system: Arc<dyn System>) -> Result<u8> {
         match self.command {
             Command::Daemon(args) => {
+                // Before there are threads, which have capabilities of their own.
+                args.give_up_privileges()?;
                 let runtime = runtime::Builder::new_multi_thread().enable_all().build();
                 runtime.context("start threads")?.block_on(args.run(self.instance, system))?;
                 Ok(DONE)
             }
             Command::DockerPlugin(args) => {
+                privileges::drop_all()?;
                 let runtime = runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
                 runtime.context("start threads")?.block_on(args.run(&self.instance))?;
                 Ok(DONE)

@@ -15,6 +15,7 @@ mod netns;
 mod offload;
 mod ports;
 pub mod preflight;
+pub mod privileges;
 pub mod process;
 mod routes;
 pub mod shaping;

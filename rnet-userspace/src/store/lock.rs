@@ -1,9 +1,9 @@
 //! One daemon of an instance at a time.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions},
     io::{Read, Seek, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -29,7 +29,13 @@ impl Lock {
     /// # Errors
     /// When another process has it, whose id the message names; or when the file cannot be made.
     pub fn take(run_dir: &Path) -> Result<Self> {
-        fs::create_dir_all(run_dir).with_context(|| format!("create directory {}", run_dir.display()))?;
+        let mut directory = DirBuilder::new();
+        // Whatever the umask is: who writes to it takes the place of the daemon's socket.
+        directory
+            .recursive(true)
+            .mode(0o755)
+            .create(run_dir)
+            .with_context(|| format!("create directory {}", run_dir.display()))?;
         let path = run_dir.join(FILE);
         let taking = || format!("take lock {}", path.display());
         loop {
