@@ -75,13 +75,8 @@ fn begin(ifindex: u32, length: u32, program: Program, reason: u8) -> Option<&'st
         return None;
     }
     let recorder = maps::recorder()?;
-    recorder.record = TraceRecord {
-        ifindex,
-        length,
-        program: program as u8,
-        reason,
-        ..TraceRecord::default()
-    };
+    recorder.record =
+        TraceRecord { ifindex, length, program: program as u8, reason, ..TraceRecord::default() };
     Some(recorder)
 }
 

@@ -74,7 +74,14 @@ fn carry<A: Plain>(frame: Frame) -> Option<u32> {
     conntrack::note(entry, packet.seen, length as u32);
     maps::count(Program::XdpUplink, flow.carried, frame.len() as u32);
     if trace::is_on() {
-        trace::frame(frame.ifindex(), frame.len() as u32, &packet.tuple, &flow.to, packet.proto, flow.carried);
+        trace::frame(
+            frame.ifindex(),
+            frame.len() as u32,
+            &packet.tuple,
+            &flow.to,
+            packet.proto,
+            flow.carried,
+        );
     }
     Some(action)
 }

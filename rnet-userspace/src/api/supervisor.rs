@@ -19,6 +19,7 @@ use futures::{
     FutureExt as _,
     future::{self, BoxFuture, join_all},
 };
+use rnet_common::TraceFilter;
 use tokio::{sync::watch, task, time};
 
 use super::{Control, Process, Processes, Signal};
@@ -27,6 +28,7 @@ use crate::controller::{
     backend::{FlowPosition, Page},
     error::Result,
     events::Events,
+    packets::{Look, Packets},
     request::CreateContainer,
     view::{self, ContainerState},
 };
@@ -68,6 +70,7 @@ pub(super) struct Supervisor {
     control: Arc<dyn Control>,
     processes: Arc<dyn Processes>,
     events: Events,
+    packets: Arc<dyn Packets>,
     graces: Graces,
     running: Mutex<BTreeMap<String, Arc<Running>>>,
     going_down: AtomicBool,
@@ -80,12 +83,14 @@ impl Supervisor {
         control: Arc<dyn Control>,
         processes: Arc<dyn Processes>,
         events: Events,
+        packets: Arc<dyn Packets>,
         graces: Graces,
     ) -> Arc<Self> {
         Arc::new(Self {
             control,
             processes,
             events,
+            packets,
             graces,
             running: Mutex::default(),
             going_down: AtomicBool::new(false),
@@ -97,6 +102,12 @@ impl Supervisor {
     /// What happens to networks and containers.
     pub(super) fn events(&self) -> &Events {
         &self.events
+    }
+
+    /// Looks for packets.
+    pub(super) async fn look(&self, filters: Vec<TraceFilter>) -> Result<Look> {
+        let packets = Arc::clone(&self.packets);
+        blocking(move || Ok(packets.look(filters)?)).await
     }
 
     /// Ends the answers that would go on for as long as somebody listens.

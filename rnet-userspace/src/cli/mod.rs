@@ -29,6 +29,7 @@ mod system;
 mod table;
 mod template;
 mod terminal;
+mod trace;
 
 use std::{ffi::OsString, future::Future, sync::Arc};
 
@@ -125,6 +126,8 @@ enum ClientCommand {
     Stats(FormatArgs),
     /// Show how many packets were dropped, and why
     Drops(drops::DropsArgs),
+    /// Show packets as they pass the programs: what each makes of them, and why
+    Trace(trace::TraceArgs),
     /// Show what happens to networks and containers, as it happens
     Events(events::EventsArgs),
     /// Look at tracked connections, and forget them
@@ -216,6 +219,7 @@ impl ClientCommand {
             Self::Status(args) => observe::status(client, args.format).await?,
             Self::Stats(args) => observe::stats(client, args.format).await?,
             Self::Drops(args) => args.run(client).await?,
+            Self::Trace(args) => args.run(client).await?,
             Self::Events(args) => args.run(client).await?,
             Self::Conntrack(command) => command.run(client).await?,
             Self::Netavark(command) => return command.run(client).await,

@@ -21,6 +21,7 @@ mod relay;
 mod sources;
 mod stack;
 mod tables;
+mod trace;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -35,8 +36,8 @@ use anyhow::{Context, Error, Result};
 use ipnetwork::IpNetwork;
 use rnet_common::{Settings, settings::Timeouts};
 
-pub use self::relay::Relay;
 use self::{early::Early, flows::Excerpt, links::Links, ports::HeldPorts, stack::TO_UPLINK, tables::Tables};
+pub use self::{relay::Relay, trace::Tracing};
 use crate::controller::{
     backend::{Datapath, EndpointSpec, FlowInfo, FlowPosition, Page, PortCount, ReasonCount, Uplink},
     model::{Binding, flow_filter::FlowFilter, xdp::Xdp},
@@ -87,6 +88,7 @@ pub struct Ebpf {
     /// The veths of endpoints whose networks are delivered via the host's stack.
     via_stack: BTreeSet<u32>,
     relay: Option<Relay>,
+    tracing: Tracing,
     /// Rounds of the collector.
     sweeps: u16,
 }
@@ -125,6 +127,11 @@ impl Ebpf {
         self.relay.take()
     }
 
+    /// Where packets can be looked at. It has to be run beside all else.
+    pub fn tracing(&self) -> Tracing {
+        self.tracing.clone()
+    }
+
     fn make(
         pin_dir: PathBuf,
         settings: &Settings,
@@ -143,11 +150,23 @@ impl Ebpf {
         tables.mappings.retain(&used);
         // Before the programs that lead to it.
         let relay = Relay::open(&mut programs)?;
+        let tracing = Tracing::open(&mut programs)?;
         for program in load::SOCKETS {
             links.attach_socket(&mut programs, program, cgroup)?;
         }
         let via_stack = stack::adopt(&tables)?;
-        Ok(Self { pin_dir, programs, links, tables, held, early, via_stack, relay: Some(relay), sweeps: 0 })
+        Ok(Self {
+            pin_dir,
+            programs,
+            links,
+            tables,
+            held,
+            early,
+            via_stack,
+            relay: Some(relay),
+            tracing,
+            sweeps: 0,
+        })
     }
 }
 

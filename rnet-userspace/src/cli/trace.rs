@@ -1,0 +1,230 @@
+//! `rnet trace`.
+
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+
+use anyhow::{Context as _, Result};
+use clap::{Args, ValueEnum};
+use ipnetwork::IpNetwork;
+use time::{OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, macros::format_description};
+
+use super::{Format, FormatArgs, print};
+use crate::{
+    api::client::Client,
+    controller::{
+        model::flow_filter::protocol_number,
+        packets::{Ends, Packet, PacketFilter, Told},
+    },
+};
+
+/// Arguments of `rnet trace`: what is set must agree, as the packet came or as it left.
+#[derive(Debug, Args)]
+pub(super) struct TraceArgs {
+    /// Protocol: tcp, udp, sctp, icmp, icmpv6 or a number
+    #[arg(short, long, value_name = "PROTO", value_parser = protocol_number)]
+    proto: Option<u8>,
+    /// Source address or subnet
+    #[arg(short, long, value_name = "IP[/PREFIX]")]
+    src: Option<IpNetwork>,
+    /// Destination address or subnet
+    #[arg(short, long, value_name = "IP[/PREFIX]")]
+    dst: Option<IpNetwork>,
+    /// Address or subnet of either
+    #[arg(long, value_name = "IP[/PREFIX]")]
+    host: Option<IpNetwork>,
+    /// Source port
+    #[arg(long, value_name = "PORT")]
+    sport: Option<u16>,
+    /// Destination port
+    #[arg(long, value_name = "PORT")]
+    dport: Option<u16>,
+    /// Port of either
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+    /// Interface of the host whose program sees the packet
+    #[arg(short, long, value_name = "NAME")]
+    interface: Option<String>,
+    /// Container that it comes from or goes to
+    #[arg(short, long, value_name = "CONTAINER")]
+    container: Option<String>,
+    /// Reasons, as `rnet stats` names them
+    #[arg(short, long, value_name = "REASON", value_delimiter = ',')]
+    reason: Vec<String>,
+    /// What becomes of it
+    #[arg(long, value_enum)]
+    verdict: Option<VerdictArg>,
+    /// Stop after so many
+    #[arg(short = 'n', long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// Stop after so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    duration: Option<u64>,
+    /// Say below the first packet of each reason what it means
+    #[arg(long)]
+    explain: bool,
+    #[command(flatten)]
+    format: FormatArgs,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum VerdictArg {
+    Carried,
+    Passed,
+    Dropped,
+}
+
+impl TraceArgs {
+    pub(super) async fn run(self, client: &Client) -> Result<()> {
+        let limit = self.duration.map(Duration::from_secs);
+        match limit {
+            Some(limit) => tokio::time::timeout(limit, self.show(client)).await.unwrap_or(Ok(())),
+            None => self.show(client).await,
+        }
+    }
+
+    async fn show(&self, client: &Client) -> Result<()> {
+        let mut told = client.trace(&self.filter()).await?;
+        let zone = UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC);
+        let (mut shown, mut explained) = (0, BTreeSet::new());
+        if self.format.format == Format::Table {
+            print::streamed(&columns([
+                "TIME",
+                "PROGRAM",
+                "INTERFACE",
+                "CONTAINER",
+                "VERDICT",
+                "REASON",
+                "PACKET",
+            ]))?;
+        }
+        while self.count.is_none_or(|count| shown < count)
+            && let Some(told) = told.next().await?
+        {
+            let is_packet = matches!(told, Told::Packet(_));
+            let text = match (self.format.format, told) {
+                (Format::Json, told) => serde_json::to_string(&told).context("write JSON")?,
+                (Format::Table, Told::Lost(lost)) => format!("({lost} more were too many to be shown)"),
+                (Format::Table, Told::Packet(packet)) => {
+                    let line = line(&packet, zone);
+                    match self.explain && explained.insert(packet.reason.clone()) {
+                        true => format!("{line}\n{:16}{}: {}", "", packet.reason, packet.meaning),
+                        false => line,
+                    }
+                }
+            };
+            if !print::streamed(&text)? {
+                break;
+            }
+            shown += u64::from(is_packet);
+        }
+        Ok(())
+    }
+
+    fn filter(&self) -> PacketFilter {
+        let verdict = self.verdict.map(|verdict| match verdict {
+            VerdictArg::Carried => "carried",
+            VerdictArg::Passed => "passed",
+            VerdictArg::Dropped => "dropped",
+        });
+        PacketFilter {
+            protocol: self.proto,
+            src: self.src,
+            dst: self.dst,
+            host: self.host,
+            sport: self.sport,
+            dport: self.dport,
+            port: self.port,
+            interface: self.interface.clone(),
+            container: self.container.clone(),
+            reason: (!self.reason.is_empty()).then(|| self.reason.join(",")),
+            verdict: verdict.map(str::to_owned),
+        }
+    }
+}
+
+/// `15:04:05.000000 from_uplink eth0 web carried published tcp 198.51.100.7:5000 > 192.0.2.1:8080 [S] 74 bytes => …`
+fn line(packet: &Packet, zone: UtcOffset) -> String {
+    const TIME: &[BorrowedFormatItem<'_>] =
+        format_description!("[hour]:[minute]:[second].[subsecond digits:6]");
+    let time = OffsetDateTime::from_unix_timestamp_nanos(packet.time_nano.into())
+        .unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let time = time.to_offset(zone).format(TIME).unwrap_or_default();
+    let mut way = packet.protocol.clone();
+    if let Some(came) = &packet.came {
+        way += &format!(" {}", arrow(came));
+    }
+    if !packet.detail.is_empty() {
+        way += &format!(" [{}]", packet.detail);
+    }
+    way += &format!(" {} bytes", packet.length);
+    if let Some(left) = &packet.left {
+        way += &format!(" => {}", arrow(left));
+    }
+    if packet.opened {
+        way += " (new flow)";
+    }
+    let container = packet.container.as_deref().unwrap_or("-");
+    columns([&time, &packet.program, &packet.interface, container, &packet.verdict, &packet.reason, &way])
+}
+
+fn arrow(ends: &Ends) -> String {
+    format!("{} > {}", end(ends.src), end(ends.dst))
+}
+
+/// An address with its port, if there is one.
+fn end(end: SocketAddr) -> String {
+    if end.port() == 0 { end.ip().to_string() } else { end.to_string() }
+}
+
+/// A line of a table whose later lines are not known.
+fn columns([time, program, interface, container, verdict, reason, packet]: [&str; 7]) -> String {
+    format!("{time:<15} {program:<14} {interface:<15} {container:<12} {verdict:<7} {reason:<17} {packet}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet() -> Packet {
+        let ends = |src: &str, dst: &str| Some(Ends { src: src.parse().unwrap(), dst: dst.parse().unwrap() });
+        Packet {
+            time_nano: 3_600_000_000_000 + 1_500_000,
+            program: "from_uplink".into(),
+            interface: "eth0".into(),
+            container: Some("web".into()),
+            protocol: "tcp".into(),
+            detail: "S".into(),
+            length: 74,
+            came: ends("198.51.100.7:5000", "192.0.2.1:8080"),
+            left: ends("198.51.100.7:5000", "172.17.0.2:80"),
+            opened: true,
+            verdict: "carried".into(),
+            reason: "published".into(),
+            meaning: "Meant.".into(),
+        }
+    }
+
+    #[test]
+    fn a_packet_is_a_line() {
+        let line = line(&packet(), UtcOffset::UTC);
+        let words: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(
+            words.join(" "),
+            "01:00:00.001500 from_uplink eth0 web carried published tcp 198.51.100.7:5000 > 192.0.2.1:8080 [S] 74 bytes \
+             => 198.51.100.7:5000 > 172.17.0.2:80 (new flow)"
+        );
+    }
+
+    #[test]
+    fn what_is_not_ip_has_no_ends() {
+        let arp = Packet {
+            protocol: "arp".into(),
+            detail: String::new(),
+            came: None,
+            left: None,
+            opened: false,
+            container: None,
+            ..packet()
+        };
+        assert!(line(&arp, UtcOffset::UTC).ends_with(" arp 74 bytes"));
+    }
+}
