@@ -58,6 +58,7 @@ mod running;
 mod sources;
 mod spoof;
 mod switching;
+mod tracing;
 mod upgrade;
 mod via_stack;
 mod via_stack_rules;

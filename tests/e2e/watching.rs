@@ -9,20 +9,24 @@ use testbed::{Host, Rnet, process::Process, topology::CLIENT, traffic::udp, wait
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// A command that goes on, with its output in a file.
-struct Watch {
+pub(crate) struct Watch {
     output: NamedTempFile,
     process: Process,
 }
 
 impl Watch {
-    fn start(rnet: &Rnet<'_>, args: &[&str]) -> Self {
+    pub(crate) fn start(rnet: &Rnet<'_>, args: &[&str]) -> Self {
         let output = NamedTempFile::new().unwrap();
         let mut command = rnet.command(args);
         command.stdout(output.reopen().unwrap()).stderr(File::open("/dev/null").unwrap());
         Self { output, process: Process::start(command) }
     }
 
-    fn lines(&self) -> Vec<String> {
+    pub(crate) fn kill(mut self) {
+        self.process.kill();
+    }
+
+    pub(crate) fn lines(&self) -> Vec<String> {
         let text = std::fs::read_to_string(self.output.path()).unwrap();
         text.lines().map(str::to_owned).collect()
     }

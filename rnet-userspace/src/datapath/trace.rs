@@ -85,7 +85,9 @@ impl Tracing {
 
     async fn read(&self) -> Result<()> {
         let Some(records) = self.maps().records.take() else { return Ok(()) };
-        let mut records = AsyncFd::new(records).context("wait for records")?;
+        // SAFETY: the ring buffer keeps its map's descriptor open, and the same, until it is dropped, and is the AsyncFd's.
+        let mut records =
+            unsafe { AsyncFd::register(records) }.map_err(io::Error::from).context("wait for records")?;
         let mut renewals = time::interval(RENEW_EVERY);
         renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut lost = self.maps().lost()?;
