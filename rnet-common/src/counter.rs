@@ -174,7 +174,7 @@ reasons! {
     Fragment = 45, Dropped, "fragment";
     /// IPv6 from a container on a network without it.
     NoIpv6 = 46, Dropped, "no-ipv6";
-    /// A container sent from or to a loopback address.
+    /// From an address that cannot be there: a loopback address or to one, and from outside a container's or the host's.
     Martian = 47, Dropped, "martian";
     /// To a container, and too large or with its time to live run out, but not to be answered with an ICMP error.
     Undeliverable = 48, Dropped, "undeliverable";
@@ -184,6 +184,8 @@ reasons! {
     Source = 50, Dropped, "source";
     /// Between the outside and a container on an engine's bridge that is not served, or not yet.
     Unserved = 51, Dropped, "unserved";
+    /// With several VLAN tags that name no VLAN, below which the kernel would look for a packet.
+    Tagged = 60, Dropped, "tagged";
 }
 
 /// Reasons for which a program has a counter: numbers below this.

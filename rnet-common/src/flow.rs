@@ -178,7 +178,9 @@ pub struct Flow<A> {
     /// The [`crate::Reason`] under which packets of this half are counted.
     pub carried: Carried,
     #[doc(hidden)]
-    pub _pad: [u8; 3],
+    pub _pad: u8,
+    /// Upper half of the sequence number that this half's sender last acknowledged; only of halves with a `from_ifindex`.
+    pub acked: u16,
     /// Largest IP packet that is delivered into the container, in bytes; for what is routed, the route says.
     pub mtu: u16,
 }

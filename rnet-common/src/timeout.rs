@@ -118,6 +118,17 @@ pub fn reopens(seen_here: u8, seen_by_twin: u8) -> bool {
     (seen_here | seen_by_twin) & seen::RST != 0 || seen_here & seen_by_twin & seen::FIN != 0
 }
 
+/// Whether a FIN or RST with this upper half of a sequence number can be the sender's, if the other side has sent
+/// `seen_by_twin` and last acknowledged `acked`, likewise an upper half.
+///
+/// What is under way unacknowledged is less than 256 KiB past a receiver on this machine; it must not be much more, as one
+/// in 16384 of what is forged blindly is believed by this.
+#[inline(always)]
+pub fn is_end_believed(seen_by_twin: u8, acked: u16, sequence: u16) -> bool {
+    const NEAR: u16 = 4;
+    seen_by_twin & seen::ACK == 0 || sequence.wrapping_sub(acked) < NEAR
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,6 +181,17 @@ mod tests {
         assert!(!reopens(PACKET | ACK | FIN, PACKET | ACK), "one side may still send");
         assert!(reopens(PACKET | FIN, PACKET | FIN));
         assert!(reopens(PACKET, PACKET | RST));
+    }
+
+    #[test]
+    fn an_end_is_believed_near_what_was_acknowledged() {
+        use seen::{ACK, PACKET};
+        let believed = |acked, sequence| is_end_believed(PACKET | ACK, acked, sequence);
+        assert!(believed(7, 7) && believed(7, 10) && believed(0xffff, 2), "ahead by less than the bound");
+        assert!(!believed(7, 6) && !believed(7, 11) && !believed(2, 0xffff), "behind, and too far ahead");
+        assert!(is_end_believed(PACKET, 0, 999), "nothing was acknowledged yet");
+        let hits = (0..=u16::MAX).filter(|sequence| believed(7, *sequence)).count();
+        assert_eq!(hits * 16384, 1 << 16, "as is said above");
     }
 
     proptest! {

@@ -4,7 +4,9 @@
 //! first and must be new: that insert is what allocates the source port, so two CPUs cannot take the same one.
 
 use aya_ebpf::helpers::{bpf_get_prandom_u32, generated::bpf_ktime_get_coarse_ns};
-use rnet_common::{Be16, Family, Flow, FlowKey, Reason, Side, limits::PORT_PROBES, port_choice, timeout};
+use rnet_common::{
+    Be16, Family, Flow, FlowKey, Reason, Side, flow::seen, limits::PORT_PROBES, port_choice, timeout,
+};
 
 use crate::{
     maps::{self, Inserted, NewFlow, Tables},
@@ -50,10 +52,48 @@ pub(crate) fn touch<A: Tables>(entry: *mut Flow<A>, packet: &Packet<A>, skb: Skb
     if packet.is_syn() {
         reopen(entry, packet);
     }
-    note(entry, packet.seen, skb.len() - ETH_LEN as u32);
+    note(entry, progress(entry, packet, skb), skb.len() - ETH_LEN as u32);
     // SAFETY: an entry of the flow table, readable while the program runs. The controller and other CPUs write only the
     // fields that `note` does.
     unsafe { &*entry }
+}
+
+/// The [`rnet_common::flow::seen`] bits of a packet that count. An end of the connection that comes from outside, where
+/// anybody may send in another's name, counts if its sequence number is near what the container has acknowledged.
+#[inline(always)]
+fn progress<A: Tables>(entry: *mut Flow<A>, packet: &Packet<A>, skb: Skb) -> u8 {
+    const SEQUENCE: usize = 4;
+    const ACKNOWLEDGED: usize = 8;
+    // Of other protocols, and of fragments after the first, no packet has seen it.
+    if packet.seen & seen::ACK == 0 {
+        return packet.seen;
+    }
+    // SAFETY: an entry of the flow table, readable while the program runs.
+    let from_container = unsafe { (*entry).from_ifindex } != 0;
+    if from_container {
+        if let Some(acked) = skb.read::<u16>(packet.l4 + ACKNOWLEDGED).map(u16::from_be) {
+            // SAFETY: as above, and writable; a segment that overtakes another sets it back by little.
+            unsafe {
+                // It changes every 64 KiB.
+                if (*entry).acked != acked {
+                    (*entry).acked = acked;
+                }
+            }
+        }
+        return packet.seen;
+    }
+    if packet.seen & (seen::FIN | seen::RST) == 0 {
+        return packet.seen;
+    }
+    // SAFETY: as above.
+    let Some(twin) = maps::flow(&unsafe { (*entry).twin_key(packet.proto) }) else { return packet.seen };
+    // SAFETY: as above, for the twin.
+    let (twin_seen, acked) = unsafe { ((*twin).seen, (*twin).acked) };
+    let sequence = skb.read::<u16>(packet.l4 + SEQUENCE).map_or(0, u16::from_be);
+    match timeout::is_end_believed(twin_seen, acked, sequence) {
+        true => packet.seen,
+        false => packet.seen & !(seen::FIN | seen::RST),
+    }
 }
 
 /// Notes a packet of `bytes` that has these [`rnet_common::flow::seen`] bits and opens no connection.

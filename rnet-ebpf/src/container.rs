@@ -1,6 +1,6 @@
 //! What containers send.
 
-use rnet_common::{Endpoint, EndpointFlags, Flow, Reason, Side, flow::flow_flags};
+use rnet_common::{Endpoint, EndpointFlags, Flow, Mac, Reason, Side, flow::flow_flags};
 
 use crate::{
     conntrack, deliver,
@@ -20,6 +20,10 @@ use crate::{
 pub(crate) fn handle<A: Net>(skb: Skb, work: &mut Work<A>) -> Outcome {
     let Work { packet, new } = work;
     if packet.part != Part::Whole {
+        // Whoever could send a first fragment in another's name would choose the ports of the other's fragments.
+        if !maps::endpoint(&packet.tuple.src).is_some_and(|source| source.ifindex == skb.ifindex()) {
+            return Err(Reason::Spoofed);
+        }
         match fragment::join(skb, packet, Side::Container) {
             Ok(()) => {}
             Err(Unknown::Early(put_back)) => return Ok(put_back),
@@ -73,10 +77,21 @@ fn genuine_source<A: Net>(skb: Skb, packet: &Packet<A>) -> Result<&'static Endpo
     if source.ifindex != skb.ifindex() || from != source.mac {
         return Err(Reason::Spoofed);
     }
-    if to.is_group() || packet.tuple.dst.is_group() || packet.tuple.dst.is_link_local() {
+    if is_for_link(&packet.tuple.dst, to) {
         return Err(Reason::Bridged);
     }
     Ok(source)
+}
+
+/// Whether the packet is a group's, or nobody's beyond the link. IPv4 link-local addresses are as any other: clouds answer
+/// at them, and the host's stack would forward what it is left.
+#[inline(always)]
+fn is_for_link<A: Net>(dst: &A, to: Mac) -> bool {
+    if dst.is_group() || A::V6 && dst.is_link_local() {
+        return true;
+    }
+    // A subnet's broadcast address. What is one host's is compared with policy, whoever else is to see the frame.
+    to.is_group() && maps::endpoint(dst).is_none() && !maps::is_local(dst)
 }
 
 /// To another container: straight to it on the same network, not at all on another.

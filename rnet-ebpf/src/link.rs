@@ -44,7 +44,7 @@ pub(crate) fn neighbours(skb: Skb, packet: &Packet<Ip6>) -> Option<Reason> {
 
     let is_discovery =
         packet.proto == proto::ICMPV6 && (ROUTER_ADVERTISEMENT..=REDIRECT).contains(&packet.icmp);
-    let src = packet.tuple.src;
+    let (src, dst) = (packet.tuple.src, packet.tuple.dst);
     if !is_discovery && !src.is_link_local() && src != Ip6::default() {
         return None;
     }
@@ -56,9 +56,13 @@ pub(crate) fn neighbours(skb: Skb, packet: &Packet<Ip6>) -> Option<Reason> {
         return Some(Reason::NoIpv6);
     }
     Some(match packet.icmp {
+        // The host would answer a packet to any of its addresses, which internal networks are not to reach.
+        _ if !is_discovery && !dst.is_group() && !dst.is_link_local() => Reason::Spoofed,
         _ if !is_discovery => Reason::Bridged,
-        NEIGHBOUR_SOLICITATION => own(skb, src).unwrap_or(Reason::Bridged),
-        NEIGHBOUR_ADVERTISEMENT => {
+        // Whoever asks from no address is about to use the one that it asks for (RFC 4862 §5.4), and a neighbour that is, too,
+        // would give it up.
+        NEIGHBOUR_SOLICITATION if src != Ip6::default() => own(skb, src).unwrap_or(Reason::Bridged),
+        NEIGHBOUR_SOLICITATION | NEIGHBOUR_ADVERTISEMENT => {
             let target = skb.pull(packet.l4 + 24).then(|| skb.read(packet.l4 + 8)).flatten();
             match target {
                 Some(target) => own(skb, src).or(own(skb, Ip6::from_wire(target))).unwrap_or(Reason::Bridged),

@@ -129,6 +129,8 @@ static RECENT6: Array<FlowKey<Ip6>, { RECENT as usize }> = Array::new();
 static CURSORS: Array<Cursor, 2> = Array::new();
 #[btf_map]
 static QUESTION: PerCpuArray<Question, 1> = PerCpuArray::new();
+#[btf_map]
+static PUT_BACKS: PerCpuArray<PutBacks, 1> = PerCpuArray::new();
 /// Containers' interfaces by their host side's index.
 #[btf_map]
 static VETHS: HashMap<u32, Veth, { limits::ENDPOINTS }, SPARSE> = HashMap::new();
@@ -341,6 +343,27 @@ pub(crate) fn cursor<A: Tables>() -> Option<*mut Cursor> {
 #[inline(always)]
 pub(crate) fn question() -> Option<*mut Question> {
     QUESTION.get_ptr_mut(0)
+}
+
+/// How many fragments this CPU has put back within a tick of the clock.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct PutBacks {
+    tick: u64,
+    count: u64,
+}
+
+/// Whether this CPU may put a fragment back at time `now`, having put back fewer than `most` within its tick.
+#[inline(always)]
+pub(crate) fn may_put_back(now: u64, most: u64) -> bool {
+    let Some(put_backs) = PUT_BACKS.get_ptr_mut(0) else { return false };
+    // SAFETY: this CPU's slot of a map, which nobody else uses while the program runs.
+    let put_backs = unsafe { &mut *put_backs };
+    if put_backs.tick != now {
+        *put_backs = PutBacks { tick: now, count: 0 };
+    }
+    put_backs.count += 1;
+    put_backs.count <= most
 }
 
 /// What is known of a fragmented packet from its first fragment.

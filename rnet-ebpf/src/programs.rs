@@ -69,6 +69,9 @@ pub(crate) mod ethertype {
 #[classifier]
 fn from_container(ctx: TcContext) -> i32 {
     let skb = Skb::new(&ctx);
+    if !skb.untag() {
+        return finish(skb, Program::FromContainer, Err(Reason::Tagged));
+    }
     match skb.protocol() {
         _ if skb.is_vlan() => finish(skb, Program::FromContainer, other(skb)),
         ethertype::IPV4 => from_container4(skb),
@@ -81,6 +84,9 @@ fn from_container(ctx: TcContext) -> i32 {
 #[classifier]
 fn from_uplink(ctx: TcContext) -> i32 {
     let skb = Skb::new(&ctx);
+    if !skb.untag() {
+        return finish(skb, Program::FromUplink, Err(Reason::Tagged));
+    }
     match skb.protocol() {
         // The tag says that the packet belongs to the VLAN device above this one.
         _ if skb.is_vlan() => finish(skb, Program::FromUplink, Err(Reason::NotOurs)),
@@ -105,6 +111,9 @@ fn to_uplink(ctx: TcContext) -> i32 {
 #[classifier]
 fn from_bridge(ctx: TcContext) -> i32 {
     let skb = Skb::new(&ctx);
+    if !skb.untag() {
+        return finish(skb, Program::FromBridge, Err(Reason::Tagged));
+    }
     let reason = match skb.protocol() {
         _ if skb.is_vlan() => Reason::NotOurs,
         ethertype::IPV4 => bridge::leave::<Ip4>(skb),

@@ -4,7 +4,9 @@ use core::{arch::asm, intrinsics::is_val_statically_known, mem::offset_of};
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
-    helpers::generated::{bpf_l4_csum_replace, bpf_skb_change_type, bpf_skb_pull_data, bpf_skb_store_bytes},
+    helpers::generated::{
+        bpf_l4_csum_replace, bpf_skb_change_type, bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skb_vlan_pop,
+    },
     programs::TcContext,
 };
 use rnet_common::Mac;
@@ -116,6 +118,24 @@ impl Skb {
     #[inline(always)]
     pub(crate) fn is_vlan(self) -> bool {
         field!(self.0, __sk_buff, vlan_present) != 0
+    }
+
+    /// Whether the frame carries a tag that names no VLAN but a priority alone (IEEE 802.1Q, VLAN 0). The kernel takes
+    /// it for untagged.
+    #[inline(always)]
+    fn has_priority_tag(self) -> bool {
+        const VLAN: u64 = 0xfff;
+        self.is_vlan() && field!(self.0, __sk_buff, vlan_tci) & VLAN == 0
+    }
+
+    /// Takes off a tag that names no VLAN. False if it cannot be, or if another is below it.
+    #[inline(always)]
+    pub(crate) fn untag(self) -> bool {
+        if !self.has_priority_tag() {
+            return true;
+        }
+        // SAFETY: a valid context; pointers into the packet are not kept across this call.
+        unsafe { bpf_skb_vlan_pop(self.0) == 0 && !self.has_priority_tag() }
     }
 
     /// How often a program has put the packet back. The kernel keeps the field for packet schedulers, and it is zero

@@ -94,6 +94,9 @@ fn choose<A: Net>(
         if is_local && nat::is_connected(skb, packet) {
             return Err(Reason::HostSocket);
         }
+        if is_martian(&packet.tuple.src) {
+            return Err(Reason::Martian);
+        }
         if !maps::is_open_to(backend, &packet.tuple.src) {
             return Err(Reason::Source);
         }
@@ -113,10 +116,24 @@ fn choose<A: Net>(
     if !is_open || packet.class != Class::Opens {
         return Err(Reason::Unpublished);
     }
+    if is_martian(&packet.tuple.src) {
+        return Err(Reason::Martian);
+    }
     plan(packet, target, new);
     new.forward.carried = Reason::Direct as u8;
     new.reply.carried = Reason::DirectReply as u8;
     Ok(())
+}
+
+/// Whether nobody outside has the address (RFC 1812 §5.3.7): a container would take the packet for its neighbour's, its
+/// gateway's or its own. The host's stack, which the packet is to pass by, drops most of these.
+#[inline(never)]
+fn is_martian<A: Net>(src: &A) -> bool {
+    src.is_loopback()
+        || src.is_group()
+        || *src == A::default()
+        || maps::is_local(src)
+        || maps::endpoint(src).is_some()
 }
 
 /// Both halves of a flow that leads into a container with its tuple unchanged, made by the container.

@@ -193,6 +193,8 @@ fn neighbours_may_speak_of_themselves_and_nobody_plays_the_router() {
         ("tells of a neighbour's address", web.addr6(), 136, app.addr6(), Reason::Spoofed),
         ("tells of the gateway", web.addr6(), 136, crate::lab::GATEWAY6, Reason::Spoofed),
         ("asks in a neighbour's name", app.addr6(), 135, web.addr6(), Reason::Spoofed),
+        ("looks whether its address is free", Ipv6Addr::UNSPECIFIED, 135, web.addr6(), Reason::Bridged),
+        ("looks whether a neighbour's is", Ipv6Addr::UNSPECIFIED, 135, app.addr6(), Reason::Spoofed),
         ("advertises a router", local, 134, local, Reason::RogueRouter),
         ("redirects", local, 137, local, Reason::RogueRouter),
     ] {

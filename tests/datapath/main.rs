@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "every function here is part of a test")]
 
 mod arp;
+mod attack;
 mod bridge;
 mod egress;
 mod fragments;

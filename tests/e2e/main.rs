@@ -25,6 +25,7 @@ macro_rules! with_and_without_offload {
 
 mod adopted;
 mod attach;
+mod attack;
 mod bench;
 mod cni;
 mod concurrency;

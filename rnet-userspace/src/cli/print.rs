@@ -1,8 +1,12 @@
 //! The one place that writes to standard output and error.
 //!
-//! A reader who has seen enough closes the pipe: that is no failure.
+//! A reader who has seen enough closes the pipe: that is no failure. Labels, commands and the names of processes are
+//! others' to choose: what in them would move a terminal's cursor, or more, is written out.
 
-use std::io::{self, Write as _};
+use std::{
+    borrow::Cow,
+    io::{self, Write as _},
+};
 
 use anstyle::{AnsiColor, Effects, Style};
 use anyhow::{Context as _, Result};
@@ -17,7 +21,7 @@ const ALARM: Style = AnsiColor::Red.on_default().effects(Effects::BOLD);
 /// # Errors
 /// When it cannot be written.
 pub fn line(text: &str) -> Result<()> {
-    write(format!("{text}\n").as_bytes())
+    write(format!("{}\n", harmless(text)).as_bytes())
 }
 
 /// Prints what has its line breaks already, or is to have none.
@@ -45,7 +49,7 @@ pub fn pretty(value: &impl Serialize) -> Result<()> {
     let mut serializer = Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(b"    "));
     value.serialize(&mut serializer).context("write JSON")?;
     text.push(b'\n');
-    write(&text)
+    write(harmless(&String::from_utf8_lossy(&text)).as_bytes())
 }
 
 /// Prints one line of many that come one by one, and says whether anybody still reads.
@@ -54,7 +58,7 @@ pub fn pretty(value: &impl Serialize) -> Result<()> {
 /// When it cannot be written.
 pub fn streamed(text: &str) -> Result<bool> {
     let mut out = io::stdout().lock();
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+    match writeln!(out, "{}", harmless(text)).and_then(|()| out.flush()) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         written => written.map(|()| true).context("write to standard output"),
     }
@@ -85,12 +89,30 @@ pub fn error(error: &anyhow::Error) {
 /// Prints a line on standard error that is no error.
 pub fn notice(text: &str) {
     // As with errors.
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", harmless(text));
 }
 
 fn on_one_line(error: &anyhow::Error) -> String {
     let chain = format!("{error:#}");
-    chain.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+    let lines = chain.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    harmless(&lines).into_owned()
+}
+
+/// The text with its control characters as JSON writes them, line breaks and tabs excepted.
+fn harmless(text: &str) -> Cow<'_, str> {
+    let moves = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if !text.contains(moves) {
+        return text.into();
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if moves(c) {
+            shown.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            shown.push(c);
+        }
+    }
+    shown.into()
 }
 
 fn write(text: &[u8]) -> Result<()> {
@@ -113,6 +135,17 @@ mod tests {
     fn an_error_with_its_causes_is_one_line() {
         let error = anyhow::anyhow!("no space left\n  on device\n").context("create bridge");
         assert_eq!(on_one_line(&error), "create bridge: no space left on device");
+    }
+
+    #[test]
+    fn control_characters_are_written_out() {
+        assert_eq!(harmless("NAME\tü\nweb"), "NAME\tü\nweb");
+        assert_eq!(harmless("a\u{1b}[2Jb\rc\u{9b}1md\u{7f}"), r"a\u001b[2Jb\u000dc\u009b1md\u007f");
+        let name = serde_json::json!({"name": "\u{9b}\u{1b}"});
+        let shown = serde_json::to_string(&name).unwrap();
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&harmless(&shown)).unwrap(), name, "still JSON");
+        let error = anyhow::anyhow!("no \u{1b}]0;x\u{7}");
+        assert_eq!(on_one_line(&error), r"no \u001b]0;x\u0007");
     }
 
     #[test]

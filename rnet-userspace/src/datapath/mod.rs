@@ -17,6 +17,7 @@ mod links;
 mod load;
 mod mappings;
 mod ports;
+mod private;
 mod relay;
 mod sources;
 mod stack;
@@ -108,6 +109,7 @@ impl Ebpf {
             layout::refuse_others(&pin_dir)?;
         }
         let was_there = pin_dir.exists();
+        private::claim(&pin_dir)?;
         // All of it at once: flows go by what is there already.
         let mut settings = Settings::new(netns_cookie, snat_ports);
         settings.timeouts = timeouts;

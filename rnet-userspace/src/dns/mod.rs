@@ -10,6 +10,7 @@ mod answer;
 mod forward;
 mod listen;
 mod resolvers;
+mod share;
 
 use std::{
     collections::HashMap,
@@ -19,16 +20,19 @@ use std::{
 };
 
 use rnet_common::local::NAMES;
-use tokio::{sync::Semaphore, task::JoinSet, time};
+use tokio::{task::JoinSet, time};
 
 use self::{
     answer::{Decision, Transport, decide, failure},
     resolvers::Resolvers,
+    share::Shares,
 };
 use crate::controller::Directory;
 
 /// Questions that are under way upstream at once; what comes beyond them is refused, as with Docker.
 const FORWARDED: usize = 1024;
+/// The same for each address of a container.
+const FORWARDED_OF_ONE: usize = 128;
 /// How long a server may take that is asked, as with Docker.
 const PATIENCE: Duration = Duration::from_secs(4);
 /// Pause before an address is tried again that somebody else listens on.
@@ -39,7 +43,7 @@ pub async fn serve(directory: Arc<Directory>) {
     let server = Arc::new(Server {
         directory: Arc::clone(&directory),
         resolvers: Resolvers::default(),
-        forwarded: Arc::new(Semaphore::new(FORWARDED)),
+        forwarded: Shares::new(FORWARDED, FORWARDED_OF_ONE),
     });
     let mut gateways = directory.gateways();
     let mut served = HashMap::new();
@@ -71,7 +75,7 @@ pub async fn serve(directory: Arc<Directory>) {
 struct Server {
     directory: Arc<Directory>,
     resolvers: Resolvers,
-    forwarded: Arc<Semaphore>,
+    forwarded: Shares,
 }
 
 impl Server {
@@ -82,7 +86,7 @@ impl Server {
             Decision::Ignore => return None,
             Decision::Forward(servers) => servers,
         };
-        let Ok(_permit) = self.forwarded.try_acquire() else {
+        let Some(_share) = self.forwarded.take(source) else {
             return failure(query, answer::REFUSED);
         };
         let servers = if servers.is_empty() { self.resolvers.of_host() } else { servers };
