@@ -103,21 +103,37 @@ pub struct Recorder {
     /// Records written in the window.
     pub written: u32,
     /// Part of a header.
-    pub header: [u32; 10],
-    #[doc(hidden)]
-    pub _pad: [u8; 4],
+    pub word: u32,
 }
 
 const _: () = assert!(size_of::<TraceRecord>() == 96);
 const _: () = assert!(size_of::<TraceFilter>() == 120);
-const _: () = assert!(size_of::<Recorder>() == 160);
+const _: () = assert!(size_of::<Recorder>() == 120);
+
+// A comparison is a branch for the programs, and each doubles the ways that the verifier may have to look at. So there is
+// one for a filter: differences are numbers that are zero where there is none, a sum of bits where all must agree, a
+// product where one must.
+
+/// Zero if any is wanted or it is this one.
+#[inline(always)]
+fn difference(wanted: u32, is: u32) -> u64 {
+    wanted as u64 * (wanted ^ is) as u64
+}
+
+/// Zero if one of them is.
+#[inline(always)]
+fn either(first: u64, second: u64) -> u64 {
+    let fold = |number: u64| (number | number >> 32) & u32::MAX as u64;
+    fold(first) * fold(second)
+}
 
 impl Prefix {
+    /// Zero if the address lies in it.
     #[inline(always)]
-    fn has(&self, addr: &Ip6) -> bool {
+    fn difference(&self, addr: &Ip6) -> u64 {
         let (ours, mask, theirs) = (self.addr.wire(), self.mask.wire(), addr.wire());
         let differs = |word: usize| (ours[word] ^ theirs[word]) & mask[word];
-        differs(0) | differs(1) | differs(2) | differs(3) == 0
+        (differs(0) | differs(1) | differs(2) | differs(3)) as u64
     }
 }
 
@@ -125,22 +141,124 @@ impl TraceFilter {
     /// Whether it means this packet.
     #[inline(always)]
     pub fn matches(&self, record: &TraceRecord) -> bool {
-        let agrees = |wanted: u32, is: u32| wanted == 0 || wanted == is;
-        self.reasons >> (record.reason & 63) & 1 == 1
-            && agrees(self.ifindex, record.ifindex)
-            && agrees(self.ethertype.wire().into(), record.ethertype.wire().into())
-            && agrees(self.proto.into(), record.proto.into())
-            && (self.matches_tuple(&record.came) || self.matches_tuple(&record.left))
+        let difference = !(self.reasons >> (record.reason & 63)) & 1
+            | difference(self.ifindex, record.ifindex)
+            | difference(self.ethertype.wire().into(), record.ethertype.wire().into())
+            | difference(self.proto.into(), record.proto.into())
+            | either(self.difference(&record.came), self.difference(&record.left));
+        difference == 0
     }
 
+    /// Zero if it means a packet with this tuple.
     #[inline(always)]
-    fn matches_tuple(&self, tuple: &Tuple<Ip6>) -> bool {
-        let agrees = |wanted: Be16, is: Be16| wanted == Be16::ZERO || wanted == is;
-        self.src.has(&tuple.src)
-            && self.dst.has(&tuple.dst)
-            && (self.host.has(&tuple.src) || self.host.has(&tuple.dst))
-            && agrees(self.sport, tuple.sport)
-            && agrees(self.dport, tuple.dport)
-            && (agrees(self.port, tuple.sport) || agrees(self.port, tuple.dport))
+    fn difference(&self, tuple: &Tuple<Ip6>) -> u64 {
+        let port = |wanted: Be16, is: Be16| difference(wanted.wire().into(), is.wire().into());
+        self.src.difference(&tuple.src)
+            | self.dst.difference(&tuple.dst)
+            | either(self.host.difference(&tuple.src), self.host.difference(&tuple.dst))
+            | port(self.sport, tuple.sport)
+            | port(self.dport, tuple.dport)
+            | either(port(self.port, tuple.sport), port(self.port, tuple.dport))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Of few values, so that they often agree.
+    fn words() -> impl Strategy<Value = [u32; 4]> {
+        prop::array::uniform4(prop::sample::select(&[0u32, 1, 0x8000_0000, u32::MAX][..]))
+    }
+
+    fn tuples() -> impl Strategy<Value = Tuple<Ip6>> {
+        (words(), words(), 0u16..3, 0u16..3).prop_map(|(src, dst, sport, dport)| Tuple {
+            src: Ip6::from_wire(src),
+            dst: Ip6::from_wire(dst),
+            sport: Be16::new(sport),
+            dport: Be16::new(dport),
+        })
+    }
+
+    fn records() -> impl Strategy<Value = TraceRecord> {
+        (tuples(), tuples(), 1u32..3, 0u8..2, 0u8..64, any::<bool>()).prop_map(
+            |(came, left, ifindex, proto, reason, is_v6)| TraceRecord {
+                came,
+                left,
+                ifindex,
+                proto,
+                reason,
+                ethertype: Be16::new(if is_v6 { 0x86dd } else { 0x0800 }),
+                ..TraceRecord::default()
+            },
+        )
+    }
+
+    fn filters() -> impl Strategy<Value = TraceFilter> {
+        let prefixes = || {
+            (words(), words(), any::<bool>()).prop_map(|(addr, mask, is_set)| Prefix {
+                addr: Ip6::from_wire(addr),
+                mask: Ip6::from_wire(if is_set { mask } else { [0; 4] }),
+            })
+        };
+        let numbers = (any::<u64>(), 0u32..3, prop::array::uniform3(0u16..3), 0u8..2, 0usize..3);
+        (prefixes(), prefixes(), prefixes(), numbers).prop_map(
+            |(src, dst, host, (reasons, ifindex, [sport, dport, port], proto, family))| TraceFilter {
+                reasons,
+                src,
+                dst,
+                host,
+                ifindex,
+                sport: Be16::new(sport),
+                dport: Be16::new(dport),
+                port: Be16::new(port),
+                ethertype: Be16::new([0, 0x0800, 0x86dd][family]),
+                proto,
+                ..TraceFilter::default()
+            },
+        )
+    }
+
+    /// The same as the documentation of the fields says it.
+    fn means(filter: &TraceFilter, record: &TraceRecord) -> bool {
+        let lies_in = |prefix: &Prefix, addr: Ip6| {
+            (0..4).all(|word| {
+                let mask = prefix.mask.wire()[word];
+                prefix.addr.wire()[word] & mask == addr.wire()[word] & mask
+            })
+        };
+        let is = |wanted: Be16, port: Be16| wanted == Be16::ZERO || wanted == port;
+        let agrees = |tuple: &Tuple<Ip6>| {
+            lies_in(&filter.src, tuple.src)
+                && lies_in(&filter.dst, tuple.dst)
+                && (lies_in(&filter.host, tuple.src) || lies_in(&filter.host, tuple.dst))
+                && is(filter.sport, tuple.sport)
+                && is(filter.dport, tuple.dport)
+                && (is(filter.port, tuple.sport) || is(filter.port, tuple.dport))
+        };
+        filter.reasons & 1 << record.reason != 0
+            && [0, record.ifindex].contains(&filter.ifindex)
+            && is(filter.ethertype, record.ethertype)
+            && [0, record.proto].contains(&filter.proto)
+            && (agrees(&record.came) || agrees(&record.left))
+    }
+
+    proptest! {
+        #[test]
+        fn differences_decide_as_comparisons_do(filter in filters(), record in records()) {
+            prop_assert_eq!(filter.matches(&record), means(&filter, &record));
+            // One that asks for no more than what the packet is agrees.
+            let own = TraceFilter {
+                reasons: 1 << record.reason,
+                ifindex: record.ifindex,
+                proto: record.proto,
+                ethertype: record.ethertype,
+                dport: record.left.dport,
+                src: Prefix { addr: record.left.src, mask: Ip6::from_wire([u32::MAX; 4]) },
+                ..TraceFilter::default()
+            };
+            prop_assert!(own.matches(&record));
+        }
     }
 }

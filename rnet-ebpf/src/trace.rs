@@ -3,6 +3,8 @@
 //! Nobody mostly does. What is left then is a look at a word beside the programs, in which the daemon says until when
 //! somebody looks: who is gone without a word is soon forgotten.
 
+use core::arch::asm;
+
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_skb_load_bytes};
 use rnet_common::{
     Be16, Family, Ip4, Ip6, Program, Reason, TraceRecord, Tuple,
@@ -75,16 +77,20 @@ fn begin(ifindex: u32, length: u32, program: Program, reason: u8) -> Option<&'st
         return None;
     }
     let recorder = maps::recorder()?;
-    recorder.record =
-        TraceRecord { ifindex, length, program: program as u8, reason, ..TraceRecord::default() };
+    let record = &mut recorder.record;
+    *record = TraceRecord::default();
+    record.ifindex = ifindex;
+    record.length = length;
+    record.program = program as u8;
+    record.reason = reason;
     Some(recorder)
 }
 
 /// Reads the headers that the packet leaves with, and takes those that it came with from where they were put.
 #[inline(always)]
 fn look<A: Wide>(skb: Skb, recorder: &mut Recorder, is_carried: bool) {
-    let Recorder { record, header, .. } = recorder;
-    let Some((found, mut l4)) = A::look(skb, header, &mut record.left) else { return };
+    let Recorder { record, word, .. } = recorder;
+    let Some((found, mut l4)) = A::look(skb, word, &mut record.left) else { return };
     record.proto = found;
     let mut has_transport = l4 != 0;
     if is_carried && let Some(work) = maps::work::<A>() {
@@ -101,7 +107,7 @@ fn look<A: Wide>(skb: Skb, recorder: &mut Recorder, is_carried: bool) {
         has_transport &= record.reason != Reason::Answered as u8;
     }
     if has_transport {
-        transport::<A>(skb, l4, record, header);
+        transport::<A>(skb, l4, record, word);
     }
     if !is_carried {
         record.came = record.left;
@@ -110,24 +116,26 @@ fn look<A: Wide>(skb: Skb, recorder: &mut Recorder, is_carried: bool) {
 
 /// Reads the ports, or what stands for them.
 #[inline(always)]
-fn transport<A: Wide>(skb: Skb, l4: usize, record: &mut TraceRecord, header: &mut [u32; 10]) {
+fn transport<A: Wide>(skb: Skb, l4: usize, record: &mut TraceRecord, word: &mut u32) {
     const TCP_FLAGS: usize = 13;
-    let Some(words) = header.first_chunk_mut::<2>() else { return };
-    if !load(skb, l4, words) {
+    if !load(skb, l4, word) {
         return;
     }
-    let [first, second] = *words;
+    let first = *word;
     match record.proto {
         proto::TCP | proto::UDP | proto::SCTP => {
             record.left.sport = Be16::from_wire(first as u16);
             record.left.dport = Be16::from_wire((first >> 16) as u16);
-            if record.proto == proto::TCP && load(skb, l4 + TCP_FLAGS, &mut words[0]) {
-                record.detail = words[0] as u8;
+            if record.proto == proto::TCP && load(skb, l4 + TCP_FLAGS, word) {
+                record.detail = *word as u8;
             }
         }
         icmp if icmp == A::ICMP => {
             record.detail = first as u8;
-            let id = Be16::from_wire(second as u16);
+            if !load(skb, l4 + 4, word) {
+                return;
+            }
+            let id = Be16::from_wire(*word as u16);
             if record.detail == A::ECHO.0 {
                 record.left.sport = id;
             } else if record.detail == A::ECHO.1 {
@@ -158,10 +166,16 @@ fn finish(recorder: &mut Recorder) {
     recorder.written += 1;
 }
 
-#[inline(never)]
+#[inline(always)]
 fn is_wanted(record: &TraceRecord) -> bool {
+    let mut record: *const TraceRecord = record;
     for number in 0..FILTERS {
-        if maps::trace_filter(number).is_some_and(|filter| filter.matches(record)) {
+        // Nothing of the record is kept on the stack from one filter to the next, as the compiler would: there is no
+        // room.
+        // SAFETY: changes nothing.
+        unsafe { asm!("{0} = {0}", inout(reg) record, options(nostack)) };
+        // SAFETY: the same reference.
+        if maps::trace_filter(number).is_some_and(|filter| filter.matches(unsafe { &*record })) {
             return true;
         }
     }
@@ -195,8 +209,8 @@ pub(crate) trait Wide: Tables + Parse {
     /// The address in the words of IPv6's.
     fn wide(&self) -> Ip6;
     /// Reads the addresses, and returns the protocol number and where the transport header is: 0 in a fragment
-    /// without one.
-    fn look(skb: Skb, header: &mut [u32; 10], to: &mut Tuple<Ip6>) -> Option<(u8, usize)>;
+    /// without one. `word` is overwritten.
+    fn look(skb: Skb, word: &mut u32, to: &mut Tuple<Ip6>) -> Option<(u8, usize)>;
 }
 
 impl Wide for Ip4 {
@@ -206,18 +220,28 @@ impl Wide for Ip4 {
     }
 
     #[inline(always)]
-    fn look(skb: Skb, header: &mut [u32; 10], to: &mut Tuple<Ip6>) -> Option<(u8, usize)> {
+    fn look(skb: Skb, word: &mut u32, to: &mut Tuple<Ip6>) -> Option<(u8, usize)> {
         const OFFSET: u16 = 0x1fff;
-        let words: &mut [u32; 5] = header.first_chunk_mut()?;
-        if !load(skb, ETH_LEN, words) {
+        if !load(skb, ETH_LEN + 12, word) {
             return None;
         }
-        let [first, second, third, src, dst] = *words;
-        to.src = Self::from_wire(src).wide();
-        to.dst = Self::from_wire(dst).wide();
-        let l4 = ETH_LEN + (first as u8 & 0xf) as usize * 4;
-        let is_tail = u16::from_be((second >> 16) as u16) & OFFSET != 0;
-        Some(((third >> 8) as u8, if is_tail { 0 } else { l4 }))
+        to.src = Self::from_wire(*word).wide();
+        if !load(skb, ETH_LEN + 16, word) {
+            return None;
+        }
+        to.dst = Self::from_wire(*word).wide();
+        if !load(skb, ETH_LEN, word) {
+            return None;
+        }
+        let mut l4 = ETH_LEN + (*word as u8 & 0xf) as usize * 4;
+        if !load(skb, ETH_LEN + 6, word) {
+            return None;
+        }
+        // Behind the offset come the time to live and the protocol.
+        if u16::from_be(*word as u16) & OFFSET != 0 {
+            l4 = 0;
+        }
+        Some(((*word >> 24) as u8, l4))
     }
 }
 
@@ -228,13 +252,13 @@ impl Wide for Ip6 {
     }
 
     #[inline(always)]
-    fn look(skb: Skb, header: &mut [u32; 10], to: &mut Tuple<Ip6>) -> Option<(u8, usize)> {
-        if !load(skb, ETH_LEN, header) {
+    fn look(skb: Skb, word: &mut u32, to: &mut Tuple<Ip6>) -> Option<(u8, usize)> {
+        if !load(skb, ETH_LEN + 8, &mut to.src)
+            || !load(skb, ETH_LEN + 24, &mut to.dst)
+            || !load(skb, ETH_LEN + 4, word)
+        {
             return None;
         }
-        let [_, second, s0, s1, s2, s3, d0, d1, d2, d3] = *header;
-        to.src = Self::from_wire([s0, s1, s2, s3]);
-        to.dst = Self::from_wire([d0, d1, d2, d3]);
-        Some(((second >> 16) as u8, ETH_LEN + Self::HEADER))
+        Some(((*word >> 16) as u8, ETH_LEN + Self::HEADER))
     }
 }
