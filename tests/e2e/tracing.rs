@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use etherparse::PacketBuilder;
+use nix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 use testbed::{
     Host, Rnet,
+    bpf::{self, bpftool},
+    capture,
     topology::CLIENT,
     traffic::{tcp, udp},
     wait_until,
@@ -31,10 +35,14 @@ fn a_packet_is_told_at_each_program_with_what_became_of_it() {
     let _echo = tcp::echo(&web.ns, "0.0.0.0:80");
     let by_port = Watch::start(&rnet, &["trace", "--port", "8080", "--explain"]);
     let by_container = Watch::start(&rnet, &["trace", "--container", "web", "--format", "json"]);
-    let ask = || drop(tcp::ask(&host.client, host.at(8080)));
+    let ask = || {
+        tcp::ask(&host.client, host.at(8080));
+    };
 
     let syn = told(&by_port, ask, |line| line.contains("[S]"));
-    for part in [" from_uplink ", " web ", " carried ", " published ", ":8080 [S]", ":80 (new flow)"] {
+    for part in
+        [" from_uplink ", " web ", " carried ", " published ", ":8080 [S]", ":80 (new flow, published port)"]
+    {
         assert!(syn.contains(part), "{part} in {syn}");
     }
     told(&by_port, ask, |line| line.contains("published: To a published port"));
@@ -64,6 +72,70 @@ fn what_is_dropped_is_told_with_the_reason() {
 }
 
 #[test]
+fn a_forged_packet_is_told_with_the_container_that_sent_it() {
+    testbed::require_root!();
+    let host = Host::new();
+    let rnet = Rnet::start(&host);
+    let liar = rnet.run("liar", &[]);
+    let (mac, gateway) = (liar.ns.mac("eth0"), host.ns.mac("rnet0"));
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2(mac, gateway)
+        .ipv4([10, 99, 99, 99], [192, 0, 2, 200], 64)
+        .udp(1234, 5678)
+        .write(&mut frame, b"forged")
+        .unwrap();
+    let watch = Watch::start(&rnet, &["drops", "-w", "--container", "liar"]);
+    let forge = || capture::send(&liar.ns, "eth0", std::slice::from_ref(&frame));
+    let line = told(&watch, forge, |line| line.contains(" spoofed "));
+    assert!(line.contains(" liar ") && line.contains("udp 10.99.99.99:1234 > 192.0.2.200:5678"), "{line}");
+}
+
+/// Until when the programs record, by the clock that they go by, as the kernel has it.
+fn recorded_until(rnet: &Rnet<'_>) -> u64 {
+    let ask = |args: [&str; 4]| bpftool(&args).unwrap_or_else(|| panic!("{args:?}"));
+    let pinned = bpf::pinned_by(rnet.instance());
+    let uplink = pinned.iter().find(|object| object.pin.to_string_lossy().contains("/from_uplink-")).unwrap();
+    let link = ask(["link", "show", "id", &uplink.id.to_string()]);
+    let program = ask(["prog", "show", "id", &link["prog_id"].to_string()]);
+    let maps = program["map_ids"].as_array().unwrap();
+    let word = maps.iter().find(|id| ask(["map", "show", "id", &id.to_string()])["name"] == ".bss").unwrap();
+    let dumped = ask(["map", "dump", "id", &word.to_string()]);
+    let bytes = dumped[0]["value"].as_array().unwrap().iter();
+    let bytes = bytes.map(|byte| u8::from_str_radix(&byte.as_str().unwrap()[2..], 16).unwrap());
+    u64::from_ne_bytes(bytes.collect::<Vec<u8>>().try_into().unwrap())
+}
+
+#[test]
+fn an_interrupted_look_ends_well_and_a_daemon_that_is_killed_records_no_more() {
+    testbed::require_root!();
+    let host = Host::new();
+    let rnet = Rnet::start(&host);
+    if bpftool(&["version"]).is_none() {
+        return testbed::skip("needs bpftool");
+    }
+    assert_eq!(recorded_until(&rnet), 0);
+    let is_on = || (recorded_until(&rnet) > 0).then_some(());
+    let watch = Watch::start(&rnet, &["trace"]);
+    wait_until("it is recorded", LIMIT, is_on);
+    assert!(watch.interrupt());
+    wait_until("nothing is recorded", LIMIT, || (recorded_until(&rnet) == 0).then_some(()));
+
+    let _watch = Watch::start(&rnet, &["trace"]);
+    wait_until("it is recorded again", LIMIT, is_on);
+    rnet.kill9();
+    let until = recorded_until(&rnet);
+    wait_until("the time is over", LIMIT, || {
+        let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap());
+        (now.as_nanos() > u128::from(until)).then_some(())
+    });
+    assert_eq!(recorded_until(&rnet), until, "nobody says so again");
+    rnet.start_daemon();
+    wait_until("the next daemon's programs record nothing", LIMIT, || {
+        (recorded_until(&rnet) == 0).then_some(())
+    });
+}
+
+#[test]
 fn who_is_gone_looks_no_more() {
     testbed::require_root!();
     let host = Host::new();
@@ -73,8 +145,14 @@ fn who_is_gone_looks_no_more() {
     // More than there are filters for, one after the other.
     for _ in 0..10 {
         let watch = Watch::start(&rnet, &["trace"]);
-        told(&watch, || drop(tcp::ask(&host.client, host.at(8080))), |line| line.contains("published"));
+        let ask = || {
+            tcp::ask(&host.client, host.at(8080));
+        };
+        told(&watch, ask, |line| line.contains("published"));
         watch.kill();
+    }
+    if bpftool(&["version"]).is_some() {
+        wait_until("nothing is recorded", LIMIT, || (recorded_until(&rnet) == 0).then_some(()));
     }
     for (args, error) in [
         (["--reason", "bad-luck"], "no reason \"bad-luck\": there are "),

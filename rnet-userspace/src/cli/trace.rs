@@ -1,13 +1,14 @@
 //! `rnet trace`.
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, future, net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use ipnetwork::IpNetwork;
+use serde_json::{Value, json};
 use time::{OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, macros::format_description};
 
-use super::{Format, FormatArgs, print};
+use super::{list::ObjectFormat, print, template::Filling};
 use crate::{
     api::client::Client,
     controller::{
@@ -61,8 +62,9 @@ pub(super) struct TraceArgs {
     /// Say below the first packet of each reason what it means
     #[arg(long)]
     explain: bool,
-    #[command(flatten)]
-    format: FormatArgs,
+    /// json, or a template as '{{.Time}} {{.Reason}} {{.Src}} {{.Dst}}'
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<ObjectFormat>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -74,49 +76,25 @@ enum VerdictArg {
 
 impl TraceArgs {
     pub(super) async fn run(self, client: &Client) -> Result<()> {
-        let limit = self.duration.map(Duration::from_secs);
-        match limit {
-            Some(limit) => tokio::time::timeout(limit, self.show(client)).await.unwrap_or(Ok(())),
-            None => self.show(client).await,
-        }
-    }
-
-    async fn show(&self, client: &Client) -> Result<()> {
-        let mut told = client.trace(&self.filter()).await?;
         let zone = UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC);
-        let (mut shown, mut explained) = (0, BTreeSet::new());
-        if self.format.format == Format::Table {
-            print::streamed(&columns([
-                "TIME",
-                "PROGRAM",
-                "INTERFACE",
-                "CONTAINER",
-                "VERDICT",
-                "REASON",
-                "PACKET",
-            ]))?;
-        }
-        while self.count.is_none_or(|count| shown < count)
-            && let Some(told) = told.next().await?
-        {
-            let is_packet = matches!(told, Told::Packet(_));
-            let text = match (self.format.format, told) {
-                (Format::Json, told) => serde_json::to_string(&told).context("write JSON")?,
-                (Format::Table, Told::Lost(lost)) => format!("({lost} more were too many to be shown)"),
-                (Format::Table, Told::Packet(packet)) => {
-                    let line = line(&packet, zone);
-                    match self.explain && explained.insert(packet.reason.clone()) {
-                        true => format!("{line}\n{:16}{}: {}", "", packet.reason, packet.meaning),
-                        false => line,
-                    }
-                }
-            };
-            if !print::streamed(&text)? {
-                break;
+        let mut explained = BTreeSet::new();
+        let limit = self.duration.map(Duration::from_secs);
+        let header = self.format.is_none().then(|| columns(HEADS));
+        follow(client, &self.filter(), header, self.count, limit, |told| match (&self.format, told) {
+            (Some(ObjectFormat::Json), told) => serde_json::to_string(told).context("write JSON"),
+            (Some(ObjectFormat::Template(template)), Told::Packet(packet)) => {
+                template.fill(Filling { data: &fields(packet, zone), labels: None })
             }
-            shown += u64::from(is_packet);
-        }
-        Ok(())
+            (_, Told::Lost(lost)) => Ok(lost_line(*lost)),
+            (None, Told::Packet(packet)) => {
+                let mut line = line(packet, zone);
+                if self.explain && explained.insert(packet.reason.clone()) {
+                    line += &format!("\n{:16}{}: {}", "", packet.reason, packet.meaning);
+                }
+                Ok(line)
+            }
+        })
+        .await
     }
 
     fn filter(&self) -> PacketFilter {
@@ -141,13 +119,111 @@ impl TraceArgs {
     }
 }
 
+/// Shows packets as they pass, each as `show` has it, below a header: until there were so many, the time is over, nobody
+/// reads any more or it is interrupted.
+pub(super) async fn follow(
+    client: &Client,
+    filter: &PacketFilter,
+    header: Option<String>,
+    count: Option<u64>,
+    limit: Option<Duration>,
+    mut show: impl FnMut(&Told) -> Result<String>,
+) -> Result<()> {
+    let all = async {
+        let mut told = client.trace(filter).await?;
+        let mut shown = 0;
+        if let Some(header) = header
+            && !print::streamed(&header)?
+        {
+            return Ok(());
+        }
+        while count.is_none_or(|count| shown < count)
+            && let Some(told) = told.next().await?
+        {
+            if !print::streamed(&show(&told)?)? {
+                break;
+            }
+            shown += u64::from(matches!(told, Told::Packet(_)));
+        }
+        Ok(())
+    };
+    let over = async {
+        match limit {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => future::pending().await,
+        }
+    };
+    tokio::select! {
+        done = all => done,
+        () = over => Ok(()),
+        interrupted = tokio::signal::ctrl_c() => interrupted.context("wait for SIGINT"),
+    }
+}
+
+/// What is said of packets that were too many.
+pub(super) fn lost_line(lost: u64) -> String {
+    format!("({lost} more were too many to be shown)")
+}
+
+/// What a template can show.
+fn fields(packet: &Packet, zone: UtcOffset) -> Value {
+    let ends = |ends: &Option<Ends>| {
+        ends.as_ref().map_or_else(Default::default, |ends| (end(ends.src), end(ends.dst)))
+    };
+    let ((src, dst), (to_src, to_dst)) = (ends(&packet.came), ends(&packet.left));
+    json!({
+        "Time": time_of(packet, zone),
+        "TimeNano": packet.time_nano,
+        "Program": packet.program,
+        "Interface": packet.interface,
+        "Container": packet.container.as_deref().unwrap_or_default(),
+        "Network": packet.network.as_deref().unwrap_or_default(),
+        "Protocol": packet.protocol,
+        "Detail": packet.detail,
+        "Length": packet.length,
+        "Src": src,
+        "Dst": dst,
+        "ToSrc": to_src,
+        "ToDst": to_dst,
+        "Opened": packet.opened,
+        "Matched": packet.matched,
+        "Verdict": packet.verdict,
+        "Reason": packet.reason,
+        "Meaning": packet.meaning,
+    })
+}
+
 /// `15:04:05.000000 from_uplink eth0 web carried published tcp 198.51.100.7:5000 > 192.0.2.1:8080 [S] 74 bytes => …`
 fn line(packet: &Packet, zone: UtcOffset) -> String {
+    let mut way = way(packet);
+    if let Some(left) = &packet.left {
+        way += &format!(" => {}", arrow(left));
+    }
+    way += match (packet.opened, packet.matched.as_str()) {
+        (true, "port") => " (new flow, published port)",
+        (true, _) => " (new flow)",
+        (false, "flow") => " (known flow)",
+        (false, "port") => " (published port)",
+        (false, "endpoint") => " (container)",
+        (false, _) => "",
+    };
+    let container = packet.container.as_deref().unwrap_or("-");
+    let time = time_of(packet, zone);
+    columns([&time, &packet.program, &packet.interface, container, &packet.verdict, &packet.reason, &way])
+}
+
+/// The time of day, with the zone's.
+pub(super) fn time_of(packet: &Packet, zone: UtcOffset) -> String {
     const TIME: &[BorrowedFormatItem<'_>] =
         format_description!("[hour]:[minute]:[second].[subsecond digits:6]");
     let time = OffsetDateTime::from_unix_timestamp_nanos(packet.time_nano.into())
         .unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    let time = time.to_offset(zone).format(TIME).unwrap_or_default();
+    // Only a year beyond 9999 cannot be written so.
+    time.to_offset(zone).format(TIME).unwrap_or_default()
+}
+
+/// A packet as it came: `tcp 198.51.100.7:5000 > 192.0.2.1:8080 [S] 74 bytes`.
+pub(super) fn way(packet: &Packet) -> String {
     let mut way = packet.protocol.clone();
     if let Some(came) = &packet.came {
         way += &format!(" {}", arrow(came));
@@ -155,15 +231,7 @@ fn line(packet: &Packet, zone: UtcOffset) -> String {
     if !packet.detail.is_empty() {
         way += &format!(" [{}]", packet.detail);
     }
-    way += &format!(" {} bytes", packet.length);
-    if let Some(left) = &packet.left {
-        way += &format!(" => {}", arrow(left));
-    }
-    if packet.opened {
-        way += " (new flow)";
-    }
-    let container = packet.container.as_deref().unwrap_or("-");
-    columns([&time, &packet.program, &packet.interface, container, &packet.verdict, &packet.reason, &way])
+    way + &format!(" {} bytes", packet.length)
 }
 
 fn arrow(ends: &Ends) -> String {
@@ -174,6 +242,8 @@ fn arrow(ends: &Ends) -> String {
 fn end(end: SocketAddr) -> String {
     if end.port() == 0 { end.ip().to_string() } else { end.to_string() }
 }
+
+const HEADS: [&str; 7] = ["TIME", "PROGRAM", "INTERFACE", "CONTAINER", "VERDICT", "REASON", "PACKET"];
 
 /// A line of a table whose later lines are not known.
 fn columns([time, program, interface, container, verdict, reason, packet]: [&str; 7]) -> String {
@@ -191,12 +261,14 @@ mod tests {
             program: "from_uplink".into(),
             interface: "eth0".into(),
             container: Some("web".into()),
+            network: Some("front".into()),
             protocol: "tcp".into(),
             detail: "S".into(),
             length: 74,
             came: ends("198.51.100.7:5000", "192.0.2.1:8080"),
             left: ends("198.51.100.7:5000", "172.17.0.2:80"),
             opened: true,
+            matched: "port".into(),
             verdict: "carried".into(),
             reason: "published".into(),
             meaning: "Meant.".into(),
@@ -210,7 +282,7 @@ mod tests {
         assert_eq!(
             words.join(" "),
             "01:00:00.001500 from_uplink eth0 web carried published tcp 198.51.100.7:5000 > 192.0.2.1:8080 [S] 74 bytes \
-             => 198.51.100.7:5000 > 172.17.0.2:80 (new flow)"
+             => 198.51.100.7:5000 > 172.17.0.2:80 (new flow, published port)"
         );
     }
 
@@ -222,9 +294,21 @@ mod tests {
             came: None,
             left: None,
             opened: false,
+            matched: "none".into(),
             container: None,
             ..packet()
         };
         assert!(line(&arp, UtcOffset::UTC).ends_with(" arp 74 bytes"));
+    }
+
+    #[test]
+    fn a_template_shows_every_part() {
+        let ObjectFormat::Template(template) =
+            "{{.Container}}/{{.Network}} {{.Src}} {{.ToDst}} {{.Matched}} {{.Reason}}".parse().unwrap()
+        else {
+            panic!("this is a template")
+        };
+        let text = template.fill(Filling { data: &fields(&packet(), UtcOffset::UTC), labels: None }).unwrap();
+        assert_eq!(text, "web/front 198.51.100.7:5000 172.17.0.2:80 port published");
     }
 }

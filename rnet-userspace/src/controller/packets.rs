@@ -225,6 +225,9 @@ pub struct Packet {
     /// The container whose interface that is, or whose address the packet had or got.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
+    /// The network by which it has that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// `tcp`, `udp`, `icmp`, …; `arp`, or the EtherType of what else is not IP, as `0x88cc`.
     pub protocol: String,
     /// Flags of a TCP segment as tcpdump(8) has them, or the type of an ICMP message.
@@ -240,6 +243,9 @@ pub struct Packet {
     pub left: Option<Ends>,
     /// It has opened a flow.
     pub opened: bool,
+    /// What has decided: `flow`, one that was known; `port`, one that is published; `endpoint`, a container's address;
+    /// `none`.
+    pub matched: String,
     /// `carried`, `passed` or `dropped`.
     pub verdict: String,
     /// Why: the name of the reason.
@@ -261,8 +267,15 @@ pub enum Told {
 /// Whose interfaces and addresses there are.
 #[derive(Debug, Default)]
 pub struct Names {
-    interfaces: HashMap<String, String>,
-    addrs: HashMap<IpAddr, String>,
+    interfaces: HashMap<String, Name>,
+    addrs: HashMap<IpAddr, Name>,
+}
+
+/// A container on a network.
+#[derive(Clone, Debug)]
+struct Name {
+    container: String,
+    network: String,
 }
 
 impl Names {
@@ -271,9 +284,9 @@ impl Names {
         let mut names = Self::default();
         for container in containers {
             for endpoint in &container.endpoints {
-                names.interfaces.insert(endpoint.host_interface.clone(), container.name.clone());
-                let addrs = endpoint.addrs.iter().map(|addr| (addr.ip(), container.name.clone()));
-                names.addrs.extend(addrs);
+                let name = Name { container: container.name.clone(), network: endpoint.network.clone() };
+                names.addrs.extend(endpoint.addrs.iter().map(|addr| (addr.ip(), name.clone())));
+                names.interfaces.insert(endpoint.host_interface.clone(), name);
             }
         }
         names
@@ -293,12 +306,15 @@ impl Names {
         let left = v6.map(|v6| ends(&record.left, v6)).filter(|left| Some(*left) != came);
         let addrs = [came, left].into_iter().flatten().flat_map(|ends| [ends.src.ip(), ends.dst.ip()]);
         let by_addr = || addrs.into_iter().find_map(|addr| self.addrs.get(&addr));
-        let container = self.interfaces.get(&interface).or_else(by_addr).cloned();
+        let name = self.interfaces.get(&interface).or_else(by_addr).cloned();
+        let (container, network) = name.map(|name| (name.container, name.network)).unzip();
+        let opened = record.flags & trace_flags::NEW_FLOW != 0;
         Packet {
             time_nano: i64::try_from(record.time).unwrap_or_default().saturating_add(epoch),
             program: program.map(|program| program.name().to_owned()).unwrap_or_default(),
             interface,
             container,
+            network,
             protocol: match record.ethertype.get() {
                 ethertype::IPV4 | ethertype::IPV6 => protocol_name(record.proto),
                 ethertype::ARP => "arp".to_owned(),
@@ -312,11 +328,52 @@ impl Names {
             length: record.length,
             came,
             left,
-            opened: record.flags & trace_flags::NEW_FLOW != 0,
+            opened,
+            matched: reason.map(|reason| matched(*reason, opened)).unwrap_or_default().to_owned(),
             verdict: reason.map(|reason| reason.verdict().name().to_owned()).unwrap_or_default(),
             reason: reason.map(|reason| reason.name().to_owned()).unwrap_or_default(),
             meaning: reason.map(|reason| reason.meaning().to_owned()).unwrap_or_default(),
         }
+    }
+}
+
+/// What has decided, of the packet's flow, the port that it asks for and the containers that it is from or to.
+fn matched(reason: Reason, opened: bool) -> &'static str {
+    let opens_port = matches!(reason, Reason::Published | Reason::Hairpin);
+    let is_of_flow = matches!(
+        reason,
+        Reason::Published
+            | Reason::PublishedReply
+            | Reason::Masqueraded
+            | Reason::MasqueradedReply
+            | Reason::Hairpin
+            | Reason::HairpinReply
+            | Reason::Routed
+            | Reason::RoutedReply
+            | Reason::Direct
+            | Reason::DirectReply
+            | Reason::Related
+    );
+    let is_of_port = matches!(reason, Reason::HostSocket | Reason::Source | Reason::NoEndpoint);
+    let is_of_endpoint = matches!(
+        reason,
+        Reason::Switched
+            | Reason::ToHost
+            | Reason::ViaStack
+            | Reason::Untranslatable
+            | Reason::NoFlowOut
+            | Reason::OtherNetwork
+            | Reason::Unpublished
+            | Reason::IccDisabled
+            | Reason::Internal
+    );
+    match opened {
+        true if opens_port => "port",
+        true => "endpoint",
+        false if is_of_flow => "flow",
+        false if is_of_port => "port",
+        false if is_of_endpoint => "endpoint",
+        false => "none",
     }
 }
 
@@ -434,7 +491,11 @@ mod tests {
     fn a_packet_is_shown_with_names() {
         let names = Names {
             interfaces: HashMap::new(),
-            addrs: [("172.17.0.2".parse().unwrap(), "web".to_owned())].into(),
+            addrs: [(
+                "172.17.0.2".parse().unwrap(),
+                Name { container: "web".into(), network: "front".into() },
+            )]
+            .into(),
         };
         let published = record(
             "198.51.100.7:5000",
@@ -449,6 +510,12 @@ mod tests {
         );
         assert_eq!(shown.left.unwrap().dst, "172.17.0.2:80".parse().unwrap());
         assert_eq!((shown.verdict.as_str(), shown.reason.as_str()), ("carried", "published"));
+        assert_eq!(
+            (shown.network.as_deref(), shown.opened, shown.matched.as_str()),
+            (Some("front"), false, "flow")
+        );
+        let first = TraceRecord { flags: trace_flags::NEW_FLOW, ..published };
+        assert_eq!(names.show(&first, "eth0".to_owned(), 0).matched, "port");
 
         let v6 = names.show(&record("[fd00::1]:1", "[fd00::2]:2", None, Reason::ToHost), "eth0".into(), 0);
         assert_eq!(v6.came.unwrap().src, "[fd00::1]:1".parse().unwrap());

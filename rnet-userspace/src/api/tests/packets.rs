@@ -1,7 +1,7 @@
 //! A look at packets, from a datapath in memory.
 
 use std::sync::{
-    Arc, Mutex,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicUsize, Ordering},
 };
 
@@ -34,7 +34,7 @@ impl Drop for Leaves {
 
 impl Packets for FakePackets {
     fn look(&self, filters: Vec<TraceFilter>) -> anyhow::Result<Look> {
-        self.filters.lock().unwrap().extend(&filters);
+        self.filters.lock().unwrap_or_else(PoisonError::into_inner).extend(&filters);
         self.looking.fetch_add(1, Ordering::SeqCst);
         let until_dropped = Box::new(Leaves(Arc::clone(&self.looking)));
         Ok(Look { told: self.told.subscribe(), filters, until_dropped })
