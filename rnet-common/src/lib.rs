@@ -22,6 +22,7 @@ pub mod port_choice;
 pub mod settings;
 pub mod source;
 pub mod timeout;
+pub mod trace;
 pub mod uplink;
 
 pub use addr::{Be16, Family, Ip4, Ip6, Mac};
@@ -33,8 +34,9 @@ pub use local::{PeerKey, SockAddr};
 pub use port::{Backend, HeldKey, Mapping, PortKey};
 pub use settings::Settings;
 pub use source::SourceKey;
+pub use trace::{TraceFilter, TraceRecord};
 pub use uplink::Uplink;
 
 /// Version of the layout of every shared map. It is part of the path under which maps are pinned
 /// (`/sys/fs/bpf/INSTANCE/v<layout>`), so that a controller never reads maps of another shape.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;

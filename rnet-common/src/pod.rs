@@ -12,6 +12,7 @@ use crate::{
     port::{Backend, HeldKey, Mapping, PortKey},
     settings::Settings,
     source::SourceKey,
+    trace::{Recorder, TraceFilter, TraceRecord},
     uplink::Uplink,
 };
 
@@ -24,5 +25,5 @@ macro_rules! pod {
     )+};
 }
 
-pod!(Ip4, Ip6, Counter, HeldKey, Mapping, Settings, Uplink, Veth);
+pod!(Ip4, Ip6, Counter, HeldKey, Mapping, Recorder, Settings, TraceFilter, TraceRecord, Uplink, Veth);
 pod!(Endpoint<A>, Flow<A>, FlowKey<A>, Backend<A>, PeerKey<A>, PortKey<A>, SockAddr<A>, SourceKey<A>);

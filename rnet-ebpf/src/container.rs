@@ -33,7 +33,10 @@ pub(crate) fn handle<A: Net>(skb: Skb, work: &mut Work<A>) -> Outcome {
     let flow = match conntrack::find(packet, Side::Container, skb.ifindex(), &mut new.key) {
         Some(entry) => conntrack::touch(entry, packet, skb),
         None => match begin(skb, packet, new) {
-            Ok(()) => &new.forward,
+            Ok(()) => {
+                packet.is_new = true;
+                &new.forward
+            }
             Err(outcome) => return outcome,
         },
     };

@@ -59,6 +59,8 @@ mod socket;
 #[cfg(target_arch = "bpf")]
 mod stack;
 #[cfg(target_arch = "bpf")]
+mod trace;
+#[cfg(target_arch = "bpf")]
 mod uplink;
 #[cfg(target_arch = "bpf")]
 mod xdp;

@@ -10,7 +10,9 @@ use aya_ebpf::{
         BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST, bpf_fib_lookup, bpf_redir_neigh, bpf_sock,
         bpf_sock_tuple, xdp_action,
     },
-    btf_maps::{Array, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, SockMap, lpm_trie::Key},
+    btf_maps::{
+        Array, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockMap, lpm_trie::Key,
+    },
     helpers::generated::{bpf_map_lookup_elem, bpf_sk_release},
     macros::btf_map,
 };
@@ -22,6 +24,7 @@ use rnet_common::{
     limits,
     local::{self, relay_index},
     source,
+    trace::{self, Recorder, TraceFilter, TraceRecord},
 };
 
 use crate::{
@@ -165,6 +168,13 @@ static RELAYS: SockMap<2> = SockMap::new();
 static SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map]
 static COUNTS: PerCpuArray<Counter, COUNTERS> = PerCpuArray::new();
+/// What of is recorded, while somebody looks.
+#[btf_map]
+static TRACE_FILTERS: Array<TraceFilter, { trace::FILTERS as usize }> = Array::new();
+#[btf_map]
+static TRACE_RECORDERS: PerCpuArray<Recorder, 1> = PerCpuArray::new();
+#[btf_map]
+static TRACE_RECORDS: RingBuf<TraceRecord, { trace::BUFFER }> = RingBuf::new();
 
 /// A family's tables.
 pub(crate) trait Tables: Family {
@@ -533,6 +543,25 @@ pub(crate) fn count(program: Program, reason: u8, bytes: u32) {
             (*counter).bytes += bytes as u64;
         }
     }
+}
+
+/// Where this CPU puts together a record.
+#[inline(always)]
+pub(crate) fn recorder() -> Option<&'static mut Recorder> {
+    // SAFETY: this CPU's slot, as for `work`; each program takes it once, at its end.
+    TRACE_RECORDERS.get_ptr_mut(0).map(|recorder| unsafe { &mut *recorder })
+}
+
+/// A filter of those who look.
+#[inline(always)]
+pub(crate) fn trace_filter(number: u32) -> Option<&'static TraceFilter> {
+    TRACE_FILTERS.get(number)
+}
+
+/// Hands over a record. False when there is no room.
+#[inline(always)]
+pub(crate) fn hand_over(record: &TraceRecord) -> bool {
+    TRACE_RECORDS.output(record, 0).is_ok()
 }
 
 /// Adds to a number in a map that other CPUs may add to. The target has no compare-and-swap below its third

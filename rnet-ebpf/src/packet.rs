@@ -57,6 +57,8 @@ pub(crate) struct Packet<A> {
     pub(crate) seen: u8,
     /// Type of an ICMP message.
     pub(crate) icmp: u8,
+    /// It has opened its flow.
+    pub(crate) is_new: bool,
 }
 
 impl<A: Family> Packet<A> {
@@ -74,6 +76,7 @@ impl<A: Family> Packet<A> {
             may_fragment: false,
             seen: seen::PACKET,
             icmp: 0,
+            is_new: false,
         }
     }
 

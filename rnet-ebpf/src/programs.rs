@@ -20,7 +20,7 @@ use crate::{
     skb::Skb,
     socket,
     stack::{self, Peek, Sender},
-    uplink,
+    trace, uplink,
 };
 
 /// What a hook makes of a packet.
@@ -264,6 +264,7 @@ fn sock_peername6(ctx: SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn finish(skb: Skb, program: Program, outcome: Outcome) -> i32 {
+    let is_carried = outcome.is_ok();
     let (reason, action) = match outcome {
         Ok(carried) => (carried.reason, carried.action),
         Err(reason) => (
@@ -276,5 +277,8 @@ fn finish(skb: Skb, program: Program, outcome: Outcome) -> i32 {
         ),
     };
     maps::count(program, reason, skb.len());
+    if trace::is_on() {
+        trace::packet(skb, program, reason, is_carried);
+    }
     action
 }

@@ -38,7 +38,10 @@ pub(crate) fn handle<A: Net>(skb: Skb, work: &mut Work<A>) -> Outcome {
     let flow = match conntrack::find(packet, Side::Uplink, skb.ifindex(), &mut new.key) {
         Some(entry) => conntrack::touch(entry, packet, skb),
         None => match begin(skb, packet, new) {
-            Ok(()) => &new.forward,
+            Ok(()) => {
+                packet.is_new = true;
+                &new.forward
+            }
             Err(outcome) => return outcome,
         },
     };

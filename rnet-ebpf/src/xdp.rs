@@ -19,10 +19,11 @@ use crate::{
     conntrack,
     deliver::is_to_container,
     frame::{Frame, LARGEST},
-    maps::{self, Tables},
+    maps,
     packet::Parse,
     programs::ethertype,
     skb::ETH_LEN,
+    trace,
 };
 
 /// Offset of the EtherType in a frame.
@@ -72,6 +73,16 @@ fn carry<A: Plain>(frame: Frame) -> Option<u32> {
     frame.write(size_of_val(&flow.mac), flow.gateway_mac)?;
     conntrack::note(entry, packet.seen, length as u32);
     maps::count(Program::XdpUplink, flow.carried, frame.len() as u32);
+    if trace::is_on() {
+        trace::frame(
+            frame.ifindex(),
+            frame.len() as u32,
+            &packet.tuple,
+            &flow.to,
+            packet.proto,
+            flow.carried,
+        );
+    }
     Some(action)
 }
 
@@ -169,7 +180,7 @@ fn rewrite<A: Plain>(frame: Frame, packet: &Packet<A>, to: &Tuple<A>) -> Option<
 }
 
 /// A family's plain header.
-trait Plain: Tables + Parse {
+trait Plain: trace::Wide {
     /// Reads the headers; `None` for any packet that is left alone.
     fn read(frame: Frame) -> Option<Packet<Self>>;
     /// Writes addresses and time to live.

@@ -25,6 +25,7 @@ mod stack;
 mod stack_errors;
 mod stack_policy;
 mod switching;
+mod trace;
 mod xdp;
 
 use testbed::lab;

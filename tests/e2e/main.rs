@@ -62,6 +62,7 @@ mod sources;
 mod spoof;
 mod support_bundle;
 mod switching;
+mod tracing;
 mod upgrade;
 mod via_stack;
 mod via_stack_rules;

@@ -2,6 +2,10 @@
 
 use std::{fs::File, time::Duration};
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 use tempfile::NamedTempFile;
 use testbed::{Host, Rnet, process::Process, topology::CLIENT, traffic::udp, wait_until};
@@ -9,20 +13,31 @@ use testbed::{Host, Rnet, process::Process, topology::CLIENT, traffic::udp, wait
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// A command that goes on, with its output in a file.
-struct Watch {
+pub(crate) struct Watch {
     output: NamedTempFile,
     process: Process,
 }
 
 impl Watch {
-    fn start(rnet: &Rnet<'_>, args: &[&str]) -> Self {
+    pub(crate) fn start(rnet: &Rnet<'_>, args: &[&str]) -> Self {
         let output = NamedTempFile::new().unwrap();
         let mut command = rnet.command(args);
         command.stdout(output.reopen().unwrap()).stderr(File::open("/dev/null").unwrap());
         Self { output, process: Process::start(command) }
     }
 
-    fn lines(&self) -> Vec<String> {
+    pub(crate) fn kill(mut self) {
+        self.process.kill();
+    }
+
+    /// Ends it as Ctrl-C does, and says whether it has ended well.
+    pub(crate) fn interrupt(mut self) -> bool {
+        let id = Pid::from_raw(self.process.id().try_into().unwrap());
+        kill(id, Signal::SIGINT).unwrap();
+        self.process.wait(LIMIT).expect("it ends").success()
+    }
+
+    pub(crate) fn lines(&self) -> Vec<String> {
         let text = std::fs::read_to_string(self.output.path()).unwrap();
         text.lines().map(str::to_owned).collect()
     }
@@ -85,14 +100,22 @@ fn drops_are_told_as_they_happen() {
         let _ = socket.send(b"x");
         watches
             .iter()
-            .all(|watch| watch.lines().iter().any(|line| line.contains("from_container")))
+            .all(|watch| watch.lines().iter().any(|line| line.contains("internal") && line.contains("udp")))
             .then_some(())
     });
     let [table, json] = watches.map(|watch| watch.lines());
     assert!(table[0].starts_with("TIME") && table[0].ends_with("MEANING"), "{table:?}");
+    let line = table.iter().find(|line| line.contains(" internal ")).unwrap();
+    for part in [
+        " c1 ",
+        " udp 10.88.0.",
+        &format!("> {CLIENT}:9 "),
+        "The network has no way out. It was created with --internal.",
+    ] {
+        assert!(line.contains(part), "{part} in {line}");
+    }
     let dropped: Value = serde_json::from_str(&json[0]).unwrap();
-    assert!(
-        dropped["packets"].as_u64() > Some(0) && dropped["time"].as_str().unwrap().contains('T'),
-        "{dropped}"
-    );
+    let packet = &dropped["packet"];
+    assert_eq!((&packet["verdict"], &packet["container"]), (&"dropped".into(), &"c1".into()), "{dropped}");
+    assert_eq!((&packet["network"], &packet["matched"]), (&"inside".into(), &"endpoint".into()), "{dropped}");
 }

@@ -22,6 +22,7 @@ use super::{DEFAULT_INSTANCE, calls::Values, error::Message, native};
 use crate::controller::{
     backend::{FlowInfo, ReasonCount},
     model::{Binding, flow_filter::FlowFilter, timeouts::Seconds},
+    packets::{PacketFilter, Told},
     request::{CreateContainer, CreateNetwork, Publish},
     view,
 };
@@ -170,6 +171,12 @@ impl Client {
         let answer = self.call(Method::DELETE, &format!("/rnet/flows{}", self.query(filter)?), None).await?;
         let native::Flushed { flows } = self.understand(&answer)?;
         Ok(flows)
+    }
+
+    /// The packets that `filter` means, as they pass.
+    pub async fn trace(&self, filter: &PacketFilter) -> Result<Values<Told>> {
+        let answer = self.send(Method::GET, &format!("/rnet/trace{}", self.query(filter)?), None).await?;
+        Ok(Values::of(self, answer))
     }
 
     /// How long flows may be idle.

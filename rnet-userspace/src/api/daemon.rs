@@ -24,7 +24,7 @@ use super::{
     server, socket,
     supervisor::{Graces, Supervisor},
 };
-use crate::controller::{Config, Events, events::Kind};
+use crate::controller::{Config, Events, events::Kind, packets::Packets};
 
 /// How often dead flows are cleared away. The shortest idle time, that of a TCP connection after a reset, is
 /// 10 s: no dead entry takes up room for half as long again.
@@ -80,6 +80,8 @@ pub struct Parts {
     pub processes: Arc<dyn Processes>,
     /// What happens to the controller's networks and containers.
     pub events: Events,
+    /// Where packets can be looked at.
+    pub packets: Arc<dyn Packets>,
     /// Begins to follow the host's links and addresses.
     pub watch: WatchHost,
     /// What is to run beside the requests; dropped when the daemon ends.
@@ -128,9 +130,9 @@ pub(super) async fn serve(
     if !options.inherited.has(&options.socket) {
         socket::refuse_if_live(&options.socket, &options.instance).await?;
     }
-    let Parts { control, processes, events, watch, beside, clean_up } =
+    let Parts { control, processes, events, packets, watch, beside, clean_up } =
         tokio::task::spawn_blocking(parts).await.context("start")??;
-    let daemon = Supervisor::new(control, processes, events, graces);
+    let daemon = Supervisor::new(control, processes, events, packets, graces);
 
     let changed = Arc::new(Notify::new());
     let on_change = Arc::clone(&changed);

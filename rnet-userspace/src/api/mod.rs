@@ -32,6 +32,7 @@ mod supervisor;
 #[cfg(test)]
 mod tests;
 pub mod tls;
+mod trace;
 
 pub use control::Control;
 pub use processes::{Process, Processes, Signal};

@@ -81,6 +81,7 @@ pub(super) fn routes() -> Router<Arc<Supervisor>> {
         .route("/rnet/counters", get(counters))
         .route("/rnet/flows", get(flows).delete(flush))
         .route("/rnet/timeouts", get(timeouts).patch(set_timeouts))
+        .route("/rnet/trace", get(super::trace::trace))
         .route("/rnet/status", get(status))
         .route("/rnet/usage", get(usage))
         .route("/rnet/down", post(down))

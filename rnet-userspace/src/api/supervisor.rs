@@ -19,6 +19,7 @@ use futures::{
     FutureExt as _,
     future::{self, BoxFuture, join_all},
 };
+use rnet_common::TraceFilter;
 use tokio::{sync::watch, task, time};
 
 use super::{Control, Process, Processes, Signal, activity::Activity};
@@ -27,6 +28,7 @@ use crate::controller::{
     backend::{FlowPosition, Page},
     error::Result,
     events::Events,
+    packets::{Look, Packets},
     request::CreateContainer,
     view::{self, ContainerState},
 };
@@ -69,6 +71,7 @@ pub(super) struct Supervisor {
     processes: Arc<dyn Processes>,
     events: Events,
     activity: Arc<Activity>,
+    packets: Arc<dyn Packets>,
     graces: Graces,
     running: Mutex<BTreeMap<String, Arc<Running>>>,
     going_down: AtomicBool,
@@ -81,6 +84,7 @@ impl Supervisor {
         control: Arc<dyn Control>,
         processes: Arc<dyn Processes>,
         events: Events,
+        packets: Arc<dyn Packets>,
         graces: Graces,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -88,6 +92,7 @@ impl Supervisor {
             processes,
             events,
             activity: Arc::default(),
+            packets,
             graces,
             running: Mutex::default(),
             going_down: AtomicBool::new(false),
@@ -104,6 +109,12 @@ impl Supervisor {
     /// What the daemon has done so far.
     pub(super) fn activity(&self) -> Arc<Activity> {
         Arc::clone(&self.activity)
+    }
+
+    /// Looks for packets.
+    pub(super) async fn look(&self, filters: Vec<TraceFilter>) -> Result<Look> {
+        let packets = Arc::clone(&self.packets);
+        blocking(move || Ok(packets.look(filters)?)).await
     }
 
     /// Ends the answers that would go on for as long as somebody listens.

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{net::UnixStream, sync::oneshot, task::JoinHandle, time};
 
+use self::packets::FakePackets;
 use super::{
     Signal,
     client::{Client, Error},
@@ -27,11 +28,13 @@ const INSTANT: Duration = Duration::from_millis(1);
 
 mod docker;
 mod metrics;
+mod packets;
 
 struct Daemon {
     dir: TempDir,
     control: Arc<FakeControl>,
     processes: Arc<FakeProcesses>,
+    packets: Arc<FakePackets>,
     client: Client,
     on_change: oneshot::Receiver<super::daemon::OnChange>,
     end: oneshot::Sender<()>,
@@ -50,11 +53,14 @@ impl Daemon {
         let (tell_on_change, on_change) = oneshot::channel();
         let run_dir = dir.path().to_owned();
         let (c, p, events) = (Arc::clone(&control), Arc::clone(&processes), control.events.clone());
+        let packets = Arc::<FakePackets>::default();
+        let fake = Arc::clone(&packets);
         let parts = move || {
             Ok(Parts {
                 control: c,
                 processes: p,
                 events,
+                packets: fake,
                 watch: Box::new(|on_change| {
                     assert!(tell_on_change.send(on_change).is_ok());
                     Ok(Box::new(()))
@@ -71,7 +77,7 @@ impl Daemon {
         }));
         let client = Client::new(socket, "fake");
         eventually("the daemon answers", async || client.status().await.is_ok()).await;
-        Self { dir, control, processes, client, on_change, end, served }
+        Self { dir, control, processes, packets, client, on_change, end, served }
     }
 
     fn socket(&self) -> &Path {

@@ -1,142 +1,128 @@
-//! `rnet drops`.
-
-use std::time::Duration;
+//! `rnet drops`: how many packets were dropped and why, or each of them as it is.
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use serde::Serialize;
-use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339, macros::format_description};
-use tokio::time::{self as clock, MissedTickBehavior};
+use time::UtcOffset;
 
-use super::{Format, FormatArgs, observe::counter_table, print};
-use crate::{api::client::Client, controller::backend::ReasonCount};
-
-/// How often is looked for packets that were dropped since.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+use super::{
+    Format, FormatArgs,
+    observe::counter_table,
+    print,
+    trace::{follow, lost_line, time_of, way},
+};
+use crate::{
+    api::client::Client,
+    controller::packets::{Packet, PacketFilter, Told},
+};
 
 /// Arguments of `rnet drops`.
 #[derive(Debug, Args)]
 pub(super) struct DropsArgs {
-    /// Go on, and show each second what was dropped in it
+    /// Go on, and show each packet that is dropped: `rnet trace --verdict dropped` shows more of it
     #[arg(short, long)]
     watch: bool,
+    /// Only of this container
+    #[arg(short, long, value_name = "CONTAINER", requires = "watch")]
+    container: Option<String>,
     #[command(flatten)]
     format: FormatArgs,
 }
 
-/// What was dropped for one reason, in one second.
-#[derive(Debug, Serialize)]
-struct Dropped {
-    /// RFC 3339.
-    time: String,
-    #[serde(flatten)]
-    count: ReasonCount,
-}
-
 impl DropsArgs {
     pub(super) async fn run(self, client: &Client) -> Result<()> {
-        let dropped = dropped(client).await?;
         if self.watch {
-            return watch(client, self.format.format, dropped).await;
+            return self.watch(client).await;
         }
+        let mut counters = client.counters().await?;
+        counters.retain(|counter| counter.verdict == "dropped");
         match self.format.format {
-            Format::Json => dropped.iter().try_for_each(print::json),
-            Format::Table => print::line(&counter_table(dropped)),
+            Format::Json => counters.iter().try_for_each(print::json),
+            Format::Table => print::line(&counter_table(counters)),
         }
+    }
+
+    async fn watch(self, client: &Client) -> Result<()> {
+        let zone = UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC);
+        let filter = PacketFilter {
+            verdict: Some("dropped".to_owned()),
+            container: self.container,
+            ..PacketFilter::default()
+        };
+        let format = self.format.format;
+        let header = (format == Format::Table).then(|| columns(HEADS));
+        follow(client, &filter, header, None, None, |told| match (format, told) {
+            (Format::Json, told) => serde_json::to_string(told).context("write JSON"),
+            (Format::Table, Told::Lost(lost)) => Ok(lost_line(*lost)),
+            (Format::Table, Told::Packet(packet)) => Ok(line(packet, zone)),
+        })
+        .await
     }
 }
 
-async fn watch(client: &Client, format: Format, mut before: Vec<ReasonCount>) -> Result<()> {
-    let mut looks = clock::interval(LOOK_EVERY);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    looks.tick().await;
-    if format == Format::Table {
-        print::line(&columns(["TIME", "PROGRAM", "REASON", "PACKETS", "BYTES", "MEANING"]))?;
-    }
-    loop {
-        looks.tick().await;
-        let now = OffsetDateTime::now_utc();
-        let counters = dropped(client).await?;
-        for count in since(&before, &counters) {
-            let text = match format {
-                // Only a year beyond 9999 cannot be written so.
-                Format::Json => {
-                    serde_json::to_string(&Dropped { time: now.format(&Rfc3339).unwrap_or_default(), count })
-                        .context("write JSON")?
-                }
-                Format::Table => line(&count, now),
-            };
-            if !print::streamed(&text)? {
-                return Ok(());
-            }
-        }
-        before = counters;
-    }
-}
+const HEADS: [&str; 6] = ["TIME", "INTERFACE", "CONTAINER", "REASON", "PACKET", "MEANING"];
 
-async fn dropped(client: &Client) -> Result<Vec<ReasonCount>> {
-    let mut counters = client.counters().await?;
-    counters.retain(|counter| counter.verdict == "dropped");
-    Ok(counters)
-}
-
-/// By how much each counter has grown. One that is smaller than before has begun anew, with another instance.
-fn since(before: &[ReasonCount], counters: &[ReasonCount]) -> Vec<ReasonCount> {
-    let grown = |now: &ReasonCount| {
-        let before = before.iter().find(|b| (&b.program, &b.reason) == (&now.program, &now.reason));
-        let (packets, bytes) = before.map_or((0, 0), |b| (b.packets, b.bytes));
-        let began_anew = now.packets < packets;
-        ReasonCount {
-            packets: if began_anew { now.packets } else { now.packets - packets },
-            bytes: if began_anew { now.bytes } else { now.bytes.saturating_sub(bytes) },
-            ..now.clone()
-        }
+fn line(packet: &Packet, zone: UtcOffset) -> String {
+    let container = packet.container.as_deref().unwrap_or("-");
+    let meaning = match remedy(&packet.reason) {
+        Some(remedy) => format!("{} {remedy}", packet.meaning),
+        None => packet.meaning.clone(),
     };
-    counters.iter().map(grown).filter(|count| count.packets > 0).collect()
+    let time = time_of(packet, zone);
+    columns([&time, &packet.interface, container, &packet.reason, &way(packet), &meaning])
 }
 
-fn line(count: &ReasonCount, now: OffsetDateTime) -> String {
-    let zone = UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC);
-    let time = now.to_offset(zone).format(format_description!("[hour]:[minute]:[second]"));
-    let (packets, bytes) = (count.packets.to_string(), count.bytes.to_string());
-    columns([&time.unwrap_or_default(), &count.program, &count.reason, &packets, &bytes, &count.meaning])
+/// What is to be done, where it is plain.
+fn remedy(reason: &str) -> Option<&'static str> {
+    Some(match reason {
+        "spoofed" => "It may use its own addresses alone, see `rnet inspect`.",
+        "no-flow-out" => "Mostly the rest of a connection that is over.",
+        "other-network" => "Put both on one network with `rnet network connect`, or publish the port.",
+        "unpublished" => "Publish the port, and ask for the host's address.",
+        "ports-exhausted" => "Widen --snat-port-range.",
+        "table-full" => "Raise --max-flows.",
+        "icc-disabled" => "Its option is com.docker.network.bridge.enable_icc.",
+        "internal" => "It was created with --internal.",
+        "no-ipv6" => "Create it with --ipv6.",
+        "no-source-address" => "Give the uplink an address.",
+        "source" => "Allow it with `rnet publish --from`.",
+        "unserved" => "See `rnet status` for what is not served, and why.",
+        _ => return None,
+    })
 }
 
 /// A line of a table whose later lines are not known: as wide as what there is to say.
-fn columns([time, program, reason, packets, bytes, meaning]: [&str; 6]) -> String {
-    format!("{time:<10} {program:<16} {reason:<20} {packets:>10} {bytes:>12}   {meaning}")
+fn columns([time, interface, container, reason, packet, meaning]: [&str; 6]) -> String {
+    format!("{time:<15} {interface:<15} {container:<12} {reason:<17} {packet:<60} {meaning}")
 }
 
 #[cfg(test)]
 mod tests {
+    use rnet_common::{Reason, TraceRecord, counter::Verdict};
+
     use super::*;
+    use crate::controller::packets::Names;
 
-    fn count(reason: &str, packets: u64) -> ReasonCount {
-        ReasonCount {
-            program: "from_uplink".into(),
-            verdict: "dropped".into(),
-            reason: reason.into(),
-            meaning: "Meant.".into(),
-            packets,
-            bytes: packets * 100,
-        }
-    }
-
-    #[test]
-    fn only_what_was_dropped_since_is_told() {
-        let before = [count("spoofed", 5), count("unpublished", 7), count("internal", 9)];
-        let counters = [count("spoofed", 5), count("unpublished", 10), count("internal", 2), count("icc", 1)];
-        let told = [count("unpublished", 3), count("internal", 2), count("icc", 1)];
-        assert_eq!(since(&before, &counters), told);
+    fn dropped(reason: Reason) -> Packet {
+        let record = TraceRecord { reason: reason as u8, length: 60, ..TraceRecord::default() };
+        Names::default().show(&record, "vethc1".to_owned(), 0)
     }
 
     #[test]
     fn lines_stand_under_their_heads() {
-        let header = columns(["TIME", "PROGRAM", "REASON", "PACKETS", "BYTES", "MEANING"]);
-        let line = line(&count("unpublished", 3), OffsetDateTime::UNIX_EPOCH);
+        let (header, line) = (columns(HEADS), line(&dropped(Reason::Internal), UtcOffset::UTC));
         let at = |text: &str, part: &str| text.find(part).unwrap();
-        assert_eq!(at(&header, "REASON"), at(&line, "unpublished"));
-        assert_eq!(at(&header, "MEANING"), at(&line, "Meant."));
-        assert_eq!(at(&header, "BYTES") + 5, at(&line, "300") + 3);
+        assert_eq!(at(&header, "REASON"), at(&line, "internal"));
+        assert_eq!(
+            at(&header, "MEANING"),
+            at(&line, "The network has no way out. It was created with --internal.")
+        );
+    }
+
+    #[test]
+    fn there_are_remedies_for_what_is_dropped_alone() {
+        let known = |reason: &&Reason| remedy(reason.name()).is_some();
+        let all: Vec<_> = Reason::ALL.iter().filter(known).collect();
+        assert_eq!(all.len(), 12, "each is of a reason that there is");
+        assert!(all.iter().all(|reason| reason.verdict() == Verdict::Dropped), "{all:?}");
     }
 }

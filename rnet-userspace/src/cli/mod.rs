@@ -36,6 +36,7 @@ mod table;
 mod template;
 mod terminal;
 mod top;
+mod trace;
 
 use std::{ffi::OsString, future::Future, sync::Arc};
 
@@ -144,6 +145,8 @@ enum ClientCommand {
     Doctor(doctor::DoctorArgs),
     /// Gather in one file what somebody needs who looks for a fault from afar
     SupportBundle(support_bundle::SupportBundleArgs),
+    /// Show packets as they pass the programs: what each makes of them, and why
+    Trace(trace::TraceArgs),
     /// Show what happens to networks and containers, as it happens
     Events(events::EventsArgs),
     /// Look at tracked connections, and forget them
@@ -241,6 +244,7 @@ impl ClientCommand {
             Self::Drops(args) => args.run(client).await?,
             Self::Doctor(args) => return args.run(client).await,
             Self::SupportBundle(args) => args.run(client).await?,
+            Self::Trace(args) => args.run(client).await?,
             Self::Events(args) => args.run(client).await?,
             Self::Conntrack(command) => command.run(client).await?,
             Self::Netavark(command) => return command.run(client).await,

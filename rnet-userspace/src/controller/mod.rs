@@ -34,6 +34,7 @@ pub mod ipam;
 mod lookup;
 pub mod model;
 mod networks;
+pub mod packets;
 mod plan;
 pub mod ports;
 mod published;

@@ -23,6 +23,7 @@ mod sources;
 mod stack;
 pub mod survey;
 mod tables;
+mod trace;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -37,8 +38,8 @@ use anyhow::{Context, Error, Result};
 use ipnetwork::IpNetwork;
 use rnet_common::{Settings, settings::Timeouts};
 
-pub use self::relay::Relay;
 use self::{early::Early, flows::Excerpt, links::Links, ports::HeldPorts, stack::TO_UPLINK, tables::Tables};
+pub use self::{relay::Relay, trace::Tracing};
 use crate::controller::{
     backend::{Datapath, EndpointSpec, FlowInfo, FlowPosition, Page, PortCount, ReasonCount, Tally, Uplink},
     model::{Binding, flow_filter::FlowFilter, xdp::Xdp},
@@ -89,6 +90,7 @@ pub struct Ebpf {
     /// The veths of endpoints whose networks are delivered via the host's stack.
     via_stack: BTreeSet<u32>,
     relay: Option<Relay>,
+    tracing: Tracing,
     /// Rounds of the collector.
     sweeps: u16,
     /// What the round that is under way has seen so far, and what the last one has.
@@ -130,6 +132,11 @@ impl Ebpf {
         self.relay.take()
     }
 
+    /// Where packets can be looked at. It has to be run beside all else.
+    pub fn tracing(&self) -> Tracing {
+        self.tracing.clone()
+    }
+
     fn make(
         pin_dir: PathBuf,
         settings: &Settings,
@@ -148,6 +155,7 @@ impl Ebpf {
         tables.mappings.retain(&used);
         // Before the programs that lead to it.
         let relay = Relay::open(&mut programs)?;
+        let tracing = Tracing::open(&mut programs)?;
         for program in load::SOCKETS {
             links.attach_socket(&mut programs, program, cgroup)?;
         }
@@ -161,6 +169,7 @@ impl Ebpf {
             early,
             via_stack,
             relay: Some(relay),
+            tracing,
             sweeps: 0,
             tallies: Default::default(),
         })

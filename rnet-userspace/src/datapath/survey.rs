@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType, loaded_programs};
+use rnet_common::Program;
 
 use super::load;
 
@@ -35,7 +36,7 @@ fn name(program: &ProgramInfo) -> String {
 
 /// Whether a program of this name is one of rnet's.
 pub fn is_own(program: &str) -> bool {
-    load::CLASSIFIERS.contains(&program) || program == load::XDP
+    Program::ALL.iter().any(|own| own.name() == program)
 }
 
 /// Programs on the root cgroup that have no pin in `pin_dir`.

@@ -14,7 +14,7 @@ use crate::{
     cli::System,
     config::DaemonConfig,
     controller::{self, Config, Controller, view},
-    datapath::{self, Ebpf, Relay},
+    datapath::{self, Ebpf, Relay, Tracing},
     dns,
     host::{
         self, Kernel, preflight,
@@ -42,17 +42,18 @@ impl System for Local {
         let lock =
             Lock::take(&config.run_dir).with_context(|| format!("start instance {}", config.instance))?;
         match controller(config.clone(), sizes, replace_layout) {
-            Ok((controller, relay)) => {
+            Ok((controller, relay, tracing)) => {
                 let directory = controller.directory();
                 let events = controller.events().clone();
                 let control: Arc<dyn Control> = Arc::new(Shared::new(controller));
                 let follower = Arc::clone(&control);
                 Ok(Parts {
                     events,
+                    packets: Arc::new(tracing.clone()),
                     control,
                     processes: Arc::new(LocalProcesses),
                     watch: Box::new(|on_change| Ok(Box::new(host::watch::watch(on_change)?))),
-                    beside: Box::pin(async {
+                    beside: Box::pin(async move {
                         let relay = async {
                             if let Some(relay) = relay {
                                 relay.run().await;
@@ -63,7 +64,7 @@ impl System for Local {
                                 docker::follow(follower, options).await;
                             }
                         };
-                        tokio::join!(relay, dns::serve(directory), docker);
+                        tokio::join!(relay, tracing.run(), dns::serve(directory), docker);
                     }),
                     clean_up: Box::new(|| lock.remove()),
                 })
@@ -93,7 +94,7 @@ fn controller(
     config: Config,
     sizes: datapath::Sizes,
     replace_layout: bool,
-) -> Result<(Controller<Kernel, Ebpf>, Option<Relay>)> {
+) -> Result<(Controller<Kernel, Ebpf>, Option<Relay>, Tracing)> {
     let (first, last) = config.snat_ports;
     let options = datapath::Options {
         pin_dir: config.pin_dir.clone(),
@@ -109,8 +110,8 @@ fn controller(
     let host = Kernel::open()?;
     let store = Store::open(&config.state_dir)?;
     let mut datapath = Ebpf::open(options)?;
-    let relay = datapath.take_relay();
-    Ok((Controller::start(config, host, datapath, store)?, relay))
+    let (relay, tracing) = (datapath.take_relay(), datapath.tracing());
+    Ok((Controller::start(config, host, datapath, store)?, relay, tracing))
 }
 
 /// Removes what a failed start has made beside what is there of the instance.

@@ -96,8 +96,13 @@ async fn ask(addr: SocketAddr, request: &str) -> String {
 async fn its_own_address_serves_metrics_and_nothing_else() {
     let control = FakeControl::new();
     let events = control.events.clone();
-    let daemon =
-        super::super::supervisor::Supervisor::new(control, Arc::<FakeProcesses>::default(), events, LONG);
+    let daemon = super::super::supervisor::Supervisor::new(
+        control,
+        Arc::<FakeProcesses>::default(),
+        events,
+        Arc::<super::packets::FakePackets>::default(),
+        LONG,
+    );
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let served = tokio::spawn(exporter::serve(listener, daemon));
