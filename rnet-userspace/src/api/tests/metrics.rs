@@ -100,7 +100,7 @@ async fn its_own_address_serves_metrics_and_nothing_else() {
         control,
         Arc::<FakeProcesses>::default(),
         events,
-        Arc::<super::packets::FakePackets>::default(),
+        Arc::<FakePackets>::default(),
         LONG,
     );
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
