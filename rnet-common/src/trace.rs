@@ -4,7 +4,7 @@
 //! that matches. IPv4 addresses are kept in the first word of IPv6's. What is looked for in a tuple is looked for in the
 //! packet as it came and as it left: one of the two must agree as a whole.
 
-use crate::addr::{Be16, Ip6};
+use crate::addr::{Be16, Ip4, Ip6};
 use crate::flow::Tuple;
 
 /// Filters that the programs compare a packet with.
@@ -104,6 +104,18 @@ pub struct Recorder {
     pub written: u32,
     /// Part of a header.
     pub word: u32,
+}
+
+/// An IPv4 address as records and filters have it.
+#[inline(always)]
+pub fn widened(addr: Ip4) -> Ip6 {
+    Ip6::from_wire([addr.wire(), 0, 0, 0])
+}
+
+/// The inverse of [`widened`].
+#[inline(always)]
+pub fn narrowed(addr: Ip6) -> Ip4 {
+    Ip4::from_wire(addr.wire()[0])
 }
 
 const _: () = assert!(size_of::<TraceRecord>() == 96);

@@ -135,7 +135,7 @@ fn reopen<A: Tables>(flow: *mut Flow<A>, packet: &Packet<A>) {
 #[inline(never)]
 pub(crate) fn open<A: Net>(
     skb: Skb,
-    packet: &Packet<A>,
+    packet: &mut Packet<A>,
     side: Side,
     new: &mut NewFlow<A>,
 ) -> Result<(), Reason> {
@@ -151,6 +151,7 @@ pub(crate) fn open<A: Net>(
         Inserted::Yes => {
             recent::note(&new.key);
             maps::note_opened(new.forward.mapping);
+            packet.is_new = true;
             Ok(())
         }
         Inserted::Exists => {

@@ -33,10 +33,7 @@ pub(crate) fn handle<A: Net>(skb: Skb, work: &mut Work<A>) -> Outcome {
     let flow = match conntrack::find(packet, Side::Container, skb.ifindex(), &mut new.key) {
         Some(entry) => conntrack::touch(entry, packet, skb),
         None => match begin(skb, packet, new) {
-            Ok(()) => {
-                packet.is_new = true;
-                &new.forward
-            }
+            Ok(()) => &new.forward,
             Err(outcome) => return outcome,
         },
     };
@@ -45,7 +42,7 @@ pub(crate) fn handle<A: Net>(skb: Skb, work: &mut Work<A>) -> Outcome {
 
 /// Opens the flow of a packet that belongs to none. An error is what becomes of one that opens none.
 #[inline(always)]
-fn begin<A: Net>(skb: Skb, packet: &Packet<A>, new: &mut NewFlow<A>) -> Result<(), Outcome> {
+fn begin<A: Net>(skb: Skb, packet: &mut Packet<A>, new: &mut NewFlow<A>) -> Result<(), Outcome> {
     let source = match genuine_source(skb, packet) {
         Ok(source) => source,
         Err(reason) => return Err(Err(reason)),

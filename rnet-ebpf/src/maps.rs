@@ -168,7 +168,7 @@ static RELAYS: SockMap<2> = SockMap::new();
 static SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map]
 static COUNTS: PerCpuArray<Counter, COUNTERS> = PerCpuArray::new();
-/// What of is recorded, while somebody looks.
+/// What is recorded, while somebody looks.
 #[btf_map]
 static TRACE_FILTERS: Array<TraceFilter, { trace::FILTERS as usize }> = Array::new();
 #[btf_map]

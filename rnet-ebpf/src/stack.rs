@@ -131,7 +131,6 @@ pub(crate) fn leave<A: Net>(skb: Skb, work: &mut Work<A>, source: &Endpoint<A>) 
         set_source(skb, packet, source.bridge, &mut new.forward.to)?;
     }
     conntrack::open(skb, packet, Side::Container, new)?;
-    packet.is_new = true;
     translate_packed(skb, packet, &new.forward)
 }
 

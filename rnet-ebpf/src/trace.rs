@@ -9,7 +9,7 @@ use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_skb_load_bytes};
 use rnet_common::{
     Be16, Family, Ip4, Ip6, Program, Reason, TraceRecord, Tuple,
     flow::proto,
-    trace::{BURST, FILTERS, Recorder, WINDOW, trace_flags},
+    trace::{BURST, FILTERS, Recorder, WINDOW, trace_flags, widened},
 };
 
 use crate::{
@@ -216,7 +216,7 @@ pub(crate) trait Wide: Tables + Parse {
 impl Wide for Ip4 {
     #[inline(always)]
     fn wide(&self) -> Ip6 {
-        Ip6::from_wire([self.wire(), 0, 0, 0])
+        widened(*self)
     }
 
     #[inline(always)]

@@ -6,11 +6,11 @@ use aya::maps::{Array, RingBuf};
 use nix::time::{ClockId, clock_gettime};
 use rnet_common::{
     Be16, Ip6, Program, Reason, TraceFilter, TraceRecord, Tuple,
-    trace::{Prefix, trace_flags},
+    trace::{Prefix, trace_flags, widened},
 };
 
 use crate::{
-    frames::{Kind, Way, frame},
+    frames::{Kind, Way, frame, with_ttl},
     lab::{CLIENT, From, HOST, Lab, WEB},
 };
 
@@ -47,7 +47,7 @@ fn seen(lab: &mut Lab) -> Vec<TraceRecord> {
 }
 
 fn wide(addr: Ipv4Addr) -> Ip6 {
-    Ip6::from_wire([u32::from_ne_bytes(addr.octets()), 0, 0, 0])
+    widened(addr.into())
 }
 
 fn tuple((src, sport): (Ipv4Addr, u16), (dst, dport): (Ipv4Addr, u16)) -> Tuple<Ip6> {
@@ -116,6 +116,18 @@ fn a_packet_that_is_dropped_is_recorded_as_it_came() {
     let came = tuple((Ipv4Addr::new(10, 9, 8, 7), 1), (CLIENT, 2));
     assert_eq!((record.came, record.left), (came, came));
     assert_eq!((record.reason, record.proto), (Reason::Spoofed as u8, 17));
+}
+
+#[test]
+fn a_packet_that_is_answered_opens_nothing() {
+    testbed::require_root!();
+    let mut lab = Lab::new();
+    lab.publish(ANY, 8080, 6, WEB, 80);
+    look(&mut lab, all());
+    let last_hop = with_ttl(to_port_8080(&lab), 1);
+    assert_eq!(lab.judge(From::Uplink, &last_hop).1, Reason::Answered);
+    let [record] = seen(&mut lab)[..] else { panic!("one packet is one record") };
+    assert_eq!((record.reason, record.flags), (Reason::Answered as u8, 0));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use ipnetwork::IpNetwork;
 use rnet_common::{
     Be16, Ip6, Program, Reason, TraceFilter, TraceRecord, Tuple,
     flow::proto,
-    trace::{Prefix, trace_flags},
+    trace::{Prefix, narrowed, trace_flags, widened},
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
@@ -196,10 +196,10 @@ fn prefix_of(net: IpNetwork) -> Prefix {
     Prefix { addr: wide(net.network()), mask: wide(net.mask()) }
 }
 
-/// As records have addresses: IPv4's in the first word.
+/// As records have addresses.
 fn wide(addr: IpAddr) -> Ip6 {
     match addr {
-        IpAddr::V4(addr) => Ip6::from_wire([u32::from_ne_bytes(addr.octets()), 0, 0, 0]),
+        IpAddr::V4(addr) => widened(addr.into()),
         IpAddr::V6(addr) => addr.into(),
     }
 }
@@ -380,7 +380,7 @@ fn matched(reason: Reason, opened: bool) -> &'static str {
 fn ends(tuple: &Tuple<Ip6>, v6: bool) -> Ends {
     let addr = |addr: Ip6| match v6 {
         true => IpAddr::V6(addr.into()),
-        false => IpAddr::from(addr.wire()[0].to_ne_bytes()),
+        false => IpAddr::V4(narrowed(addr).into()),
     };
     Ends {
         src: (addr(tuple.src), tuple.sport.get()).into(),
