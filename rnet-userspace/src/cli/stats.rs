@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Result, bail};
 use clap::Args;
 use serde::Serialize;
-use tokio::time::{self, Instant, MissedTickBehavior};
+use tokio::time::{self, Instant, Interval, MissedTickBehavior};
 
 use super::{Format, FormatArgs, observe, print, table};
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Between two looks.
-pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Moves the cursor to the first place and clears what is behind it.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
@@ -70,9 +70,7 @@ impl StatsArgs {
         }
         let mut looks = Looks::default();
         looks.look(client).await?;
-        let mut ticks = time::interval(LOOK_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        ticks.tick().await;
+        let mut ticks = ticks().await;
         loop {
             ticks.tick().await;
             let rows = chosen(looks.look(client).await?.1, &self.names)?;
@@ -90,6 +88,14 @@ impl StatsArgs {
             }
         }
     }
+}
+
+/// Ticks for looks, of which the first comes [`LOOK_EVERY`] from here on.
+pub(super) async fn ticks() -> Interval {
+    let mut ticks = time::interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await;
+    ticks
 }
 
 /// Looks at the usage again and again.

@@ -4,16 +4,19 @@ use std::{collections::HashMap, time::Duration};
 
 use anyhow::Result;
 use clap::Args;
-use tokio::time::{self, Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
 use super::{
-    observe::counter_table,
+    observe::{counter_table, dropped},
     print,
     screen::{Key, Screen},
-    stats::{self, LOOK_EVERY, Looks, per_second, size},
+    stats::{self, Looks, per_second, size},
     table,
 };
-use crate::{api::client::Client, controller::model::flow_filter::FlowFilter};
+use crate::{
+    api::client::Client,
+    controller::{model::flow_filter::FlowFilter, view::Usage},
+};
 
 /// Rows that are kept of a view.
 const MOST: usize = 200;
@@ -129,23 +132,24 @@ struct Top {
     order: Order,
     is_paused: bool,
     looks: Looks,
-    before: Before,
+    /// Of each view that compares for itself, so that one does not take the other's place.
+    ports_before: Before,
+    flows_before: Before,
 }
 
 impl TopArgs {
     pub(super) async fn run(self, client: &Client) -> Result<()> {
         let mut top = Top::default();
-        let mut ticks = time::interval(LOOK_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        ticks.tick().await;
+        let mut ticks = stats::ticks().await;
         if self.batch {
             let mut left = self.iterations;
             top.looks.look(client).await?;
             loop {
                 ticks.tick().await;
+                let seen = top.looks.look(client).await?;
                 for view in View::ALL {
                     top.view = view;
-                    if !print::streamed(&format!("{}\n", top.look(client).await?))? {
+                    if !print::streamed(&format!("{}\n", top.show(client, &seen).await?))? {
                         return Ok(());
                     }
                 }
@@ -187,7 +191,7 @@ impl Top {
         match key {
             Key::Tab => {
                 self.view = self.view.next();
-                self.before = Before::default();
+                (self.ports_before, self.flows_before) = Default::default();
             }
             Key::Char('b') => self.order = Order::Bytes,
             Key::Char('k') => self.order = Order::Packets,
@@ -198,9 +202,13 @@ impl Top {
     }
 
     async fn look(&mut self, client: &Client) -> Result<String> {
-        let (usage, rows) = self.looks.look(client).await?;
+        let seen = self.looks.look(client).await?;
+        self.show(client, &seen).await
+    }
+
+    async fn show(&mut self, client: &Client, (usage, rows): &(Usage, Vec<stats::Row>)) -> Result<String> {
         let table = match self.view {
-            View::Containers => self.containers(rows),
+            View::Containers => self.containers(rows.clone()),
             View::Ports => self.ports(client).await?,
             View::Flows => self.flows(client).await?,
             View::Drops => self.drops(client).await?,
@@ -237,7 +245,8 @@ impl Top {
             let cells = [port.container, inside, host.to_string()];
             Moving::new(cells, port.count.packets, port.count.bytes, port.count.flows)
         });
-        Ok(self.moving(["CONTAINER", "PORT", "PUBLISHED AS"], rows.collect()))
+        let header = ["CONTAINER", "PORT", "PUBLISHED AS"];
+        Ok(moving(&mut self.ports_before, self.order, header, rows.collect()))
     }
 
     async fn flows(&mut self, client: &Client) -> Result<String> {
@@ -247,43 +256,47 @@ impl Top {
             let cells = [flow.protocol, flow.src.to_string(), flow.dst.to_string(), flow.kind, flow.state];
             rows.push(Moving::new(cells, flow.packets, flow.bytes, 1));
         }
-        Ok(self.moving(["PROTO", "SOURCE", "DESTINATION", "KIND", "STATE"], rows))
+        let header = ["PROTO", "SOURCE", "DESTINATION", "KIND", "STATE"];
+        Ok(moving(&mut self.flows_before, self.order, header, rows))
     }
 
     async fn drops(&mut self, client: &Client) -> Result<String> {
-        let mut counters = client.counters().await?;
-        counters.retain(|counter| counter.verdict == "dropped");
+        let mut counters = dropped(client).await?;
         let order = self.order;
         counters.sort_by_key(|c| std::cmp::Reverse(if order == Order::Bytes { c.bytes } else { c.packets }));
         Ok(counter_table(counters))
     }
+}
 
-    /// A table of what moves most, with its rates.
-    fn moving<const N: usize>(&mut self, header: [&str; N], mut rows: Vec<Moving<N>>) -> String {
-        self.before.compare(&mut rows);
-        let order = self.order;
-        rows.sort_by_key(|row| {
-            std::cmp::Reverse(match order {
-                Order::Bytes => (row.bytes_per_second, row.bytes),
-                Order::Packets => (row.packets_per_second, row.packets),
-                Order::Flows => (row.flows, row.bytes),
-            })
-        });
-        rows.truncate(MOST);
-        let numbers = ["BYTES/s", "PACKETS/s", "BYTES", "PACKETS", "FLOWS"];
-        let header = header.iter().chain(&numbers).map(|head| (*head).to_owned()).collect();
-        let cells = |row: Moving<N>| {
-            let numbers = [
-                size(row.bytes_per_second),
-                row.packets_per_second.to_string(),
-                size(row.bytes),
-                row.packets.to_string(),
-                row.flows.to_string(),
-            ];
-            row.cells.into_iter().chain(numbers).collect()
-        };
-        table::render_rows(header, rows.into_iter().map(cells).collect())
-    }
+/// A table of what moves most, with its rates.
+fn moving<const N: usize>(
+    before: &mut Before,
+    order: Order,
+    header: [&str; N],
+    mut rows: Vec<Moving<N>>,
+) -> String {
+    before.compare(&mut rows);
+    rows.sort_by_key(|row| {
+        std::cmp::Reverse(match order {
+            Order::Bytes => (row.bytes_per_second, row.bytes),
+            Order::Packets => (row.packets_per_second, row.packets),
+            Order::Flows => (row.flows, row.bytes),
+        })
+    });
+    rows.truncate(MOST);
+    let numbers = ["BYTES/s", "PACKETS/s", "BYTES", "PACKETS", "FLOWS"];
+    let header = header.iter().chain(&numbers).map(|head| (*head).to_owned()).collect();
+    let cells = |row: Moving<N>| {
+        let numbers = [
+            size(row.bytes_per_second),
+            row.packets_per_second.to_string(),
+            size(row.bytes),
+            row.packets.to_string(),
+            row.flows.to_string(),
+        ];
+        row.cells.into_iter().chain(numbers).collect()
+    };
+    table::render_rows(header, rows.into_iter().map(cells).collect())
 }
 
 #[cfg(test)]
@@ -295,7 +308,7 @@ mod tests {
     }
 
     fn first(top: &mut Top, rows: &[Moving<1>]) -> String {
-        let table = top.moving(["PORT"], rows.to_vec());
+        let table = moving(&mut top.ports_before, top.order, ["PORT"], rows.to_vec());
         table.lines().nth(1).unwrap().split(' ').next().unwrap().to_owned()
     }
 
@@ -316,8 +329,16 @@ mod tests {
         let mut top = Top::default();
         let at = Instant::now() - Duration::from_secs(10);
         let counts = [("large".to_owned(), (100, 10_000)), ("grows".to_owned(), (1, 100))];
-        top.before = Before { at: Some(at), counts: counts.into() };
+        top.ports_before = Before { at: Some(at), counts: counts.into() };
         assert_eq!(first(&mut top, &[port("large", 100, 10_000, 1), port("grows", 5, 500, 1)]), "grows");
+    }
+
+    #[test]
+    fn a_view_is_compared_with_its_own_past() {
+        let mut top = Top::default();
+        first(&mut top, &[port("a", 1, 100, 1)]);
+        moving(&mut top.flows_before, top.order, ["FLOW"], vec![port("b", 9, 900, 1)]);
+        assert_eq!(top.ports_before.counts, [("a".to_owned(), (1, 100))].into());
     }
 
     #[test]
