@@ -6,7 +6,7 @@ use time::UtcOffset;
 
 use super::{
     Format, FormatArgs,
-    observe::counter_table,
+    observe::{counter_table, dropped},
     print,
     trace::{follow, lost_line, time_of, way},
 };
@@ -33,8 +33,7 @@ impl DropsArgs {
         if self.watch {
             return self.watch(client).await;
         }
-        let mut counters = client.counters().await?;
-        counters.retain(|counter| counter.verdict == "dropped");
+        let counters = dropped(client).await?;
         match self.format.format {
             Format::Json => counters.iter().try_for_each(print::json),
             Format::Table => print::line(&counter_table(counters)),

@@ -70,6 +70,13 @@ fn engine_lines(engine: &EngineStatus) -> Vec<(&'static str, String)> {
     std::iter::once(first).chain(problems).collect()
 }
 
+/// What was dropped, of all that was counted.
+pub(super) async fn dropped(client: &Client) -> Result<Vec<ReasonCount>> {
+    let mut counters = client.counters().await?;
+    counters.retain(|counter| counter.verdict == "dropped");
+    Ok(counters)
+}
+
 pub(super) fn counter_table(counters: Vec<ReasonCount>) -> String {
     let header = ["PROGRAM", "VERDICT", "REASON", "PACKETS", "BYTES", "MEANING"];
     let cells = |c: ReasonCount| {
