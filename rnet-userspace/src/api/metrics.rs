@@ -13,7 +13,7 @@ use axum::{
 };
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric, text},
+    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::{Registry, Unit},
 };
@@ -174,15 +174,8 @@ fn counters<const N: usize>(
     unit: Option<&Unit>,
     series: impl IntoIterator<Item = Series<u64, N>>,
 ) -> fmt::Result {
-    let mut family = to.encode_descriptor(name, help, unit, MetricType::Counter)?;
-    for (labels, value) in series {
-        // An empty pair of braces is allowed, and nobody's custom.
-        if labels.is_empty() {
-            return ConstCounter::new(value).encode(family);
-        }
-        ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
-    }
-    Ok(())
+    let metric = |value| ConstCounter::new(value);
+    family(to.encode_descriptor(name, help, unit, MetricType::Counter)?, metric, series)
 }
 
 fn gauges<const N: usize>(
@@ -191,13 +184,21 @@ fn gauges<const N: usize>(
     help: &str,
     series: impl IntoIterator<Item = Series<u64, N>>,
 ) -> fmt::Result {
-    let mut family = to.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    let metric = |value| ConstGauge::new(value);
+    family(to.encode_descriptor(name, help, None, MetricType::Gauge)?, metric, series)
+}
+
+fn family<M: EncodeMetric, const N: usize>(
+    mut family: MetricEncoder<'_>,
+    metric: impl Fn(u64) -> M,
+    series: impl IntoIterator<Item = Series<u64, N>>,
+) -> fmt::Result {
     for (labels, value) in series {
         // An empty pair of braces is allowed, and nobody's custom.
         if labels.is_empty() {
-            return ConstGauge::new(value).encode(family);
+            return metric(value).encode(family);
         }
-        ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+        metric(value).encode(family.encode_family(&labels)?)?;
     }
     Ok(())
 }
