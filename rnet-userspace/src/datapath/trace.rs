@@ -134,10 +134,14 @@ impl Tracing {
 impl Packets for Tracing {
     fn look(&self, filters: Vec<TraceFilter>) -> Result<Look> {
         let told = self.0.told.subscribe();
-        let numbers = self.maps().set(&filters)?;
-        // From here on whatever goes wrong gives them back.
-        let slots = Slots { tracing: self.clone(), numbers };
-        self.maps().switch()?;
+        // Whatever goes wrong from here on gives them back.
+        let slots = Slots { numbers: self.maps().take(filters.len())?, tracing: self.clone() };
+        let mut maps = self.maps();
+        for (number, filter) in slots.numbers.iter().zip(&filters) {
+            maps.filters.set(*number, filter, 0).context("look for packets")?;
+        }
+        maps.switch()?;
+        drop(maps);
         self.0.woken.notify_one();
         Ok(Look { told, filters, until_dropped: Box::new(slots) })
     }
@@ -159,18 +163,14 @@ impl Drop for Slots {
 }
 
 impl Maps {
-    /// Puts filters in force, all or none, and returns their numbers.
-    fn set(&mut self, filters: &[TraceFilter]) -> Result<Vec<u32>> {
-        let free: Vec<u32> =
-            (0..FILTERS).filter(|number| !self.taken[*number as usize]).take(filters.len()).collect();
-        if free.len() < filters.len() {
+    /// Takes so many filters, all or none, and returns their numbers.
+    fn take(&mut self, many: usize) -> Result<Vec<u32>> {
+        let free: Vec<u32> = (0..FILTERS).filter(|number| !self.taken[*number as usize]).take(many).collect();
+        if free.len() < many {
             anyhow::bail!(
                 "{FILTERS} filters of packets are looked for at a time: others look for too many, and a container \
                  takes one for each of its interfaces and addresses"
             );
-        }
-        for (number, filter) in free.iter().zip(filters) {
-            self.filters.set(*number, filter, 0).context("look for packets")?;
         }
         free.iter().for_each(|number| self.taken[*number as usize] = true);
         Ok(free)
