@@ -30,7 +30,7 @@ use self::redact::Redact;
 use super::{doctor::lines, print};
 use crate::{
     api::client::{self, Client},
-    controller::model::flow_filter::FlowFilter,
+    controller::{self, model::flow_filter::FlowFilter},
     datapath, doctor, host, version,
 };
 
@@ -136,9 +136,8 @@ async fn conntrack(client: &Client) -> client::Result<Value> {
 /// What is seen without the daemon.
 fn local(instance: &str) -> Vec<Part> {
     let config = crate::config::default_path(instance);
-    let pins = Path::new("/sys/fs/bpf").join(instance);
     let mut files = Vec::new();
-    list(&pins, &mut files);
+    list(&controller::pins(instance), &mut files);
     let log = format!("--unit={instance}.service");
     let lines = format!("--lines={LINES}");
     vec![

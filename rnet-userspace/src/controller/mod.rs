@@ -55,7 +55,7 @@ pub mod view;
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -120,6 +120,25 @@ pub struct Config {
     pub fault: Option<Fault>,
 }
 
+/// Source ports of masqueraded flows unless others are asked for: up to where `net.ipv4.ip_local_port_range` begins
+/// unless somebody has changed it.
+pub const SNAT_PORTS: (u16, u16) = (1024, 32767);
+
+/// Directory of an instance's state.
+pub fn state_dir(instance: &str) -> PathBuf {
+    Path::new("/var/lib").join(instance)
+}
+
+/// Directory of an instance's pinned maps and links, with one for each layout that there is.
+pub fn pins(instance: &str) -> PathBuf {
+    Path::new("/sys/fs/bpf").join(instance)
+}
+
+/// The directory of this program's layout in [`pins`].
+pub fn layout() -> String {
+    format!("v{}", rnet_common::LAYOUT_VERSION)
+}
+
 impl Config {
     /// The defaults of an instance.
     ///
@@ -136,9 +155,9 @@ impl Config {
         pools.push(ipam::local_pool(&machine_id(), instance).context("choose a pool of IPv6 subnets")?);
         Ok(Self {
             instance: instance.to_owned(),
-            state_dir: PathBuf::from("/var/lib").join(instance),
+            state_dir: state_dir(instance),
             run_dir: PathBuf::from("/run").join(instance),
-            pin_dir: PathBuf::from(format!("/sys/fs/bpf/{instance}/v{}", rnet_common::LAYOUT_VERSION)),
+            pin_dir: pins(instance).join(layout()),
             uplinks: None,
             xdp: Xdp::Off,
             bind: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -148,8 +167,7 @@ impl Config {
             dns_search: Vec::new(),
             dns_options: Vec::new(),
             timeouts: Timeouts::default(),
-            // Up to where `net.ipv4.ip_local_port_range` begins unless somebody has changed it.
-            snat_ports: (1024, 32767),
+            snat_ports: SNAT_PORTS,
             fault: faults::from_env().map_err(|e| Error::Invalid(format!("{e:#}")))?,
         })
     }

@@ -92,10 +92,8 @@ impl Links {
     pub(super) fn retain(&self, program: &str, ifindexes: &BTreeSet<u32>) -> Result<()> {
         for entry in fs::read_dir(&self.dir).with_context(|| format!("read {}", self.dir.display()))? {
             let pin = entry.with_context(|| format!("read {}", self.dir.display()))?.path();
-            let ifindex =
-                pin.file_name().and_then(|name| name.to_str()?.strip_prefix(program)?.strip_prefix('-'));
-            let Some(ifindex) = ifindex.and_then(|number| number.parse().ok()) else { continue };
-            if !ifindexes.contains(&ifindex) {
+            let on_interface = pin.file_name().and_then(|name| read_pin(name.to_str()?));
+            if on_interface.is_some_and(|(of, ifindex)| of == program && !ifindexes.contains(&ifindex)) {
                 remove(&pin)?;
             }
         }
@@ -122,6 +120,12 @@ impl Links {
     fn pin_of(&self, program: &str, ifindex: u32) -> PathBuf {
         self.dir.join(format!("{program}-{ifindex}"))
     }
+}
+
+/// The program and the interface that a tcx or XDP link's pin is named by.
+pub(super) fn read_pin(name: &str) -> Option<(&str, u32)> {
+    let (program, ifindex) = name.rsplit_once('-')?;
+    Some((program, ifindex.parse().ok()?))
 }
 
 /// Attaches a program that may just have been taken off the interface: the kernel lets go of a link some time after its

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType, loaded_programs};
 use rnet_common::Program;
 
-use super::load;
+use super::{links::read_pin, load};
 
 /// Names of programs at an interface's tcx hooks, in the order in which they run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,8 +50,7 @@ pub fn pinned(pin_dir: &Path) -> BTreeSet<(String, u32)> {
     let entries = fs::read_dir(pin_dir.join("links")).into_iter().flatten().flatten();
     let pin = |entry: fs::DirEntry| {
         let name = entry.file_name().into_string().ok()?;
-        let (program, index) = name.rsplit_once('-')?;
-        Some((program.to_owned(), index.parse().ok()?))
+        read_pin(&name).map(|(program, index)| (program.to_owned(), index))
     };
     entries.filter_map(pin).collect()
 }

@@ -14,6 +14,7 @@ use crate::{
     api::client::{Client, Result},
     config::{DaemonConfig, Flags},
     controller::{
+        self,
         model::{HostPort, Protocol},
         view,
     },
@@ -181,15 +182,15 @@ fn is_free(port: &HostPort) -> bool {
 
 fn local(instance: &str, config: Option<PathBuf>) -> Facts {
     let links = survey::links().unwrap_or_default();
-    let pins = Path::new("/sys/fs/bpf").join(instance);
-    let own = pins.join(format!("v{}", rnet_common::LAYOUT_VERSION));
+    let pins = controller::pins(instance);
+    let own = pins.join(controller::layout());
     let xdp = |(name, link): (&String, &LinkFacts)| Some((name.clone(), programs::program(link.xdp?)?));
     let unprivileged = fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled").ok();
     let prefix = format!("{instance}-");
-    let namespaces = names(Path::new("/run/netns"));
+    let namespaces = survey::namespaces();
     Facts {
         instance: instance.to_owned(),
-        release: survey::release(),
+        release: preflight::release().unwrap_or_default(),
         capabilities: survey::capabilities(),
         settings: survey::settings(&SETTINGS),
         unprivileged_bpf: unprivileged.map(|value| value.trim_end().to_owned()),
@@ -200,11 +201,11 @@ fn local(instance: &str, config: Option<PathBuf>) -> Facts {
         hooks: links.keys().map(|name| (name.clone(), programs::hooks(name))).collect(),
         xdp: links.iter().filter_map(xdp).collect(),
         links,
-        layouts: names(&pins).into_iter().filter(|name| name.starts_with('v')).collect(),
+        layouts: survey::names(&pins).into_iter().filter(|name| name.starts_with('v')).collect(),
         pinned: programs::pinned(&own),
         unpinned_sockets: programs::unpinned_sockets(&own),
         namespaces: namespaces.iter().filter_map(|n| n.strip_prefix(&prefix)).map(str::to_owned).collect(),
-        records: names(&Path::new("/var/lib").join(instance).join("containers"))
+        records: survey::names(&controller::state_dir(instance).join("containers"))
             .iter()
             .filter_map(|file| Some(file.split_once('.')?.0.to_owned()))
             .collect(),
@@ -219,10 +220,4 @@ fn configuration(instance: &str, file: Option<PathBuf>) -> Configuration {
     let follows_docker = loaded.as_ref().is_ok_and(|config| config.docker.is_some());
     let wrong = loaded.err().map(|e| format!("{e:#}"));
     Configuration { is_there: path.exists(), path, wrong, follows_docker }
-}
-
-/// Names of what is in a directory; none when it is not there.
-fn names(dir: &Path) -> BTreeSet<String> {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }

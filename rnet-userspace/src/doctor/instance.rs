@@ -6,7 +6,10 @@ use super::{
     Finding,
     facts::{Answers, Daemon, Facts},
 };
-use crate::{controller::view, datapath::survey::is_own};
+use crate::{
+    controller::{layout, view},
+    datapath::survey::is_own,
+};
 
 /// Tables that are filled further are told of.
 const NEARLY_FULL: f64 = 0.8;
@@ -66,7 +69,7 @@ fn daemon(facts: &Facts) -> Finding {
 }
 
 fn layouts(facts: &Facts) -> Finding {
-    let own = format!("v{}", rnet_common::LAYOUT_VERSION);
+    let own = layout();
     let others: Vec<&String> = facts.layouts.iter().filter(|layout| **layout != own).collect();
     if others.is_empty() {
         return Finding::ok("layout", format!("no tables but {own}'s"));

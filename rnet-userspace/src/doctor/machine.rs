@@ -1,7 +1,10 @@
 //! Checks of the host: what rnet needs of it, and what about it is in rnet's way.
 
 use super::{Finding, facts::Facts};
-use crate::host::preflight;
+use crate::{
+    controller::SNAT_PORTS,
+    host::{parse_ports, preflight},
+};
 
 /// Numbers of capabilities (linux/capability.h).
 const NEEDED: [(u32, &str); 3] = [(12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADMIN"), (39, "CAP_BPF")];
@@ -111,8 +114,7 @@ fn configuration(facts: &Facts) -> Finding {
 fn port_range(facts: &Facts) -> Finding {
     const CHECK: &str = "port-range";
     let text = facts.setting("ipv4/ip_local_port_range").unwrap_or_default();
-    let mut numbers = text.split_ascii_whitespace().filter_map(|number| number.parse::<u16>().ok());
-    let (Some(low), Some(high)) = (numbers.next(), numbers.next()) else {
+    let Some((low, high)) = parse_ports(text) else {
         return Finding::warning(
             CHECK,
             "net.ipv4.ip_local_port_range cannot be read",
@@ -120,8 +122,7 @@ fn port_range(facts: &Facts) -> Finding {
         );
     };
     let ours = facts.answers().map(|answers| answers.status.snat_ports);
-    // As `controller::Config` has it where nobody says.
-    let (first, last) = ours.unwrap_or((1024, 32767));
+    let (first, last) = ours.unwrap_or(SNAT_PORTS);
     if first <= high && low <= last {
         let found = format!(
             "source ports {first}-{last} of masqueraded flows overlap net.ipv4.ip_local_port_range {low}-{high}: the \

@@ -27,6 +27,8 @@ pub mod traffic;
 mod veth;
 pub mod watch;
 
+pub(crate) use self::sysctl::parse_ports;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,

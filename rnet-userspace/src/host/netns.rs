@@ -19,7 +19,7 @@ use rustix::{
 
 use super::{netlink::Netlink, or_undo};
 
-const DIRECTORY: &str = "/run/netns";
+pub(super) const DIRECTORY: &str = "/run/netns";
 
 /// `NSFS_MAGIC` of linux/magic.h.
 const NSFS_MAGIC: FsWord = 0x6e73_6673;
@@ -95,12 +95,17 @@ pub(super) fn id(path: &Path) -> Result<u64> {
 
 /// Runs `f` on a thread that is in the namespace at `path`. Sockets and files opened there stay of it.
 pub(super) fn within<T: Send>(path: &Path, f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    let namespace = File::open(path).with_context(|| format!("open namespace {}", path.display()))?;
     on_own_thread(|| {
-        setns(&namespace, CloneFlags::CLONE_NEWNET)
-            .with_context(|| format!("enter network namespace {}", path.display()))?;
+        enter(path)?;
         f()
     })
+}
+
+/// Moves the calling thread, which has to be its caller's own ([`on_own_thread`]), into the namespace at `path`.
+pub(super) fn enter(path: &Path) -> Result<()> {
+    let namespace = File::open(path).with_context(|| format!("open namespace {}", path.display()))?;
+    setns(&namespace, CloneFlags::CLONE_NEWNET)
+        .with_context(|| format!("enter network namespace {}", path.display()))
 }
 
 /// Runs `f` on a thread that ends with it, so that the namespaces it moves to concern nobody else.

@@ -31,9 +31,17 @@ pub fn preflight() -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("rnet needs root, to make network namespaces and load eBPF programs; run it with sudo");
     }
+    check_release(&release()?)
+}
+
+/// The kernel's release.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn release() -> Result<String> {
     let file = "/proc/sys/kernel/osrelease";
     let release = fs::read_to_string(file).with_context(|| format!("read {file}"))?;
-    check_release(release.trim_end())
+    Ok(release.trim_end().to_owned())
 }
 
 /// The directory of pinned maps and programs, mounted if it was not.

@@ -1,6 +1,10 @@
 //! What there is on the calling thread's namespace and on the machine, for those who look for a fault. Nothing is changed.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use anyhow::Result;
 use netlink_packet_route::{
@@ -12,6 +16,7 @@ use rustix::fs::statfs;
 use super::{
     bridge::is_bridge,
     netlink::{Netlink, name_of},
+    netns,
     preflight::{BPF_FS_MAGIC, BPFFS},
     sysctl,
 };
@@ -73,11 +78,6 @@ fn xdp_of(link: &LinkMessage) -> Option<u32> {
     })
 }
 
-/// The kernel's release.
-pub fn release() -> String {
-    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim_end().to_owned()
-}
-
 /// Whether bpffs is mounted where pins are kept.
 pub fn has_bpffs() -> bool {
     statfs(BPFFS).is_ok_and(|fs| fs.f_type == BPF_FS_MAGIC)
@@ -91,9 +91,18 @@ pub fn settings(paths: &[&str]) -> BTreeMap<String, String> {
 
 /// What this thread may do, as bits (capabilities(7)).
 pub fn capabilities() -> u64 {
-    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    line.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or_default()
+    rustix::thread::capabilities(None).map_or(0, |sets| sets.effective.bits())
+}
+
+/// Names in the directory where network namespaces have theirs.
+pub fn namespaces() -> BTreeSet<String> {
+    names(Path::new(netns::DIRECTORY))
+}
+
+/// Names of what is in a directory; none when it is not there.
+pub fn names(dir: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
 /// TCP ports that sockets of this namespace listen at, IPv6's included.

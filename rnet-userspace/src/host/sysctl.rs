@@ -105,7 +105,8 @@ fn has_ipv6() -> bool {
     Path::new("/proc/sys/net/ipv6").exists()
 }
 
-pub(super) fn parse_ports(text: &str) -> Option<(u16, u16)> {
+/// The two ports of a range, as `net.ipv4.ip_local_port_range` has them.
+pub(crate) fn parse_ports(text: &str) -> Option<(u16, u16)> {
     let mut ports = text.split_ascii_whitespace().map(str::parse);
     match (ports.next(), ports.next(), ports.next()) {
         (Some(Ok(first)), Some(Ok(last)), None) => Some((first, last)),

@@ -2,14 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result};
-use nix::sched::{CloneFlags, setns};
 
-use super::netns::on_own_thread;
+use super::netns::{enter, on_own_thread};
 use crate::controller::view::{Traffic, Usage};
 
 /// Fills in what has passed each interface. A namespace that cannot be looked into, such as one that has just ended, is
@@ -38,9 +37,7 @@ fn look_into(namespaces: &BTreeSet<PathBuf>) -> Result<BTreeMap<PathBuf, BTreeMa
 }
 
 fn enter_and_read(path: &Path) -> Result<BTreeMap<String, Traffic>> {
-    let namespace = File::open(path).with_context(|| format!("open namespace {}", path.display()))?;
-    setns(&namespace, CloneFlags::CLONE_NEWNET)
-        .with_context(|| format!("enter network namespace {}", path.display()))?;
+    enter(path)?;
     // Not /proc/net, which is of the process's first thread.
     Ok(parse(&fs::read_to_string("/proc/thread-self/net/dev").context("read the interfaces' counters")?))
 }
