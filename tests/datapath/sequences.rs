@@ -101,13 +101,7 @@ impl Sequence {
 
     /// Runs a packet, and holds the outcome to what is true of every packet.
     fn run(&mut self, from: From, frame: &[u8]) -> Outcome {
-        let program = match from {
-            From::Uplink => Program::FromUplink,
-            From::Container(_) => Program::FromContainer,
-            From::Stack(_) => Program::ToUplink,
-            From::Bridge(_) => Program::FromBridge,
-            From::ToBridge(..) => Program::ToBridge,
-        };
+        let program = from.program();
         self.given[program as usize] += 1;
         let outcome = self.lab.run(from, frame);
         let is_right = verify_checksums(frame).is_ok();

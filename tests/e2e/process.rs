@@ -8,11 +8,11 @@ use std::{
     time::Duration,
 };
 
-use nix::{
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    pty::{OpenptyResult, Winsize, openpty},
+use testbed::{
+    Host, Rnet, Snapshot,
+    pty::{read_until, terminal},
+    wait_until,
 };
-use testbed::{Host, Rnet, Snapshot, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -129,26 +129,6 @@ fn signals_to_the_client_reach_the_command() {
     assert_eq!((child.wait().unwrap().code(), rest.as_str()), (Some(5), "term\n"));
 }
 
-/// A terminal, for a command to be run at.
-fn terminal() -> (File, OwnedFd) {
-    let size = Winsize { ws_row: 33, ws_col: 101, ws_xpixel: 0, ws_ypixel: 0 };
-    let OpenptyResult { master, slave } = openpty(&size, None).unwrap();
-    (master.into(), slave)
-}
-
-fn read_until(terminal: &mut File, wanted: &str) -> String {
-    let mut read = Vec::new();
-    let mut piece = [0; 256];
-    let limit = PollTimeout::try_from(SOON).unwrap();
-    while !String::from_utf8_lossy(&read).contains(wanted) {
-        let ready = poll(&mut [PollFd::new(terminal.as_fd(), PollFlags::POLLIN)], limit).unwrap();
-        assert_eq!(ready, 1, "{wanted:?} does not come: {}", String::from_utf8_lossy(&read));
-        let len = terminal.read(&mut piece).unwrap();
-        read.extend_from_slice(&piece[..len]);
-    }
-    String::from_utf8_lossy(&read).into_owned()
-}
-
 #[test]
 fn a_command_with_a_terminal_is_typed_at() {
     testbed::require_root!();
@@ -156,13 +136,13 @@ fn a_command_with_a_terminal_is_typed_at() {
     let rnet = Rnet::start(&host);
     rnet.run("web", &[]);
     for args in [&["run", "--rm", "-it", "--", "sh"][..], &["exec", "-it", "web", "sh"]] {
-        let (mut outside, inside) = terminal();
+        let (mut outside, inside) = terminal(33, 101);
         let end = || Stdio::from(inside.try_clone().unwrap());
         let mut command = rnet.command(args);
         command.env("PS1", "$ ").stdin(end()).stdout(end()).stderr(end());
         let mut shell = command.spawn().unwrap();
         outside.write_all(b"stty size; tty; echo al''so\r").unwrap();
-        let shown = read_until(&mut outside, "also");
+        let shown = read_until(&mut outside, "also", SOON);
         assert!(shown.contains("33 101") && shown.contains("/dev/pts/"), "{args:?}: {shown}");
         outside.write_all(b"sleep 600\r").unwrap();
         std::thread::sleep(Duration::from_millis(300));

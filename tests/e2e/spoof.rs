@@ -12,26 +12,26 @@ use testbed::{
     wait_until,
 };
 
-use crate::policy::{CLIENT, HOST, Peer, create, drops, gateways, pings, run, start};
+use crate::{
+    attack::{self, BROADCAST, MARK},
+    policy::{CLIENT, HOST, Peer, create, drops, gateways, pings, run, start},
+};
 
-const BROADCAST: [u8; 6] = [0xff; 6];
 const ALL_NODES: ([u8; 6], Ipv6Addr) = ([0x33, 0x33, 0, 0, 0, 1], Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1));
 const OTHER_MAC: [u8; 6] = [2, 0x42, 9, 9, 9, 9];
-/// What every forged packet carries, whatever becomes of its headers.
-const MARK: &[u8] = b"forged by hand";
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 
 /// A container that lies, its neighbour, and who watches.
-struct Stage<'h> {
-    host: &'h Host,
-    rnet: Rnet<'h>,
-    liar: Peer,
-    neighbour: Peer,
-    gateway_mac: [u8; 6],
+pub(crate) struct Stage<'h> {
+    pub(crate) host: &'h Host,
+    pub(crate) rnet: Rnet<'h>,
+    pub(crate) liar: Peer,
+    pub(crate) neighbour: Peer,
+    pub(crate) gateway_mac: [u8; 6],
 }
 
 impl<'h> Stage<'h> {
-    fn new(host: &'h Host) -> Self {
+    pub(crate) fn new(host: &'h Host) -> Self {
         let rnet = start(host);
         for key in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
             host.ns.set_sysctl(key, "1");
@@ -73,15 +73,7 @@ fn is_forged(frame: &[u8], forged: &[Vec<u8>]) -> bool {
 }
 
 fn udp(macs: ([u8; 6], [u8; 6]), from: IpAddr, to: IpAddr) -> Vec<u8> {
-    let link = PacketBuilder::ethernet2(macs.0, macs.1);
-    let packet = match (from, to) {
-        (IpAddr::V4(from), IpAddr::V4(to)) => link.ipv4(from.octets(), to.octets(), 64),
-        (IpAddr::V6(from), IpAddr::V6(to)) => link.ipv6(from.octets(), to.octets(), 64),
-        _ => panic!("{from} and {to} are of two families"),
-    };
-    let mut frame = Vec::new();
-    packet.udp(4000, 4001).write(&mut frame, MARK).unwrap();
-    frame
+    attack::udp(macs, from, (to, 4001).into(), MARK)
 }
 
 /// An ARP reply (RFC 826) by which `addr` is at `claimed`.

@@ -14,7 +14,7 @@ use testbed::{
     wait_until,
 };
 
-use crate::watching::Watch;
+use crate::watching::{Watch, run_inside};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -61,9 +61,7 @@ fn what_is_dropped_is_told_with_the_reason() {
     testbed::require_root!();
     let host = Host::new();
     let rnet = Rnet::start(&host);
-    rnet.ok(&["network", "create", "--internal", "--subnet", "10.88.0.0/24", "inside"]);
-    let c1 = rnet.run("c1", &["--network", "inside"]);
-    c1.ns.ip("route add default via 10.88.0.1");
+    let c1 = run_inside(&rnet);
     let watch = Watch::start(&rnet, &["trace", "--verdict", "dropped", "-n", "1"]);
     let socket = udp::connect(&c1.ns, (CLIENT, 9).into());
     // Out of an internal network there is no way: an error of an earlier packet may be told here.

@@ -8,7 +8,9 @@ use nix::{
 };
 use serde_json::Value;
 use tempfile::NamedTempFile;
-use testbed::{Host, Rnet, process::Process, topology::CLIENT, traffic::udp, wait_until};
+use testbed::{
+    Host, Rnet, container::Container, process::Process, topology::CLIENT, traffic::udp, wait_until,
+};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -84,14 +86,20 @@ fn events_are_told_as_they_happen_until_the_daemon_ends() {
     assert!(ended.success(), "{ended}");
 }
 
+/// A container `c1` on an internal network that sends outside all the same.
+pub(crate) fn run_inside(rnet: &Rnet<'_>) -> Container {
+    rnet.ok(&["network", "create", "--internal", "--subnet", "10.88.0.0/24", "inside"]);
+    let c1 = rnet.run("c1", &["--network", "inside"]);
+    c1.ns.ip("route add default via 10.88.0.1");
+    c1
+}
+
 #[test]
 fn drops_are_told_as_they_happen() {
     testbed::require_root!();
     let host = Host::new();
     let rnet = Rnet::start(&host);
-    rnet.ok(&["network", "create", "--internal", "--subnet", "10.88.0.0/24", "inside"]);
-    let c1 = rnet.run("c1", &["--network", "inside"]);
-    c1.ns.ip("route add default via 10.88.0.1");
+    let c1 = run_inside(&rnet);
     let watches =
         [&["drops", "-w"][..], &["drops", "-w", "--format", "json"]].map(|args| Watch::start(&rnet, args));
     let socket = udp::connect(&c1.ns, (CLIENT, 9).into());

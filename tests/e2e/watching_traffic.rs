@@ -1,20 +1,20 @@
 //! What those who watch see: metrics, `rnet stats` of containers and `rnet top`.
 
 use std::{
-    fs::File,
     io::{Read as _, Write as _},
     net::TcpStream,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::AsFd as _,
     process::Stdio,
     time::Duration,
 };
 
-use nix::{
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    pty::{OpenptyResult, Winsize, openpty},
-    sys::termios::{LocalFlags, tcgetattr},
+use nix::sys::termios::{LocalFlags, tcgetattr};
+use testbed::{
+    Host, Rnet,
+    pty::{read_until, terminal},
+    traffic::tcp,
+    wait_until,
 };
-use testbed::{Host, Rnet, traffic::tcp, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -101,32 +101,14 @@ fn top_prints_every_view_without_a_terminal() {
     assert!(told.contains("--batch"), "{told}");
 }
 
-fn terminal() -> (File, OwnedFd) {
-    let size = Winsize { ws_row: 30, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
-    let OpenptyResult { master, slave } = openpty(&size, None).unwrap();
-    (master.into(), slave)
-}
-
-fn read_until(terminal: &mut File, wanted: &str) {
-    let mut read = Vec::new();
-    let mut piece = [0; 1024];
-    let limit = PollTimeout::try_from(SOON).unwrap();
-    while !String::from_utf8_lossy(&read).contains(wanted) {
-        let ready = poll(&mut [PollFd::new(terminal.as_fd(), PollFlags::POLLIN)], limit).unwrap();
-        assert_eq!(ready, 1, "{wanted:?} does not come: {}", String::from_utf8_lossy(&read));
-        let len = terminal.read(&mut piece).unwrap();
-        read.extend_from_slice(&piece[..len]);
-    }
-}
-
 /// `end` is typed; nothing is a SIGTERM.
 fn top_at_a_terminal(rnet: &Rnet<'_>, end: Option<&[u8]>) {
-    let (mut outside, inside) = terminal();
+    let (mut outside, inside) = terminal(30, 120);
     let side = || Stdio::from(inside.try_clone().unwrap());
     let mut command = rnet.command(&["top"]);
     command.stdin(side()).stdout(side()).stderr(side());
     let mut top = command.spawn().unwrap();
-    read_until(&mut outside, "containers, by bytes");
+    read_until(&mut outside, "containers, by bytes", SOON);
     for (key, shown) in [
         (&b"\t"[..], "published ports, by bytes"),
         (b"k", "by packets"),
@@ -136,7 +118,7 @@ fn top_at_a_terminal(rnet: &Rnet<'_>, end: Option<&[u8]>) {
         (b"\t", "drops, by packets"),
     ] {
         outside.write_all(key).unwrap();
-        read_until(&mut outside, shown);
+        read_until(&mut outside, shown, SOON);
     }
     match end {
         Some(keys) => outside.write_all(keys).unwrap(),
@@ -145,7 +127,7 @@ fn top_at_a_terminal(rnet: &Rnet<'_>, end: Option<&[u8]>) {
             nix::sys::signal::kill(pid, nix::sys::signal::SIGTERM).unwrap();
         }
     }
-    read_until(&mut outside, "\x1b[?1049l");
+    read_until(&mut outside, "\x1b[?1049l", SOON);
     let status = wait_until("rnet top ends", SOON, || top.try_wait().unwrap());
     assert_eq!(status.code(), Some(0), "{end:?}");
     let settings = tcgetattr(inside.as_fd()).unwrap().local_flags;

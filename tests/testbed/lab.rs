@@ -123,6 +123,19 @@ pub enum From {
     ToBridge(u32, u32),
 }
 
+impl From {
+    /// The program itself.
+    pub fn program(self) -> Program {
+        match self {
+            Self::Uplink => Program::FromUplink,
+            Self::Container(_) => Program::FromContainer,
+            Self::Stack(_) => Program::ToUplink,
+            Self::Bridge(_) => Program::FromBridge,
+            Self::ToBridge(..) => Program::ToBridge,
+        }
+    }
+}
+
 impl Lab {
     /// Two networks: `web` and `app` on one, `other` on another. Nothing is published.
     pub fn new() -> Self {
@@ -350,13 +363,7 @@ impl Lab {
 
     /// Runs a program on a frame and says under which reason it was counted, which must be one alone.
     pub fn judge(&mut self, from: From, frame: &[u8]) -> (Outcome, Reason) {
-        let program = match from {
-            From::Uplink => Program::FromUplink,
-            From::Container(_) => Program::FromContainer,
-            From::Stack(_) => Program::ToUplink,
-            From::Bridge(_) => Program::FromBridge,
-            From::ToBridge(..) => Program::ToBridge,
-        };
+        let program = from.program();
         let before: Vec<Counter> = Reason::ALL.iter().map(|reason| self.counter(program, *reason)).collect();
         let outcome = self.run(from, frame);
         let counted: Vec<Reason> = Reason::ALL

@@ -19,6 +19,7 @@ mod mounts;
 pub mod netns;
 pub mod packet;
 pub mod process;
+pub mod pty;
 pub mod snapshot;
 pub mod tool;
 pub mod topology;

@@ -10,11 +10,14 @@ use std::net::{IpAddr, SocketAddr};
 use etherparse::PacketBuilder;
 use testbed::{Host, Rnet};
 
-use crate::policy::{Peer, create, drops, run, start};
+use crate::{
+    policy::{Peer, create, drops, run},
+    spoof,
+};
 
 /// What every forged packet carries, whatever becomes of its headers.
-const MARK: &[u8] = b"forged by hand";
-const BROADCAST: [u8; 6] = [0xff; 6];
+pub(crate) const MARK: &[u8] = b"forged by hand";
+pub(crate) const BROADCAST: [u8; 6] = [0xff; 6];
 
 /// A host that would forward whatever it is left, with a container to attack from and others to attack.
 struct Stage<'h> {
@@ -29,15 +32,10 @@ struct Stage<'h> {
 
 impl<'h> Stage<'h> {
     fn new(host: &'h Host) -> Self {
-        let rnet = start(host);
-        for key in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
-            host.ns.set_sysctl(key, "1");
-        }
-        create(&rnet, "n1", 88, &[]);
+        let spoof::Stage { host, rnet, liar, neighbour, gateway_mac } = spoof::Stage::new(host);
         create(&rnet, "n2", 89, &[]);
-        let (liar, neighbour) = (run(&rnet, "liar", "n1", &[]), run(&rnet, "neighbour", "n1", &[]));
         let other = run(&rnet, "other", "n2", &["-p", "8080:80/udp"]);
-        Self { gateway_mac: host.ns.mac("n1"), host, rnet, liar, neighbour, other }
+        Self { host, rnet, liar, neighbour, other, gateway_mac }
     }
 
     /// How many packets were dropped for these reasons while something was done.
@@ -50,7 +48,7 @@ impl<'h> Stage<'h> {
 }
 
 /// A UDP frame from port 4000 to port 4001, or to that of `to`, that carries `payload`.
-fn udp(macs: ([u8; 6], [u8; 6]), from: IpAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn udp(macs: ([u8; 6], [u8; 6]), from: IpAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
     let link = PacketBuilder::ethernet2(macs.0, macs.1);
     let packet = match (from, to.ip()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => link.ipv4(from.octets(), to.octets(), 64),
