@@ -16,6 +16,7 @@ mod root;
 mod run;
 mod setup;
 mod test;
+mod unsafe_code;
 mod vm;
 
 use std::process::ExitCode;
