@@ -44,6 +44,7 @@ mod reload;
 pub mod request;
 mod sandbox;
 mod show;
+mod sizes;
 mod step;
 mod subnets;
 #[cfg(test)]
