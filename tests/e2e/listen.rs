@@ -1,10 +1,13 @@
 //! The daemon's interface beside its own socket: Docker's client over TCP, with and without TLS.
 
 use std::{
-    fs,
+    fs::{self, Permissions},
     io::{Read as _, Write as _},
     net::TcpStream,
-    os::unix::net::{UnixListener, UnixStream},
+    os::unix::{
+        fs::PermissionsExt as _,
+        net::{UnixListener, UnixStream},
+    },
     time::Duration,
 };
 
@@ -44,6 +47,7 @@ impl Authority {
         let files = [format!("{name}.pem"), format!("{name}-key.pem")].map(|file| self.path(&file));
         fs::write(&files[0], params.signed_by(&key, &self.issuer).unwrap().pem()).unwrap();
         fs::write(&files[1], key.serialize_pem()).unwrap();
+        fs::set_permissions(&files[1], Permissions::from_mode(0o600)).unwrap();
         files
     }
 }

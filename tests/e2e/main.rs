@@ -44,6 +44,7 @@ mod instances;
 mod ipv6;
 mod kernel;
 mod lifecycle;
+mod limits;
 mod listen;
 mod lists;
 mod local;

@@ -13,16 +13,17 @@ use tokio::{
     task::JoinSet,
     time::{self, Instant, MissedTickBehavior},
 };
-use tokio_rustls::rustls::ServerConfig;
 
 use super::{
     Control, Processes,
     activation::Inherited,
     address::Address,
+    connections::{Connections, Limits, MAX_CONNECTIONS},
     exporter,
     listeners::Listeners,
     server, socket,
     supervisor::{Graces, Supervisor},
+    tls::Tls,
 };
 use crate::controller::{Config, Events, events::Kind, packets::Packets};
 
@@ -45,7 +46,9 @@ pub struct Options {
     /// Where metrics are served beside the API; absent for nowhere else.
     pub metrics: Option<SocketAddr>,
     /// What it speaks TLS with on TCP; absent for none.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<Arc<Tls>>,
+    /// Connections to it at once, as far as there are descriptors for them.
+    pub max_connections: usize,
     /// Reads the configuration anew; absent where there is none to read.
     pub reload: Option<Reload>,
     /// Told when it is to be read.
@@ -63,6 +66,7 @@ impl Options {
             inherited: Inherited::default(),
             metrics: None,
             tls: None,
+            max_connections: MAX_CONNECTIONS,
             reload: None,
             reload_now: Arc::default(),
         }
@@ -145,6 +149,9 @@ pub(super) async fn serve(
     chores.spawn(follow_host(Arc::clone(&daemon), changed));
     chores.spawn(beside);
 
+    // By now the limit of descriptors is what it is to be.
+    let connections = Connections::new(Limits::within_descriptors(options.max_connections));
+    daemon.activity().come_by(Arc::clone(&connections));
     let listeners = Listeners::bind(&options.socket, &options.hosts, options.tls, options.inherited).await?;
     if let Some(addr) = options.metrics {
         chores.spawn(exporter::serve(exporter::bind(addr).await?, Arc::clone(&daemon)));
@@ -163,7 +170,7 @@ pub(super) async fn serve(
     }
 
     let ending = watch::Sender::new(false);
-    let mut server = Box::pin(listeners.serve(server::router(Arc::clone(&daemon)), &ending));
+    let mut server = Box::pin(listeners.serve(server::router(Arc::clone(&daemon)), connections, &ending));
     let has_failed = tokio::select! {
         () = &mut server => true,
         () = end => false,

@@ -158,6 +158,13 @@ impl Snapshot {
             let metric = to.encode_descriptor(&duration, &help, seconds, MetricType::Counter)?;
             ConstCounter::new(Duration::as_secs_f64(&rounds.took())).encode(metric)?;
         }
+        if let Some(connections) = self.activity.connections() {
+            let help = "Connections to the API that are open";
+            gauges(to, "rnet_daemon_api_connections", help, [([], connections.open() as u64)])?;
+            let help = "Connections to the API that were refused, as there were too many";
+            let refused = [([], connections.refused())];
+            counters(to, "rnet_daemon_api_refused_connections", help, None, refused)?;
+        }
         let requests = self
             .activity
             .requests()

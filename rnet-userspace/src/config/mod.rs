@@ -19,7 +19,6 @@ mod value;
 
 use std::{
     collections::BTreeMap,
-    fs,
     io::ErrorKind,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -37,7 +36,8 @@ pub use self::{
     value::Level,
 };
 use crate::{
-    api::address::Address,
+    api::{address::Address, connections},
+    bounded,
     controller::{self, model::xdp::Xdp, request::Subnet},
 };
 
@@ -110,8 +110,12 @@ pub struct DaemonConfig {
     pub metrics: Option<SocketAddr>,
     /// What it speaks TLS with on TCP.
     pub tls: Option<Arc<ServerConfig>>,
+    /// Connections to the API at once.
+    pub max_connections: usize,
     /// How much it logs.
     pub log_level: Level,
+    /// What the daemon can do with, and its operator had better know of.
+    pub warnings: Vec<String>,
     /// What the file says.
     said: BTreeMap<&'static str, serde_json::Value>,
 }
@@ -129,7 +133,7 @@ impl DaemonConfig {
     /// keys; what the flags say cannot be.
     pub fn load(instance: &str, flags: &Flags) -> Result<Self> {
         let path = flags.file.clone().unwrap_or_else(|| default_path(instance));
-        let text = match fs::read_to_string(&path) {
+        let text = match bounded::text_file(&path, bounded::SETTINGS) {
             Err(e) if e.kind() == ErrorKind::NotFound && flags.file.is_none() => String::new(),
             text => text.with_context(|| format!("read the configuration from {}", path.display()))?,
         };
@@ -179,7 +183,9 @@ impl DaemonConfig {
             hosts: Vec::new(),
             metrics: flags.metrics,
             tls: None,
+            max_connections: connections::MAX_CONNECTIONS,
             log_level: Level::default(),
+            warnings: Vec::new(),
             said: BTreeMap::new(),
         })
     }
