@@ -4,7 +4,7 @@ use std::{fs, net::IpAddr, os::unix::fs::symlink, path::Path, time::Duration};
 
 use serde_json::{Value, json};
 use testbed::{
-    Rnet, Snapshot, daemon,
+    Rnet, Snapshot, commands,
     engine::{
         Containerd, Machine, Podman,
         cri::{DnsConfig, PortMapping},
@@ -16,7 +16,7 @@ use testbed::{
 
 /// Puts rnet among an engine's plugins.
 fn install(machine: &Machine, dir: &Path) {
-    machine.ns.run(|| symlink(daemon::binary(), dir.join("rnet")).unwrap());
+    machine.ns.run(|| symlink(commands::binary(), dir.join("rnet")).unwrap());
 }
 
 fn list(rnet: &Rnet<'_>, version: &str, name: &str, plugin: &Value) -> String {
@@ -182,7 +182,7 @@ fn containerd_runs_pods_on_rnets_network() {
     config["name"] = json!("pods");
     config["cni.dev/valid-attachments"] = json!([]);
     let mut shell = machine.ns.command("sh");
-    shell.args(["-c", r#"printf %s "$INPUT" | "$PLUGIN""#]).env("PLUGIN", daemon::binary());
+    shell.args(["-c", r#"printf %s "$INPUT" | "$PLUGIN""#]).env("PLUGIN", commands::binary());
     shell.env("INPUT", config.to_string()).env("CNI_COMMAND", "GC");
     process::run(shell, Duration::from_secs(30)).assert_ok("GC");
     before.assert_restored(&machine.ns, rnet.instance(), "GC");
