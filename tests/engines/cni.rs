@@ -67,7 +67,9 @@ fn podman_runs_containers_on_rnets_networks() {
     assert_eq!(rnet.json(&["ps"]).len(), 1, "of what was refused nothing is left");
 
     // Two networks, an address and an Ethernet address that are asked for, names.
-    let args = ["--network", "n1:ip=10.90.0.77,mac=02:00:00:00:00:77", "--network", "n2", "-p", "8081:80"];
+    // Podman goes through networks in no certain order, and names interfaces by it.
+    let first = "n1:interface_name=eth0,ip=10.90.0.77,mac=02:00:00:00:00:77";
+    let args = ["--network", first, "--network", "n2:interface_name=eth1", "-p", "8081:80"];
     let both = podman.run("both", &args);
     assert_eq!(both.addr.to_string(), "10.90.0.77");
     assert_eq!(both.ns.mac("eth0"), [2, 0, 0, 0, 0, 0x77]);
