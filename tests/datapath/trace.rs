@@ -44,7 +44,7 @@ fn seen(lab: &mut Lab) -> Vec<TraceRecord> {
     while let Some(bytes) = records.next() {
         let bytes: [u8; size_of::<TraceRecord>()] = bytes.as_ref().try_into().unwrap();
         // SAFETY: as many bytes as the record has, all of whose fields are numbers.
-        seen.push(unsafe { std::mem::transmute::<[u8; 96], TraceRecord>(bytes) });
+        seen.push(unsafe { std::mem::transmute::<[u8; size_of::<TraceRecord>()], TraceRecord>(bytes) });
     }
     seen
 }
