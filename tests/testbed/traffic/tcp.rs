@@ -159,6 +159,8 @@ impl Transfer {
             while !stop.requested() {
                 let seed = count.fetch_add(1, Ordering::Relaxed);
                 exchange(&stream, 64 << 10, seed);
+                // It is to go on, not to fill the machine.
+                thread::sleep(Duration::from_millis(2));
             }
         });
         Self { chunks, task }
