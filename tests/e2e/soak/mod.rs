@@ -96,6 +96,9 @@ fn killed_again_and_again_it_loses_no_flow_and_leaves_nothing() {
                 assert_consistent(&host, &rnet, &format!("after kill {kill} (RNET_SOAK_SEED={seed})"));
             }
             crew.assert_at_work();
+            if kill % 100 == 0 && kill != kills {
+                tell(&format!("{kill} of {kills} kills"));
+            }
         }
         ended.finish();
     });
