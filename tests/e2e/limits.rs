@@ -10,7 +10,7 @@ use std::{
 };
 
 use rustix::{fs::Uid, thread::set_thread_uid};
-use testbed::{Host, Rnet, daemon::COMMAND_LIMIT, process, wait_until};
+use testbed::{Host, Rnet, commands::COMMAND_LIMIT, process, wait_until};
 
 const NOBODY: u32 = 65534;
 /// Half of a request's head.

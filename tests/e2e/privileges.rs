@@ -9,7 +9,7 @@ use std::{
 };
 
 use nix::mount::{MsFlags, mount, umount};
-use testbed::{Host, Netns, Rnet, daemon::COMMAND_LIMIT, process, wait_until};
+use testbed::{Host, Netns, Rnet, commands::COMMAND_LIMIT, process, wait_until};
 
 /// Capabilities by their numbers in linux/capability.h: dac_read_search, net_bind_service, net_admin, sys_ptrace, sys_admin.
 const KEPT: u64 = 1 << 2 | 1 << 10 | 1 << 12 | 1 << 19 | 1 << 21;

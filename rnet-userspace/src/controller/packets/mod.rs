@@ -9,7 +9,7 @@ use tokio::sync::broadcast;
 
 pub use self::{
     filter::PacketFilter,
-    shown::{Ends, Names, Packet, Told},
+    shown::{Ends, Names, Packet, Process, Told},
 };
 
 /// EtherTypes (IEEE 802), in host byte order.
