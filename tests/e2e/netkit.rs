@@ -189,7 +189,7 @@ fn a_frame_is_what_is_written_in_it_whatever_its_socket_says() {
     let inside = Capture::start(&neighbour.ns, "eth0");
     let body = b"to whom it may concern, at least 46 bytes of it";
     let frame = |kind: [u8; 2]| [&neighbour.mac[..], &liar.mac, &kind, body].concat();
-    let honest = [frame(EXPERIMENT), frame([0, body.len() as u8])];
+    let honest = [frame(EXPERIMENT), frame([0, u8::try_from(body.len()).unwrap()])];
     capture::send(&liar.ns, "eth0", &honest);
     capture::send_as(&liar.ns, "eth0", experiment, &honest);
     wait_until("both arrive, twice", Duration::from_secs(10), || {

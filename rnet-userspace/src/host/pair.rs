@@ -36,8 +36,7 @@ fn lacks_netkit(release: &str) -> Result<Option<String>> {
     if preflight::version(release).is_none_or(|version| version < OLDEST_WITH_NETKIT) {
         return Ok(Some(format!("kernel {release} is too old for netkits: they need Linux {major}.{minor} or later")));
     }
-    // No kernel makes one in this mode, but only one that knows of netkits gets as far as the mode. It loads the module
-    // on the way, if it has one.
+    // No kernel makes one in this mode, but only one that knows of netkits gets as far as looking at it.
     let impossible = LinkNetkit::new("netkit-none", "netkit-nonep", NetkitMode::Other(u32::MAX)).build();
     let refused = Netlink::open()?.add_link(impossible);
     let refused = refused.err().context("the kernel has made a netkit of an impossible mode")?;
