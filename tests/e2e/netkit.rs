@@ -29,7 +29,8 @@ fn is_refused(host: &Host) -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok());
     let is_new = (numbers.next().unwrap(), numbers.next().unwrap()) >= OLDEST;
-    let makes_one = || Netns::new("probe").output_of("ip", &["link", "add", "nk0", "type", "netkit"]).is_some();
+    let makes_one =
+        || Netns::new("probe").output_of("ip", &["link", "add", "nk0", "type", "netkit"]).is_some();
     if is_new && makes_one() {
         return false;
     }
@@ -93,7 +94,12 @@ fn every_way_is_open_that_veths_have() {
         assert_open(&web.ns, own, 8080);
         assert_open(&app.ns, own, 8080);
         assert_open(&host.ns, own, 8080);
-        let pinged = [(&app.ns, client), (&app.ns, web.addrs[family]), (&app.ns, gateway), (&host.ns, app.addrs[family])];
+        let pinged = [
+            (&app.ns, client),
+            (&app.ns, web.addrs[family]),
+            (&app.ns, gateway),
+            (&host.ns, app.addrs[family]),
+        ];
         for (from, to) in pinged {
             assert!(pings(from, to), "{to}");
         }
@@ -109,7 +115,9 @@ fn every_way_is_open_that_veths_have() {
         assert!(rnet.packets_for(reason) > 0, "{reason}");
     }
     // Segments that are merged on their way.
-    for (from, to) in [(&host.client, (HOST[0], 8080)), (&app.ns, (web.addrs[0], 80)), (&host.ns, (web.addrs[1], 80))] {
+    for (from, to) in
+        [(&host.client, (HOST[0], 8080)), (&app.ns, (web.addrs[0], 80)), (&host.ns, (web.addrs[1], 80))]
+    {
         tcp::exchange(&tcp::connect(from, to.into()).unwrap(), 1 << 20, 1);
     }
 }

@@ -15,7 +15,7 @@ use rnet_common::settings::Timeouts;
 use super::{
     backend::{
         BridgeSpec, BridgeState, Datapath, DefaultRoute, EndpointSpec, FlowInfo, FlowPosition, Host, Link,
-        Page, PortCount, PortHold, PortUnavailable, ReasonCount, Tally, Uplink, PairSpec,
+        Page, PairSpec, PortCount, PortHold, PortUnavailable, ReasonCount, Tally, Uplink,
     },
     model::{Binding, HostPort, MacAddr, flow_filter::FlowFilter, link::LinkKind},
 };

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf};
 use ipnetwork::IpNetwork;
 
 use super::{
-    backend::{BridgeSpec, BridgeState, DefaultRoute, EndpointAddr, Policy, PairSpec},
+    backend::{BridgeSpec, BridgeState, DefaultRoute, EndpointAddr, PairSpec, Policy},
     files::ContainerFiles,
     model::{Binding, MacAddr},
 };

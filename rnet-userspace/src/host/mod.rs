@@ -40,7 +40,7 @@ use ipnetwork::IpNetwork;
 
 use crate::controller::{
     backend::{
-        BridgeSpec, BridgeState, DefaultRoute, Host, Link, PortHold, PortUnavailable, Uplink, PairSpec,
+        BridgeSpec, BridgeState, DefaultRoute, Host, Link, PairSpec, PortHold, PortUnavailable, Uplink,
     },
     model::{HostPort, link::LinkKind},
 };

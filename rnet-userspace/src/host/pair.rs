@@ -34,7 +34,9 @@ pub(super) fn lacks(kind: LinkKind) -> Result<Option<String>> {
 fn lacks_netkit(release: &str) -> Result<Option<String>> {
     let (major, minor) = OLDEST_WITH_NETKIT;
     if preflight::version(release).is_none_or(|version| version < OLDEST_WITH_NETKIT) {
-        return Ok(Some(format!("kernel {release} is too old for netkits: they need Linux {major}.{minor} or later")));
+        return Ok(Some(format!(
+            "kernel {release} is too old for netkits: they need Linux {major}.{minor} or later"
+        )));
     }
     // No kernel makes one in this mode, but only one that knows of netkits gets as far as looking at it.
     let impossible = LinkNetkit::new("netkit-none", "netkit-nonep", NetkitMode::Other(u32::MAX)).build();
@@ -74,7 +76,9 @@ pub(super) fn create(spec: &PairSpec) -> Result<Link> {
     match netlink.add_link(with_mtu(host, spec.mtu).build()) {
         Err(e) if e.kind() == ErrorKind::AlreadyExists => bail!("one of the two is there already"),
         // A network may be older than the kernel.
-        Err(e) if spec.kind == LinkKind::Netkit && e.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) => {
+        Err(e)
+            if spec.kind == LinkKind::Netkit && e.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) =>
+        {
             bail!(no_netkit(&preflight::release()?))
         }
         made => made?,

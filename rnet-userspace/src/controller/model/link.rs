@@ -37,6 +37,8 @@ impl FromStr for LinkKind {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let kind = Self::ALL.into_iter().find(|kind| kind.name() == text);
-        kind.ok_or_else(|| format!("unknown kind of link {text:?}: {} is allowed", Self::ALL.map(Self::name).join(" or ")))
+        kind.ok_or_else(|| {
+            format!("unknown kind of link {text:?}: {} is allowed", Self::ALL.map(Self::name).join(" or "))
+        })
     }
 }

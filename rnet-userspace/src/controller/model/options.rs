@@ -244,6 +244,7 @@ mod tests {
             (HOST_BINDING, "192.0.2.1"),
             (GATEWAY_MODE_IPV4, "nat-unprotected"),
             (GATEWAY_MODE_IPV6, "routed"),
+            (LINK, "netkit"),
             (NON_MASQUERADE, "10.0.0.0/8, fd00::/8"),
             (VIA_STACK, "true"),
         ]);
@@ -252,6 +253,7 @@ mod tests {
             icc: false,
             masquerade: false,
             non_masquerade: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
+            link: LinkKind::Netkit,
             mtu: Some(1400),
             bind: Some("192.0.2.1".parse().unwrap()),
             gateway_mode_v4: GatewayMode::NatUnprotected,
@@ -259,7 +261,9 @@ mod tests {
             via_stack: true,
         };
         assert_eq!(parsed.unwrap(), expected);
-        assert_eq!(parse(&[(MTU, "0")]).unwrap(), NetworkOptions::default());
+        for default in [(MTU, "0"), (LINK, "veth")] {
+            assert_eq!(parse(&[default]).unwrap(), NetworkOptions::default());
+        }
     }
 
     #[test]

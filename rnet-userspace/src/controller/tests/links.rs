@@ -48,7 +48,11 @@ fn pairs_are_of_the_kind_that_their_network_says() {
 fn a_kernel_without_netkits_refuses_the_network_and_nothing_else() {
     let bench = Bench::new();
     let mut instance = bench.start();
-    bench.fake.world().lacking.insert("netkit", "kernel 6.18.1 is built without netkits (CONFIG_NETKIT)".into());
+    bench
+        .fake
+        .world()
+        .lacking
+        .insert("netkit", "kernel 6.18.1 is built without netkits (CONFIG_NETKIT)".into());
     let before = bench.snapshot();
     assert_eq!(
         message(instance.create_network(&linked("n1", "netkit"))),
@@ -98,6 +102,9 @@ fn an_engine_that_makes_its_interfaces_itself_makes_no_netkits() {
     };
     let before = bench.snapshot();
     let told = message(instance.follow_network(&network));
-    assert!(told.starts_with("network n1 with option rnet.link: ") && told.contains("leave the option out"), "{told}");
+    assert!(
+        told.starts_with("network n1 with option rnet.link: ") && told.contains("leave the option out"),
+        "{told}"
+    );
     assert_eq!(bench.snapshot(), before);
 }
