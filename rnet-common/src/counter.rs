@@ -184,6 +184,10 @@ reasons! {
     Source = 50, Dropped, "source";
     /// Between the outside and a container on an engine's bridge that is not served, or not yet.
     Unserved = 51, Dropped, "unserved";
+    /// The container has opened as many flows as it may have.
+    FlowQuota = 52, Dropped, "flow-quota";
+    /// The flow table is filling up, and this source opens more flows than its share.
+    SourceRate = 53, Dropped, "source-rate";
     /// With several VLAN tags that name no VLAN, below which the kernel would look for a packet.
     Tagged = 60, Dropped, "tagged";
 }
