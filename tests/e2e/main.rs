@@ -53,6 +53,7 @@ mod netavark;
 mod opinion;
 mod policy;
 mod ports;
+mod pressure;
 mod privileges;
 mod process;
 mod publish;
