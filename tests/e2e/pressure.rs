@@ -146,7 +146,7 @@ fn link(host: &Host) -> Ethernet {
 /// Sources of 198.18.0.0/15, which nobody has (RFC 2544), in an order that looks random, none twice among 2^17.
 fn forged(number: u32) -> Ipv4Addr {
     const ALL: u32 = 1 << 17;
-    Ipv4Addr::from_bits(u32::from(Ipv4Addr::new(198, 18, 0, 0)) | number.wrapping_mul(48_271) % ALL)
+    Ipv4Addr::from_bits(u32::from(Ipv4Addr::new(198, 18, 0, 0)) + number.wrapping_mul(48_271) % ALL)
 }
 
 #[test]

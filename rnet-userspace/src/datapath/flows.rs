@@ -153,7 +153,10 @@ impl<A: Address> Excerpt<A> {
                 false => Fate::Stays,
             };
             match fate {
-                Fate::Stays => opener.iter_mut().for_each(|opener| opener.flows += 1),
+                Fate::Stays if half.is(flow_flags::ORIGINAL) => {
+                    opener.iter_mut().for_each(|opener| opener.flows += 1);
+                }
+                Fate::Stays => {}
                 Fate::WasGone => {}
                 Fate::Removed => swept += 1,
             }
@@ -267,10 +270,14 @@ enum Fate {
     Removed,
 }
 
-/// The address of the container that opened a flow, by the half that did; absent where somebody outside did.
+/// The address of the container that opened the flow of a half; absent where somebody outside did.
 fn opener<A: Address>(key: &FlowKey<A>, half: &Flow<A>) -> Option<IpAddr> {
-    let is_container_s = half.is(flow_flags::ORIGINAL) && key.side == Side::Container as u8;
-    is_container_s.then(|| key.tuple.src.ip())
+    let (side, addr) = match half.is(flow_flags::ORIGINAL) {
+        true => (key.side, key.tuple.src),
+        // Answers go back to who opened it.
+        false => (half.twin_side() as u8, half.to.dst),
+    };
+    (side == Side::Container as u8).then(|| addr.ip())
 }
 
 /// What made a flow.
