@@ -170,6 +170,9 @@ fn a_half_that_is_over_takes_no_other_flow_with_it() {
 fn a_half_without_its_twin_is_swept_within_some_rounds() {
     in_place(|place| {
         let (mut datapath, mapping) = published(place);
+        // So many rounds take some seconds on a busy machine.
+        let timeouts = Timeouts { tcp_opening: 2 * SECOND, ..Timeouts::default() };
+        datapath.set_timeouts(&timeouts).unwrap();
         let now = now().unwrap();
         // Too long for a connection that was never answered, which is what a lone half looks like.
         let idle = now - 3 * SECOND;
