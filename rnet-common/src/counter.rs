@@ -188,6 +188,9 @@ reasons! {
     FlowQuota = 52, Dropped, "flow-quota";
     /// The flow table is filling up, and this source opens more flows than its share.
     SourceRate = 53, Dropped, "source-rate";
+    // Told of in traces, and not counted.
+    /// A program of the host wanted a published port.
+    Held = 59, Dropped, "held";
     /// With several VLAN tags that name no VLAN, below which the kernel would look for a packet.
     Tagged = 60, Dropped, "tagged";
 }

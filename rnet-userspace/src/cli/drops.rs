@@ -8,7 +8,7 @@ use super::{
     Format, FormatArgs,
     observe::{counter_table, dropped},
     print,
-    trace::{follow, lost_line, time_of, way},
+    trace::{follow, interface, lost_line, time_of, way},
 };
 use crate::{
     api::client::Client,
@@ -67,7 +67,7 @@ fn line(packet: &Packet, zone: UtcOffset) -> String {
         None => packet.meaning.clone(),
     };
     let time = time_of(packet, zone);
-    columns([&time, &packet.interface, container, &packet.reason, &way(packet), &meaning])
+    columns([&time, interface(packet), container, &packet.reason, &way(packet), &meaning])
 }
 
 /// What is to be done, where it is plain.
@@ -86,6 +86,7 @@ fn remedy(reason: &str) -> Option<&'static str> {
         "source" => "Allow it with `rnet publish --from`.",
         "flow-quota" => "Raise rnet.max-flows-per-container, or its network's option rnet.max_flows.",
         "source-rate" => "Raise --max-flows, or rnet.source-rate.",
+        "held" => "See whose it is with `rnet ps`.",
         "unserved" => "See `rnet status` for what is not served, and why.",
         _ => return None,
     })
@@ -123,7 +124,7 @@ mod tests {
     fn there_are_remedies_for_what_is_dropped_alone() {
         let known = |reason: &&Reason| remedy(reason.name()).is_some();
         let all: Vec<_> = Reason::ALL.iter().filter(known).collect();
-        assert_eq!(all.len(), 14, "each is of a reason that there is");
+        assert_eq!(all.len(), 15, "each is of a reason that there is");
         assert!(all.iter().all(|reason| reason.verdict() == Verdict::Dropped), "{all:?}");
     }
 }
