@@ -50,6 +50,7 @@ mod local;
 mod local6;
 mod loopback;
 mod netavark;
+mod netkit;
 mod opinion;
 mod policy;
 mod ports;
