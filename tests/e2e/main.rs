@@ -55,6 +55,7 @@ mod netkit;
 mod opinion;
 mod policy;
 mod ports;
+mod pressure;
 mod privileges;
 mod process;
 mod publish;

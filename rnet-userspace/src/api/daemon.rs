@@ -11,7 +11,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Notify, watch},
     task::JoinSet,
-    time::{self, Instant, MissedTickBehavior},
+    time::{self, Instant},
 };
 
 use super::{
@@ -30,6 +30,8 @@ use crate::controller::{Config, Events, events::Kind, packets::Packets};
 /// How often dead flows are cleared away. The shortest idle time, that of a TCP connection after a reset, is
 /// 10 s: no dead entry takes up room for half as long again.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// The same while a table fills up, or a container uses up its quota of flows.
+const SWEEP_PRESSED_EVERY: Duration = Duration::from_secs(1);
 /// How long requests may take to end once the daemon is to: a `stop` takes up to 10 s before it uses force.
 const DRAIN: Duration = Duration::from_secs(15);
 
@@ -222,10 +224,7 @@ async fn follow_configuration(daemon: Arc<Supervisor>, instance: String, told: A
 }
 
 async fn sweep(daemon: Arc<Supervisor>) {
-    let mut ticks = time::interval(SWEEP_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
         let began = Instant::now();
         let swept = daemon.walk(|c, from| c.sweep(from)).await;
         daemon.activity().sweeps.note(swept.is_ok(), began.elapsed());
@@ -233,6 +232,9 @@ async fn sweep(daemon: Arc<Supervisor>) {
             Ok(flows) => tracing::debug!(flows, took_us = began.elapsed().as_micros(), "swept"),
             Err(e) => tracing::warn!("sweep the flow table: {e}"),
         }
+        // Asked as everything is, on a thread that may wait for the controller. It has no error of its own.
+        let is_pressed = daemon.ask(|c| Ok(c.is_pressed())).await.unwrap_or_default();
+        time::sleep(if is_pressed { SWEEP_PRESSED_EVERY } else { SWEEP_EVERY }).await;
     }
 }
 

@@ -13,7 +13,7 @@ pub struct Key {
 pub(super) const OWN: &str = "rnet.";
 
 /// All keys.
-pub const KEYS: [Key; 29] = [
+pub const KEYS: [Key; 31] = [
     at_start("bip"),
     at_start("default-gateway"),
     at_start("default-gateway-v6"),
@@ -38,8 +38,10 @@ pub const KEYS: [Key; 29] = [
     at_start("rnet.docker"),
     at_start("rnet.max-connections"),
     at_start("rnet.max-flows"),
+    reloaded("rnet.max-flows-per-container"),
     at_start("rnet.max-ports"),
     at_start("rnet.snat-port-range"),
+    reloaded("rnet.source-rate"),
     reloaded("rnet.timeouts"),
     reloaded("rnet.uplinks"),
     at_start("rnet.xdp"),

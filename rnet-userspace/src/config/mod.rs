@@ -41,8 +41,10 @@ use crate::{
     controller::{self, model::xdp::Xdp, request::Subnet},
 };
 
-/// Entries of a flow table take more than 100 bytes of the kernel's memory each: this is some GB.
-pub const MAX_FLOWS: u32 = 1 << 24;
+/// Flows that a table can be made for.
+pub const MAX_FLOWS: u32 = controller::backend::MOST_FLOWS;
+/// New flows a second of one source: more than one processor opens.
+pub const MAX_SOURCE_RATE: u32 = 1_000_000;
 /// What the table of mappings has room for.
 pub const MAX_PORTS: u32 = rnet_common::limits::PORTS as u32;
 

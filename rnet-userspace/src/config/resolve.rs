@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 use time::OffsetDateTime;
 
 use super::{
-    DaemonConfig, MAX_FLOWS, MAX_PORTS,
+    DaemonConfig, MAX_FLOWS, MAX_PORTS, MAX_SOURCE_RATE,
     file::File,
     json::{Located, Result},
     value::{self, Pool},
@@ -197,6 +197,13 @@ fn datapath(file: &File<'_>, config: &mut DaemonConfig) -> Result<()> {
     }
     if let Some(ports) = file.get("rnet.max-ports", |v| value::count(v, 1..=MAX_PORTS))? {
         config.max_ports = Some(ports.value);
+    }
+    let limits = &mut config.instance.flow_limits;
+    if let Some(flows) = file.get("rnet.max-flows-per-container", |v| value::limit(v, MAX_FLOWS))? {
+        limits.per_container = Some(flows.value);
+    }
+    if let Some(rate) = file.get("rnet.source-rate", |v| value::limit(v, MAX_SOURCE_RATE))? {
+        limits.source_rate = rate.value;
     }
     let name = |name: &str| check_interface(name).map(|()| name.to_owned()).map_err(|e| e.to_string());
     if let Some(uplinks) = file.get("rnet.uplinks", |v| value::strings(v, name))? {

@@ -45,7 +45,8 @@ fn every_key_is_put_where_it_acts() {
         "default-address-pools": [{"base": "10.10.0.0/16", "size": 24}],
         "hosts": ["unix:///run/other.sock", "tcp://127.0.0.1"], "tlsverify": false, "log-level": "debug",
         "rnet": {"uplinks": ["eth0"], "timeouts": {"udp": 5, "icmp": "2m"}, "snat-port-range": "2000-3000",
-                 "max-flows": 1000, "max-ports": 10, "max-connections": 100, "xdp": "auto"}
+                 "max-flows": 1000, "max-ports": 10, "max-connections": 100, "xdp": "auto",
+                 "max-flows-per-container": 0, "source-rate": 40}
         }"#,
     )
     .unwrap();
@@ -77,6 +78,7 @@ fn every_key_is_put_where_it_acts() {
     assert_eq!(instance.uplinks, Some(vec!["eth0".to_owned()]));
     assert_eq!((instance.timeouts.udp, instance.timeouts.icmp), (5 * SECOND, 120 * SECOND));
     assert_eq!(instance.snat_ports, (2000, 3000));
+    assert_eq!((instance.flow_limits.per_container, instance.flow_limits.source_rate), (Some(0), 40));
     let pools: Vec<_> = instance.pools.iter().filter(|(pool, _)| pool.is_ipv4()).copied().collect();
     assert_eq!(pools, [("10.10.0.0/16".parse().unwrap(), 24)]);
     assert_eq!(instance.pools.len(), 2, "nothing is said of IPv6's");
@@ -158,6 +160,14 @@ fn a_value_that_cannot_be_is_refused_with_its_place() {
         (r#""rnet": {"max-ports": 131073}"#, "131073 is out of range: 1 to 131072 is allowed"),
         (r#""rnet": {"max-connections": 15}"#, "15 is out of range: 16 to 65536 is allowed"),
         (r#""rnet": {"max-flows": 0}"#, "0 is out of range: 1 to 16777216 is allowed"),
+        (
+            r#""rnet": {"max-flows-per-container": 16777217}"#,
+            "16777217 is out of range: 1 to 16777216, or 0 for no limit, is allowed",
+        ),
+        (
+            r#""rnet": {"source-rate": 1000001}"#,
+            "1000001 is out of range: 1 to 1000000, or 0 for no limit, is allowed",
+        ),
         (r#""rnet": {"uplinks": ["a b"]}"#, "invalid interface name \"a b\""),
         (r#""rnet": {"xdp": "on"}"#, "unknown mode \"on\": auto, native and off are allowed"),
         (r#""rnet": {"xdp": "generic"}"#, "\"generic\" is not possible: the kernel passes packets on"),

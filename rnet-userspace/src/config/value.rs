@@ -133,6 +133,15 @@ pub(super) fn count(value: &Value<'_>, allowed: RangeInclusive<u32>) -> Result<u
     fits.ok_or_else(|| value.refuse(format_args!("{number} is out of range: {least} to {most} is allowed")))
 }
 
+/// The same, or 0 for no limit.
+pub(super) fn limit(value: &Value<'_>, max: u32) -> Result<u32> {
+    let number = value.number()?;
+    let fits = u32::try_from(number).ok().filter(|number| *number <= max);
+    fits.ok_or_else(|| {
+        value.refuse(format_args!("{number} is out of range: 1 to {max}, or 0 for no limit, is allowed"))
+    })
+}
+
 /// As with Docker, 0 is the kernel's default.
 pub(super) fn mtu(value: &Value<'_>) -> Result<Option<u32>> {
     match value.number()? {
