@@ -2,13 +2,13 @@
 
 use std::{fs::File, io::ErrorKind, os::fd::AsRawFd, path::Path};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute};
 use rtnetlink::{LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::{
     bridge,
-    netlink::{Netlink, link_of, random_mac, with_mtu},
+    netlink::{self, Netlink, link_of, random_mac, with_mtu},
     netns, or_undo,
     sysctl::{self, Family},
 };
@@ -29,17 +29,17 @@ pub(super) fn create(spec: &VethSpec) -> Result<Link> {
         None => inside,
     };
     let inside = InfoData::Veth(InfoVeth::Peer(with_mtu(inside, spec.mtu).build()));
+    let mac = random_mac();
     let host = LinkVeth::new(&spec.host_name, &spec.name)
-        .address(random_mac().into())
+        .address(mac.into())
         .controller(bridge.index)
         .set_info_data(inside);
-    match netlink.add_link(with_mtu(host, spec.mtu).build()) {
+    let made = match netlink.add_link(with_mtu(host, spec.mtu).build()) {
         Err(e) if e.kind() == ErrorKind::AlreadyExists => bail!("one of the two is there already"),
-        made => made?,
-    }
-
+        made => made.map_err(Error::from),
+    };
     // The other end goes with it.
-    or_undo(configure(&netlink, spec), || netlink.delete_link(&spec.host_name))
+    or_undo(made.and_then(|()| configure(&netlink, spec)), || netlink::delete_made(&spec.host_name, mac))
 }
 
 /// Has the bridge pass nothing between this port and others that are isolated, or pass it again.
