@@ -1,0 +1,258 @@
+//! Each call of one kind that the daemon makes for a command fails once, in turn.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::OnceLock,
+    time::Duration,
+};
+
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::index};
+use testbed::{
+    Host, Rnet, Snapshot,
+    consistency::assert_consistent,
+    daemon::assert_refused,
+    inject::{Injected, Injection, KINDS, Seen},
+};
+
+/// `all`, or the seed of which calls are tried.
+const WHICH: &str = "RNET_FAULTS";
+/// How many calls of each kind are tried for each command unless all are.
+const TRIED: usize = 3;
+/// How long files that the daemon has no more use for may stay open: idle connections of its commands.
+const CLOSE_LIMIT: Duration = Duration::from_secs(60);
+
+/// A command during which a call fails.
+pub(super) struct Change<'a> {
+    /// Commands that have to come before.
+    pub(super) prepare: &'a [&'a [&'a str]],
+    /// The command.
+    pub(super) command: &'a [&'a str],
+    /// What is begun and fails halfway is finished by the same command, instead of being taken back.
+    pub(super) removes: bool,
+    /// What a repeated command may say where the first has done everything but say so.
+    pub(super) done: &'a str,
+    /// Commands that leave nothing of all that.
+    pub(super) undo: &'a [&'a [&'a str]],
+}
+
+/// Which calls are tried.
+pub(super) enum Which {
+    All,
+    Some(u64),
+}
+
+impl Which {
+    /// What the environment asks for; else a new seed, the same for all tests of a run.
+    pub(super) fn of_this_run() -> Self {
+        static SEED: OnceLock<u64> = OnceLock::new();
+        match std::env::var(WHICH) {
+            Ok(all) if all == "all" => Self::All,
+            Ok(seed) => Self::Some(seed.parse().unwrap_or_else(|e| panic!("{WHICH}={seed}: all, or a number ({e})"))),
+            Err(_) => Self::Some(*SEED.get_or_init(|| rand::rng().random())),
+        }
+    }
+
+    /// Numbers of calls, of so many. Some that come behind are with all of them, as no two runs make the same calls.
+    pub(super) fn of(&self, calls: u64) -> Vec<u64> {
+        let Self::Some(seed) = self else { return (1..=calls + calls / 20).collect() };
+        let calls = usize::try_from(calls).expect("there are fewer calls than memory");
+        let mut random = StdRng::seed_from_u64(*seed);
+        let some = index::sample(&mut random, calls, TRIED.min(calls)).into_iter();
+        some.map(|at| at as u64 + 1).collect()
+    }
+
+    /// How the same ones are tried again.
+    pub(super) fn again(&self) -> String {
+        match self {
+            Self::All => format!("{WHICH}=all"),
+            Self::Some(seed) => format!("{WHICH}={seed}"),
+        }
+    }
+}
+
+/// Where commands are tried, until one has broken something.
+struct Place<'h> {
+    host: &'h Host,
+    rnet: Rnet<'h>,
+    before: Snapshot,
+    files: BTreeMap<String, usize>,
+}
+
+/// Lets each call of every kind fail once, in turn, while a command is carried out.
+///
+/// # Panics
+/// When what comes of one is not as it is to be, with all of which that is so.
+pub(super) fn sweep(change: &Change<'_>) {
+    let which = Which::of_this_run();
+    let mut failures = Vec::new();
+    for kind in KINDS {
+        let calls = in_a_place(|place| {
+            place.prepare(change);
+            let counting = place.inject(kind, "resources", 0);
+            place.rnet.ok(change.command);
+            counting.end().calls
+        });
+        failures.extend(try_each(change, kind, "resources", &which.of(calls)));
+    }
+    report(&failures, change.command, &which);
+}
+
+/// Interrupts each call that can be, once, in turn, which the command must not notice.
+pub(super) fn sweep_interruptions(change: &Change<'_>) {
+    let which = Which::of_this_run();
+    let mut failures = Vec::new();
+    for kind in ["sockets", "files"] {
+        let calls = in_a_place(|place| {
+            place.prepare(change);
+            let counting = place.inject(kind, "interruption", 0);
+            place.rnet.ok(change.command);
+            counting.end().calls
+        });
+        failures.extend(try_each(change, kind, "interruption", &which.of(calls)));
+    }
+    report(&failures, change.command, &which);
+}
+
+/// Says what was tried.
+#[expect(clippy::print_stderr, reason = "a failed test says how to make it fail again")]
+pub(super) fn report(failures: &[String], command: &[&str], which: &Which) {
+    eprintln!("rnet {}: {} ({})", command.join(" "), failures.len(), which.again());
+    assert!(failures.is_empty(), "{} failed ({}):\n{}", failures.len(), which.again(), failures.join("\n"));
+}
+
+fn in_a_place<T>(f: impl FnOnce(&Place<'_>) -> T) -> T {
+    let host = Host::new();
+    f(&Place::new(&host))
+}
+
+fn try_each(change: &Change<'_>, kind: &str, failure: &str, calls: &[u64]) -> Vec<String> {
+    let mut failures = Vec::new();
+    let mut left = calls.iter();
+    // A new place after each failure: nothing more can be told by one in which something is left.
+    while !left.as_slice().is_empty() {
+        let host = Host::new();
+        let place = Place::new(&host);
+        for at in left.by_ref() {
+            let tried = catch_unwind(AssertUnwindSafe(|| place.try_one(change, kind, failure, *at)));
+            if let Err(panic) = tried {
+                failures.push(format!("{kind} call {at}: {}", message(&*panic)));
+                break;
+            }
+        }
+    }
+    failures
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic.downcast_ref::<String>().map_or("a panic without words", String::as_str)
+}
+
+impl<'h> Place<'h> {
+    fn new(host: &'h Host) -> Self {
+        let rnet = Rnet::start(host);
+        let before = Snapshot::take(&host.ns, rnet.instance());
+        let files = open_files(rnet.daemon_id());
+        Self { host, rnet, before, files }
+    }
+
+    fn prepare(&self, change: &Change<'_>) {
+        for command in change.prepare {
+            self.rnet.ok(command);
+        }
+    }
+
+    fn inject(&self, kind: &str, failure: &str, at: u64) -> Injection {
+        Injection::start(tracer(), self.rnet.daemon_id(), kind, failure, at)
+    }
+
+    fn try_one(&self, change: &Change<'_>, kind: &str, failure: &str, at: u64) {
+        let Self { host, rnet, .. } = self;
+        self.prepare(change);
+        let prepared = Snapshot::take(&host.ns, rnet.instance());
+        let listed = self.listed();
+        let id = rnet.daemon_id();
+
+        let injection = self.inject(kind, failure, at);
+        let finished = rnet.cmd(change.command);
+        let Seen { injected, .. } = injection.end();
+        let what = describe(change.command, kind, at, injected.as_ref());
+
+        assert_eq!(rnet.daemon_id(), id, "{what}: the daemon lives on");
+        assert!(fs::exists(format!("/proc/{id}/ns")).unwrap(), "{what}: the daemon lives on");
+        let once_more = format!("{what}, and once more");
+        if finished.status.success() {
+            assert_consistent(host, rnet, &what);
+        } else {
+            assert_eq!(failure, "resources", "{what}: an interrupted call is made again: {}", finished.stderr);
+            assert_refused(&what, &finished);
+            if !change.removes {
+                prepared.assert_restored(&host.ns, rnet.instance(), &what);
+                assert_eq!(self.listed(), listed, "{what}");
+                assert_consistent(host, rnet, &what);
+            }
+            let again = rnet.cmd(change.command);
+            let is_done = change.removes && again.stderr.contains(change.done);
+            assert!(again.status.success() || is_done, "{once_more}: {}", again.stderr);
+            assert_consistent(host, rnet, &once_more);
+        }
+        for command in change.undo {
+            let undone = rnet.cmd(command);
+            assert!(undone.status.success(), "{once_more}, undone by {command:?}: {}", undone.stderr);
+        }
+        self.before.assert_restored(&host.ns, rnet.instance(), &format!("{once_more}, and undone"));
+        self.assert_nothing_left_open(&once_more);
+    }
+
+    fn listed(&self) -> [String; 2] {
+        let containers = "{{.ID}} {{.Names}} {{.State}} {{.Networks}} {{.Ports}}";
+        [self.rnet.ok(&["ps", "-a", "--format", containers]), self.rnet.ok(&["network", "ls"])]
+    }
+
+    fn assert_nothing_left_open(&self, what: &str) {
+        let id = self.rnet.daemon_id();
+        let more = || -> BTreeMap<String, usize> {
+            let open = open_files(id).into_iter();
+            open.filter(|(file, count)| self.files.get(file).is_none_or(|before| count > before)).collect()
+        };
+        let mut last = BTreeMap::new();
+        let deadline = std::time::Instant::now() + testbed::patient(CLOSE_LIMIT);
+        while std::time::Instant::now() < deadline {
+            last = more();
+            if last.is_empty() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("{what}: the daemon has more files open than before: {last:?}");
+    }
+}
+
+/// What went wrong, for messages.
+pub(super) fn describe(command: &[&str], kind: &str, at: u64, injected: Option<&Injected>) -> String {
+    let command = command.join(" ");
+    match injected {
+        Some(Injected { call, about, error, thread }) => {
+            format!("rnet {command}, {kind} call {at} failing ({call} of {about:?} in {thread}: {error})")
+        }
+        None => format!("rnet {command}, without {kind} call {at}, which it does not make"),
+    }
+}
+
+/// The program that lets calls fail.
+pub(super) fn tracer() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_rnet-inject"))
+}
+
+/// Files that a process has open, but for sockets: how many there are of each, without the numbers that tell them apart.
+fn open_files(pid: u32) -> BTreeMap<String, usize> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+        let file = fs::read_link(entry.path()).unwrap_or_default().display().to_string();
+        let kind = file.split_once(":[").map_or(file.as_str(), |(kind, _)| kind).to_owned();
+        *files.entry(kind).or_default() += 1;
+    }
+    files
+}
