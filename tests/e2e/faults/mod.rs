@@ -2,4 +2,6 @@
 //! resources run out.
 
 mod changes;
+mod resources;
+mod start;
 mod sweep;

@@ -1,6 +1,7 @@
 //! Each call of one kind that the daemon makes for a command fails once, in turn.
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     fs,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -129,19 +130,28 @@ fn in_a_place<T>(f: impl FnOnce(&Place<'_>) -> T) -> T {
 }
 
 fn try_each(change: &Change<'_>, kind: &str, failure: &str, calls: &[u64]) -> Vec<String> {
-    let mut failures = Vec::new();
-    let mut left = calls.iter();
-    // A new place after each failure: nothing more can be told by one in which something is left.
-    while !left.as_slice().is_empty() {
+    each(calls, kind, |calls, current| {
         let host = Host::new();
         let place = Place::new(&host);
-        for at in left.by_ref() {
-            let tried = catch_unwind(AssertUnwindSafe(|| place.try_one(change, kind, failure, *at)));
-            if let Err(panic) = tried {
-                failures.push(format!("{kind} call {at}: {}", message(&*panic)));
-                break;
-            }
+        for at in calls {
+            current.set(*at);
+            place.try_one(change, kind, failure, *at);
         }
+    })
+}
+
+/// Has `try_them` try calls one after another, having noted each before, and returns why which of them failed. It is called
+/// again for those behind one that failed, and makes a new place for them: nothing can be told by one where something is
+/// left.
+pub(super) fn each(calls: &[u64], kind: &str, try_them: impl Fn(&[u64], &Cell<u64>)) -> Vec<String> {
+    let mut failures = Vec::new();
+    let (mut left, current) = (calls, Cell::new(0));
+    while !left.is_empty() {
+        current.set(left[0]);
+        let Err(panic) = catch_unwind(AssertUnwindSafe(|| try_them(left, &current))) else { break };
+        failures.push(format!("{kind} call {}: {}", current.get(), message(&*panic)));
+        let failed = left.iter().position(|at| *at == current.get());
+        left = &left[failed.map_or(left.len(), |at| at + 1)..];
     }
     failures
 }
