@@ -91,8 +91,8 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         steps.push(Step::RemoveFiles(self.dir(&container.id)));
         let removing = Container { phase: Phase::Removing, ..container.clone() };
         if container.phase != Phase::Removing {
-            self.machine
-                .apply(&[Step::SaveContainer(Change::replace(container.clone(), removing.clone()))])?;
+            let mark = Step::SaveContainer(Change::replace(container.clone(), removing.clone()));
+            self.machine.note_removal(mark)?;
         }
         self.machine.apply_all(&steps)?;
         self.machine.apply(&[Step::SaveContainer(Change::remove(removing))])?;

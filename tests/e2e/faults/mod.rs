@@ -2,6 +2,7 @@
 //! resources run out.
 
 mod changes;
+mod following;
 mod resources;
 mod start;
 mod sweep;

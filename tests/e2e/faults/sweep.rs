@@ -117,10 +117,10 @@ pub(super) fn sweep_interruptions(change: &Change<'_>) {
     report(&failures, change.command, &which);
 }
 
-/// Says what was tried.
-#[expect(clippy::print_stderr, reason = "a failed test says how to make it fail again")]
+/// Says which calls were tried.
+#[expect(clippy::print_stderr, reason = "a test that fails says how to make it fail again")]
 pub(super) fn report(failures: &[String], command: &[&str], which: &Which) {
-    eprintln!("rnet {}: {} ({})", command.join(" "), failures.len(), which.again());
+    eprintln!("rnet {}: with {}, {} failed", command.join(" "), which.again(), failures.len());
     assert!(failures.is_empty(), "{} failed ({}):\n{}", failures.len(), which.again(), failures.join("\n"));
 }
 
@@ -146,6 +146,7 @@ fn try_each(change: &Change<'_>, kind: &str, failure: &str, calls: &[u64]) -> Ve
 pub(super) fn each(calls: &[u64], kind: &str, try_them: impl Fn(&[u64], &Cell<u64>)) -> Vec<String> {
     let mut failures = Vec::new();
     let (mut left, current) = (calls, Cell::new(0));
+    note(calls.len(), kind);
     while !left.is_empty() {
         current.set(left[0]);
         let Err(panic) = catch_unwind(AssertUnwindSafe(|| try_them(left, &current))) else { break };
@@ -154,6 +155,11 @@ pub(super) fn each(calls: &[u64], kind: &str, try_them: impl Fn(&[u64], &Cell<u6
         left = &left[failed.map_or(left.len(), |at| at + 1)..];
     }
     failures
+}
+
+#[expect(clippy::print_stderr, reason = "how much was tried is part of what a test says")]
+fn note(calls: usize, kind: &str) {
+    eprintln!("{calls} {kind} calls");
 }
 
 fn message(panic: &(dyn std::any::Any + Send)) -> &str {

@@ -1,0 +1,63 @@
+//! Changes of the host, which the kernel tells of once: where one can't be followed, it is tried again.
+
+use std::time::Duration;
+
+use testbed::{
+    Host, Rnet, Snapshot,
+    consistency::assert_consistent,
+    inject::{Injection, KINDS},
+    wait_until,
+};
+
+use super::sweep::{Which, describe, each, report, tracer};
+
+const SOON: Duration = Duration::from_secs(60);
+const WHAT: &[&str] = &["(an uplink comes)"];
+
+fn come(host: &Host) {
+    host.ns.ip("link add eth1 type veth peer name eth1p
+                link set eth1p up
+                link set eth1 up");
+}
+
+fn wait_for_uplink(rnet: &Rnet<'_>, is_there: bool, what: &str) {
+    wait_until(what, SOON, || {
+        let uplinks = rnet.json(&["status"])[0]["uplinks"].as_array().unwrap().clone();
+        (uplinks.iter().any(|uplink| uplink == "eth1") == is_there).then_some(())
+    });
+}
+
+#[test]
+fn any_call_may_fail_while_an_uplink_comes() {
+    testbed::require_root!();
+    let which = Which::of_this_run();
+    let mut failures = Vec::new();
+    for kind in KINDS {
+        let calls = {
+            let host = Host::new();
+            let rnet = Rnet::start(&host);
+            let counting = Injection::start(tracer(), rnet.daemon_id(), kind, "resources", 0);
+            come(&host);
+            wait_for_uplink(&rnet, true, "the uplink is used");
+            counting.end().calls
+        };
+        failures.extend(each(&which.of(calls), kind, |calls, current| {
+            let host = Host::new();
+            let rnet = Rnet::start(&host);
+            rnet.run("web", &["-p", "8080:80"]);
+            let before = Snapshot::take(&host.ns, rnet.instance());
+            for at in calls {
+                current.set(*at);
+                let injection = Injection::start(tracer(), rnet.daemon_id(), kind, "resources", *at);
+                come(&host);
+                wait_for_uplink(&rnet, true, &format!("an uplink that comes while {kind} call {at} fails"));
+                let what = describe(WHAT, kind, *at, injection.end().injected.as_ref());
+                assert_consistent(&host, &rnet, &what);
+                host.ns.ip("link del eth1");
+                wait_for_uplink(&rnet, false, &format!("{what}, and goes again"));
+                before.assert_restored(&host.ns, rnet.instance(), &what);
+            }
+        }));
+    }
+    report(&failures, WHAT, &which);
+}
