@@ -271,7 +271,10 @@ impl<H: Host, D: Datapath> Controller<H, D> {
 
     fn container_name(&self, request: &CreateContainer) -> Result<String> {
         let Some(name) = request.name.clone() else {
-            let taken = |name: &str| self.machine.index.id_of(name).is_some() || self.netns_is_taken(name);
+            // Where this can't be told, making the namespace fails if it is taken.
+            let taken = |name: &str| {
+                self.machine.index.id_of(name).is_some() || self.netns_is_taken(name).unwrap_or(false)
+            };
             return Ok(made_up_name(taken));
         };
         check_name("container", &name)?;
@@ -281,7 +284,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
                  container, or choose another name"
             )));
         }
-        if self.netns_is_taken(&name) {
+        if self.netns_is_taken(&name)? {
             return Err(Error::Conflict(format!(
                 "create network namespace {} for container {name}: one of that name is there already and is not \
                  this instance's: remove it, or choose another name",
@@ -291,9 +294,9 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         Ok(name)
     }
 
-    fn netns_is_taken(&self, container: &str) -> bool {
+    fn netns_is_taken(&self, container: &str) -> Result<bool> {
         let host = &self.machine.host;
-        host.netns_exists(&host.netns_path(&self.netns_name(container)))
+        Ok(host.netns_exists(&host.netns_path(&self.netns_name(container)))?)
     }
 
     /// Tells of something that happened to a container.

@@ -240,8 +240,8 @@ impl Host for Fake {
         Path::new("/run/netns").join(name)
     }
 
-    fn netns_exists(&self, path: &Path) -> bool {
-        self.world().tables.netns.contains(path)
+    fn netns_exists(&self, path: &Path) -> Result<bool> {
+        Ok(self.world().tables.netns.contains(path))
     }
 
     fn delete_netns(&self, name: &str) -> Result<()> {
@@ -412,8 +412,8 @@ impl Host for Fake {
         Ok(std::fs::read_to_string(dir.join("status")).ok().and_then(|code| code.parse().ok()))
     }
 
-    fn process_start(&self, pid: u32) -> Option<u64> {
-        self.world().foreign.processes.get(&pid).copied()
+    fn process_start(&self, pid: u32) -> Result<Option<u64>> {
+        Ok(self.world().foreign.processes.get(&pid).copied())
     }
 }
 

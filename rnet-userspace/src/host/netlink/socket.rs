@@ -31,12 +31,26 @@ pub(super) struct Record(Arc<Mutex<Outcome>>);
 
 #[derive(Debug, Default)]
 struct Outcome {
-    /// The error number that the connection has ended with.
-    broken: Option<i32>,
+    /// What the connection has ended with.
+    broken: Option<Broken>,
     /// The error number of a list that the kernel could not finish.
     unfinished: Option<i32>,
     /// What was listed has changed meanwhile: something may be missing, or be there twice.
     is_inconsistent: bool,
+}
+
+#[derive(Debug)]
+enum Broken {
+    /// An error number of the kernel's.
+    Number(i32),
+    /// Words of the runtime's.
+    Words(String),
+}
+
+impl From<&io::Error> for Broken {
+    fn from(error: &io::Error) -> Self {
+        error.raw_os_error().map_or_else(|| Self::Words(error.to_string()), Self::Number)
+    }
 }
 
 impl Record {
@@ -50,7 +64,11 @@ impl Record {
     /// Why the answer to the last request is none, or not all.
     pub(super) fn error(&self) -> Option<io::Error> {
         let outcome = self.outcome();
-        outcome.broken.or(outcome.unfinished).map(io::Error::from_raw_os_error)
+        match &outcome.broken {
+            Some(Broken::Number(number)) => Some(io::Error::from_raw_os_error(*number)),
+            Some(Broken::Words(words)) => Some(io::Error::other(words.clone())),
+            None => outcome.unfinished.map(io::Error::from_raw_os_error),
+        }
     }
 
     /// What the last request has listed changed meanwhile.
@@ -86,7 +104,7 @@ impl Record {
             return Poll::Ready(match ready!(step()) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) => {
-                    self.outcome().broken = Some(e.raw_os_error().unwrap_or(libc::EIO));
+                    self.outcome().broken = Some(Broken::from(&e));
                     // The connection takes ENOBUFS for one of its notifications being lost, and would wait for the answer
                     // for ever.
                     Err(io::Error::other(e))
