@@ -69,6 +69,8 @@ pub(super) struct Foreign {
     pub(super) uplinks: Vec<Uplink>,
     pub(super) sockets: BTreeMap<HostPort, String>,
     pub(super) processes: BTreeMap<u32, u64>,
+    /// The kernel can't say which processes and namespaces there are.
+    pub(super) hidden: bool,
 }
 
 #[derive(Debug, Default)]
@@ -241,7 +243,9 @@ impl Host for Fake {
     }
 
     fn netns_exists(&self, path: &Path) -> Result<bool> {
-        Ok(self.world().tables.netns.contains(path))
+        let world = self.world();
+        ensure!(!world.foreign.hidden, "look at network namespace {}: Too many open files", path.display());
+        Ok(world.tables.netns.contains(path))
     }
 
     fn delete_netns(&self, name: &str) -> Result<()> {
@@ -413,7 +417,9 @@ impl Host for Fake {
     }
 
     fn process_start(&self, pid: u32) -> Result<Option<u64>> {
-        Ok(self.world().foreign.processes.get(&pid).copied())
+        let world = self.world();
+        ensure!(!world.foreign.hidden, "look at process {pid}: Too many open files");
+        Ok(world.foreign.processes.get(&pid).copied())
     }
 }
 
