@@ -126,7 +126,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             Some(Namespace::Shared(id)) => Content::SharedWith(self.dir(id)),
             Some(Namespace::Host) => Content::Own {
                 resolv_conf: files::resolv_conf(
-                    &files::host_resolv_conf(),
+                    &files::host_resolv_conf()?,
                     &container.resolver,
                     Servers::OnHost,
                 ),
@@ -146,7 +146,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
                 let addrs: Vec<IpAddr> = endpoints().flat_map(|e| &e.addrs).map(|addr| addr.ip()).collect();
                 let extra = self.extra_hosts(container, gateway)?;
                 Content::Own {
-                    resolv_conf: files::resolv_conf(&files::host_resolv_conf(), &container.resolver, servers),
+                    resolv_conf: files::resolv_conf(&files::host_resolv_conf()?, &container.resolver, servers),
                     hosts: files::hosts(&addrs, &container.hostname, &extra),
                     hostname: container.hostname.clone(),
                 }

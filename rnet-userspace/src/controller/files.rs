@@ -94,8 +94,7 @@ impl ContainerFiles {
         for (name, old, new) in [(RESOLV_CONF, old_resolv_conf, resolv_conf), (HOSTS, old_hosts, hosts)] {
             let path = self.dir.join(name);
             // An empty one is what an interrupted write has left.
-            let is_ours = || fs::read_to_string(&path).is_ok_and(|text| text == *old || text.is_empty());
-            if old != new && is_ours() {
+            if old != new && read(&path)?.is_some_and(|text| text == *old || text.is_empty()) {
                 fs::write(&path, new).with_context(|| format!("write {}", path.display()))?;
             }
         }
@@ -114,19 +113,31 @@ pub(super) fn remove(dir: &Path) -> Result<()> {
     }
 }
 
+/// The text of a file, if there is such a file. What is no text is none that rnet has written.
+fn read(path: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) => Ok(None),
+        Err(e) => Err(e).with_context(|| format!("read {}", path.display())),
+    }
+}
+
 /// The host's `resolv.conf`; empty if there is none. Where all that it names is a local stub of
 /// systemd-resolved, which no container can reach, it is the file with the servers behind the stub.
-pub(super) fn host_resolv_conf() -> String {
-    let read = |path| fs::read_to_string(path).unwrap_or_default();
-    let text = read("/etc/resolv.conf");
+///
+/// # Errors
+/// When it is there and can't be read.
+pub(super) fn host_resolv_conf() -> Result<String> {
+    let read = |path| Ok::<_, anyhow::Error>(read(Path::new(path))?.unwrap_or_default());
+    let text = read("/etc/resolv.conf")?;
     let servers: Vec<IpAddr> = nameservers(&text).collect();
     if !servers.is_empty() && servers.iter().all(IpAddr::is_loopback) {
-        let behind = read("/run/systemd/resolve/resolv.conf");
+        let behind = read("/run/systemd/resolve/resolv.conf")?;
         if !behind.is_empty() {
-            return behind;
+            return Ok(behind);
         }
     }
-    text
+    Ok(text)
 }
 
 /// Where a container finds the addresses of names.

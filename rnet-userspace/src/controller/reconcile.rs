@@ -305,15 +305,21 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             }
         }
         let containers: Vec<Container> = self.machine.state.containers.values().cloned().collect();
+        let mut is_complete = true;
         for container in containers.iter().filter(|c| c.phase == Phase::Ready) {
             // What fails for a moment must not cost the container its connections.
-            match self.adopt_container(container).or_else(|_| self.adopt_container(container)) {
-                Ok(()) => bindings.extend(plan::bindings(container)),
-                Err(e) => tracing::warn!(container = container.name, "take up container: {e:#}"),
+            if let Err(e) = self.adopt_container(container).or_else(|_| self.adopt_container(container)) {
+                tracing::warn!(container = container.name, "take up container: {e:#}");
+                is_complete = false;
             }
+            bindings.extend(plan::bindings(container));
         }
         if !bindings.is_empty() {
             self.machine.datapath.publish(&bindings)?;
+        }
+        if !is_complete {
+            // What the datapath has of that container is not to be taken for too much.
+            return Ok(());
         }
         let endpoints: Vec<_> = self.machine.endpoints.values().cloned().collect();
         lists.extend(bindings.iter().map(|binding| binding.sources));
