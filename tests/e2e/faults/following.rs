@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use testbed::{
     Host, Rnet, Snapshot,
     consistency::assert_consistent,
@@ -22,8 +23,11 @@ fn come(host: &Host) {
 
 fn wait_for_uplink(rnet: &Rnet<'_>, is_there: bool, what: &str) {
     wait_until(what, SOON, || {
-        let uplinks = rnet.json(&["status"])[0]["uplinks"].as_array().unwrap().clone();
-        (uplinks.iter().any(|uplink| uplink == "eth1") == is_there).then_some(())
+        // The call that fails may be one of those that are made for this question.
+        let status = rnet.cmd(&["status", "--format", "json"]);
+        let status: Value = serde_json::from_str(&status.stdout).ok()?;
+        let is_used = status["uplinks"].as_array()?.iter().any(|uplink| uplink == "eth1");
+        (is_used == is_there).then_some(())
     });
 }
 
