@@ -184,6 +184,9 @@ reasons! {
     Source = 50, Dropped, "source";
     /// Between the outside and a container on an engine's bridge that is not served, or not yet.
     Unserved = 51, Dropped, "unserved";
+    // Told of in traces, and not counted.
+    /// A program of the host wanted a published port.
+    Held = 59, Dropped, "held";
     /// With several VLAN tags that name no VLAN, below which the kernel would look for a packet.
     Tagged = 60, Dropped, "tagged";
 }

@@ -1,10 +1,12 @@
-//! Records of packets that pass the programs, for whoever looks at them.
+//! Records of packets that pass the programs, and of calls of the host's own processes that concern published ports,
+//! for whoever looks at them.
 //!
 //! The programs compare a packet with [`TraceFilter`]s once its verdict is settled, and write a [`TraceRecord`] for one
 //! that matches. IPv4 addresses are kept in the first word of IPv6's. What is looked for in a tuple is looked for in the
 //! packet as it came and as it left: one of the two must agree as a whole.
 
 use crate::addr::{Be16, Ip4, Ip6};
+use crate::counter::Reason;
 use crate::flow::Tuple;
 
 /// Filters that the programs compare a packet with.
@@ -22,23 +24,76 @@ pub mod trace_flags {
     pub const NEW_FLOW: u8 = 1;
 }
 
-/// A packet at a program.
+/// A call of a process, in a record in the place of a [`crate::Program`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Call {
+    /// `connect(2)` to an IPv4 address.
+    Connect4 = 32,
+    /// `connect(2)` of an IPv6 socket.
+    Connect6 = 33,
+    /// `sendmsg(2)` and the like, to an IPv4 address that comes with the datagram.
+    Send4 = 34,
+    /// The same to an IPv6 address.
+    Send6 = 35,
+    /// `bind(2)` to an IPv4 address.
+    Bind4 = 36,
+    /// `bind(2)` to an IPv6 address.
+    Bind6 = 37,
+}
+
+impl Call {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Connect4, Self::Connect6, Self::Send4, Self::Send6, Self::Bind4, Self::Bind6];
+
+    /// Why it is told of.
+    #[inline(always)]
+    pub const fn reason(self) -> Reason {
+        match self {
+            Self::Connect4 | Self::Connect6 | Self::Send4 | Self::Send6 => Reason::Published,
+            Self::Bind4 | Self::Bind6 => Reason::Held,
+        }
+    }
+
+    /// The name of the program that sees it, as `bpftool prog` shows it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connect4 => "sock_connect4",
+            Self::Connect6 => "sock_connect6",
+            Self::Send4 => "sock_sendmsg4",
+            Self::Send6 => "sock_sendmsg6",
+            Self::Bind4 => "sock_bind4",
+            Self::Bind6 => "sock_bind6",
+        }
+    }
+}
+
+/// Bytes of a process's name (`TASK_COMM_LEN`).
+pub const COMM: usize = 16;
+
+/// A packet at a program, or a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct TraceRecord {
     /// When, in nanoseconds of `CLOCK_MONOTONIC`.
     pub time: u64,
-    /// Addresses and ports as the packet came.
+    /// Addresses and ports as the packet came. Of a call: where the socket is bound, and what the process addressed; of
+    /// `bind(2)` what it wants is the source.
     pub came: Tuple<Ip6>,
     /// Addresses and ports as it left, or the same.
     pub left: Tuple<Ip6>,
-    /// Interface whose hook this is.
+    /// Interface whose hook this is; 0 for a call.
     pub ifindex: u32,
-    /// Length of the frame in bytes, Ethernet header included.
+    /// Length of the frame in bytes, Ethernet header included; 0 for a call.
     pub length: u32,
+    /// Id of the process that called; 0 for a packet.
+    pub process: u32,
+    /// Its name, with zeroes behind.
+    pub comm: [u8; COMM],
     /// EtherType: for others than IP, tuples and protocol are zero.
     pub ethertype: Be16,
-    /// A [`crate::Program`].
+    /// A [`crate::Program`], or a [`Call`].
     pub program: u8,
     /// A [`crate::Reason`].
     pub reason: u8,
@@ -49,7 +104,7 @@ pub struct TraceRecord {
     /// [`trace_flags`] bits.
     pub flags: u8,
     #[doc(hidden)]
-    pub _pad: u8,
+    pub _pad: [u8; 5],
 }
 
 /// Addresses that agree with `addr` in the bits of `mask`.
@@ -118,9 +173,9 @@ pub fn narrowed(addr: Ip6) -> Ip4 {
     Ip4::from_wire(addr.wire()[0])
 }
 
-const _: () = assert!(size_of::<TraceRecord>() == 96);
+const _: () = assert!(size_of::<TraceRecord>() == 120);
 const _: () = assert!(size_of::<TraceFilter>() == 120);
-const _: () = assert!(size_of::<Recorder>() == 120);
+const _: () = assert!(size_of::<Recorder>() == 144);
 
 // A comparison is a branch for the programs, and each doubles the ways that the verifier may have to look at. So there is
 // one for a filter: differences are numbers that are zero where there is none, a sum of bits where all must agree, a

@@ -8,11 +8,12 @@ use aya_ebpf::{
     helpers::generated::{bpf_bind, bpf_get_socket_cookie},
     programs::SockAddrContext,
 };
-use rnet_common::{Backend, Be16, Ip4, Ip6, PeerKey, SockAddr, flow::proto};
+use rnet_common::{Backend, Be16, Ip4, Ip6, PeerKey, SockAddr, flow::proto, trace::Call};
 
 use crate::{
     maps::{self, Tables},
     socket::{self, ALLOW, MAPPED},
+    trace::{self, Wide},
 };
 
 /// `connect` of an IPv4 socket.
@@ -76,10 +77,11 @@ pub(crate) fn peer6(ctx: &SockAddrContext) -> i32 {
 }
 
 #[inline(always)]
-fn connect<A: Tables, S: Socket<A>>(ctx: &SockAddrContext) {
+fn connect<A: Tables + Wide, S: Socket<A>>(ctx: &SockAddrContext) {
     let addressed = addressed::<A, S>(ctx);
     let Some(backend) = find(&addressed, socket::proto(ctx)) else { return };
     let container = SockAddr::new(backend.addr, backend.port);
+    tell::<A, S>(ctx, &addressed, &container, S::CONNECT);
     let peer = match S::bound(ctx).is_loopback() {
         false => container,
         true => match detour::<A, S>(ctx, &container) {
@@ -94,7 +96,7 @@ fn connect<A: Tables, S: Socket<A>>(ctx: &SockAddrContext) {
 }
 
 #[inline(always)]
-fn send<A: Tables, S: Socket<A>>(ctx: &SockAddrContext) {
+fn send<A: Tables + Wide, S: Socket<A>>(ctx: &SockAddrContext) {
     let addressed = addressed::<A, S>(ctx);
     let Some(backend) = find(&addressed, socket::proto(ctx)) else { return };
     // No answer would find its way back to a loopback address.
@@ -102,6 +104,7 @@ fn send<A: Tables, S: Socket<A>>(ctx: &SockAddrContext) {
         return;
     }
     let container = SockAddr::new(backend.addr, backend.port);
+    tell::<A, S>(ctx, &addressed, &container, S::SEND);
     S::set(ctx, &container);
     let key = key(ctx, container);
     // Most datagrams go where one went before. A socket that addresses a container in two ways is told the last.
@@ -110,6 +113,20 @@ fn send<A: Tables, S: Socket<A>>(ctx: &SockAddrContext) {
     }
     maps::note_addressed(&key, &addressed);
     maps::note_opened(backend.mapping);
+}
+
+/// Tells those who look of a call that leads to a container.
+#[inline(always)]
+fn tell<A: Tables + Wide, S: Socket<A>>(
+    ctx: &SockAddrContext,
+    addressed: &SockAddr<A>,
+    container: &SockAddr<A>,
+    call: Call,
+) {
+    if trace::is_on() {
+        let from = SockAddr::new(S::bound(ctx), bound_port(ctx));
+        trace::call(&from, addressed, container, call, socket::proto(ctx));
+    }
 }
 
 #[inline(always)]
@@ -182,6 +199,10 @@ fn sk(ctx: &SockAddrContext) -> *mut bpf_sock {
 
 /// How addresses of a family lie in the context of a kind of socket.
 trait Socket<A> {
+    /// Its `connect`.
+    const CONNECT: Call;
+    /// Its `sendmsg`.
+    const SEND: Call;
     /// The address that the program was given.
     fn addr(ctx: &SockAddrContext) -> A;
     /// Gives it another, with a port.
@@ -199,6 +220,9 @@ struct V4;
 struct V6;
 
 impl Socket<Ip4> for V4 {
+    const CONNECT: Call = Call::Connect4;
+    const SEND: Call = Call::Send4;
+
     #[inline(always)]
     fn addr(ctx: &SockAddrContext) -> Ip4 {
         // SAFETY: the kernel passes a valid context.
@@ -227,6 +251,9 @@ impl Socket<Ip4> for V4 {
 }
 
 impl Socket<Ip6> for V6 {
+    const CONNECT: Call = Call::Connect6;
+    const SEND: Call = Call::Send6;
+
     #[inline(always)]
     fn addr(ctx: &SockAddrContext) -> Ip6 {
         Ip6::from_wire(socket::user_ip6(ctx.sock_addr))
@@ -262,6 +289,9 @@ impl Socket<Ip6> for V6 {
 }
 
 impl Socket<Ip4> for V6 {
+    const CONNECT: Call = Call::Connect6;
+    const SEND: Call = Call::Send6;
+
     #[inline(always)]
     fn addr(ctx: &SockAddrContext) -> Ip4 {
         Ip4::from_wire(socket::user_ip6(ctx.sock_addr)[3])

@@ -15,6 +15,7 @@ use aya_ebpf::{
     },
     helpers::generated::{bpf_map_lookup_elem, bpf_sk_release},
     macros::btf_map,
+    maps::ring_buf::RingBufEntry,
 };
 use rnet_common::{
     Backend, Be16, Counter, Endpoint, EndpointFlags, Family, Flow, FlowKey, FragmentHead, FragmentKey,
@@ -562,6 +563,21 @@ pub(crate) fn trace_filter(number: u32) -> Option<&'static TraceFilter> {
 #[inline(always)]
 pub(crate) fn hand_over(record: &TraceRecord) -> bool {
     TRACE_RECORDS.output(record, 0).is_ok()
+}
+
+/// Room for a record that is made where it is handed over.
+#[inline(always)]
+pub(crate) fn reserve_record() -> Option<RingBufEntry<TraceRecord>> {
+    TRACE_RECORDS.reserve(0)
+}
+
+/// Counts a record that there was no room for.
+#[inline(always)]
+pub(crate) fn note_lost() {
+    if let Some(recorder) = TRACE_RECORDERS.get_ptr_mut(0) {
+        // SAFETY: this CPU's slot; a packet's program may be in the middle of it, so the field is added to as a whole.
+        add(unsafe { &raw mut (*recorder).lost }, 1);
+    }
 }
 
 /// Adds to a number in a map that other CPUs may add to. The target has no compare-and-swap below its third

@@ -6,9 +6,12 @@ use aya_ebpf::{
     helpers::generated::{bpf_get_netns_cookie, bpf_set_retval},
     programs::SockAddrContext,
 };
-use rnet_common::{Be16, Ip4, Ip6, flow::proto};
+use rnet_common::{Be16, Ip4, Ip6, SockAddr, flow::proto, trace::Call};
 
-use crate::maps::{self, Tables};
+use crate::{
+    maps::{self, Tables},
+    trace::{self, Wide},
+};
 
 /// Verdicts of a cgroup program.
 const DENY: i32 = 0;
@@ -23,7 +26,7 @@ pub(crate) fn bind4(ctx: &SockAddrContext) -> i32 {
     let Some((port, proto)) = wanted(ctx) else { return ALLOW };
     // SAFETY: the kernel passes a valid context.
     let addr = Ip4::from_wire(unsafe { (*ctx.sock_addr).user_ip4 });
-    answer(is_published(addr, port, proto))
+    answer(is_published(addr, port, proto), addr, port, proto, Call::Bind4)
 }
 
 /// `bind` to an IPv6 address. A socket bound to `::` takes IPv4 too, unless it is IPV6_V6ONLY, which does not
@@ -32,11 +35,12 @@ pub(crate) fn bind4(ctx: &SockAddrContext) -> i32 {
 pub(crate) fn bind6(ctx: &SockAddrContext) -> i32 {
     let Some((port, proto)) = wanted(ctx) else { return ALLOW };
     let addr = user_ip6(ctx.sock_addr);
-    answer(match addr {
+    let taken = match addr {
         [0, 0, 0, 0] => maps::is_held(port, proto, true) || maps::is_held(port, proto, false),
         [0, 0, MAPPED, v4] => is_published(Ip4::from_wire(v4), port, proto),
         v6 => is_published(Ip6::from_wire(v6), port, proto),
-    })
+    };
+    answer(taken, Ip6::from_wire(addr), port, proto, Call::Bind6)
 }
 
 /// The address that an IPv6 program was given.
@@ -100,10 +104,14 @@ fn is_published<A: Tables>(addr: A, port: Be16, proto: u8) -> bool {
 }
 
 #[inline(always)]
-fn answer(taken: bool) -> i32 {
+fn answer<A: Tables + Wide>(taken: bool, addr: A, port: Be16, proto: u8, call: Call) -> i32 {
     const EADDRINUSE: i32 = 98;
     if !taken {
         return ALLOW;
+    }
+    if trace::is_on() {
+        let (wanted, nobody) = (SockAddr::new(addr, port), SockAddr::new(A::any(), Be16::ZERO));
+        trace::call(&wanted, &nobody, &nobody, call, proto);
     }
     // SAFETY: takes an integer.
     unsafe { bpf_set_retval(-EADDRINUSE) };

@@ -5,11 +5,13 @@
 
 use core::arch::asm;
 
-use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_skb_load_bytes};
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_skb_load_bytes,
+};
 use rnet_common::{
-    Be16, Family, Ip4, Ip6, Program, Reason, TraceRecord, Tuple,
+    Be16, Family, Ip4, Ip6, Program, Reason, SockAddr, TraceRecord, Tuple,
     flow::proto,
-    trace::{BURST, FILTERS, Recorder, WINDOW, trace_flags, widened},
+    trace::{BURST, COMM, Call, FILTERS, Recorder, WINDOW, trace_flags, widened},
 };
 
 use crate::{
@@ -143,6 +145,42 @@ fn transport<A: Wide>(skb: Skb, l4: usize, record: &mut TraceRecord, word: &mut 
             }
         }
         _ => {}
+    }
+}
+
+/// Records a call of a process that was led to a published port or refused it, if somebody looks for such. `from` is
+/// where its socket is bound or wants to be, `addressed` what the process asks for, `to` what it gets.
+///
+/// A process is interrupted by packets, whose programs have this CPU's [`Recorder`]: the record is made in the buffer.
+#[inline(never)]
+pub(crate) fn call<A: Wide>(
+    from: &SockAddr<A>,
+    addressed: &SockAddr<A>,
+    to: &SockAddr<A>,
+    call: Call,
+    proto: u8,
+) {
+    if conntrack::now() >= traced_until() {
+        return;
+    }
+    let Some(mut entry) = maps::reserve_record() else { return maps::note_lost() };
+    let record = entry.write(TraceRecord::default());
+    let ethertype = if A::V6 { ethertype::IPV6 } else { ethertype::IPV4 };
+    record.ethertype = Be16::from_wire(ethertype as u16);
+    (record.program, record.reason, record.proto) = (call as u8, call.reason() as u8, proto);
+    (record.came.src, record.came.sport) = (from.addr.wide(), from.port);
+    (record.left.src, record.left.sport) = (from.addr.wide(), from.port);
+    (record.came.dst, record.came.dport) = (addressed.addr.wide(), addressed.port);
+    (record.left.dst, record.left.dport) = (to.addr.wide(), to.port);
+    // SAFETY: takes nothing and cannot fail; the first half is the process, the other the thread.
+    record.process = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
+    // SAFETY: as many bytes as are said. It fails for no process that calls.
+    unsafe { bpf_get_current_comm(record.comm.as_mut_ptr().cast(), COMM as u32) };
+    // SAFETY: takes nothing and cannot fail.
+    record.time = unsafe { bpf_ktime_get_ns() };
+    match is_wanted(record) {
+        true => entry.submit(0),
+        false => entry.discard(0),
     }
 }
 

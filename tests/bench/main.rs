@@ -192,7 +192,7 @@ fn parts() -> Vec<(&'static str, Measure)> {
 
 /// What the measured program says of its version.
 fn version() -> Result<String> {
-    let mut command = Command::new(testbed::daemon::binary());
+    let mut command = Command::new(testbed::commands::binary());
     command.arg("--version");
     let finished = testbed::process::run(command, Duration::from_secs(10));
     ensure!(finished.status.success(), "rnet --version: {}", finished.stderr.trim());

@@ -1,17 +1,20 @@
 //! Records of packets for who looks: exactly what is asked for, and nothing when nobody asks.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use aya::maps::{Array, RingBuf};
+use aya::maps::{Array, PerCpuArray, RingBuf};
 use nix::time::{ClockId, clock_gettime};
 use rnet_common::{
     Be16, Ip6, Program, Reason, TraceFilter, TraceRecord, Tuple,
-    trace::{Prefix, trace_flags, widened},
+    trace::{BURST, Prefix, Recorder, trace_flags, widened},
 };
+
+use testbed::packet::Ethernet;
 
 use crate::{
     frames::{Kind, Way, frame, with_ttl},
-    lab::{CLIENT, From, HOST, Lab, WEB},
+    frames6::{Kind6, Way6, frame6},
+    lab::{CLIENT, CLIENT6, From, HOST, HOST6, Lab, WEB},
 };
 
 const ANY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
@@ -41,7 +44,7 @@ fn seen(lab: &mut Lab) -> Vec<TraceRecord> {
     while let Some(bytes) = records.next() {
         let bytes: [u8; size_of::<TraceRecord>()] = bytes.as_ref().try_into().unwrap();
         // SAFETY: as many bytes as the record has, all of whose fields are numbers.
-        seen.push(unsafe { std::mem::transmute::<[u8; 96], TraceRecord>(bytes) });
+        seen.push(unsafe { std::mem::transmute::<[u8; size_of::<TraceRecord>()], TraceRecord>(bytes) });
     }
     seen
 }
@@ -175,4 +178,76 @@ fn nothing_is_recorded_when_nobody_looks_any_more() {
     switch(&mut lab, 60);
     lab.run(From::Uplink, &packet);
     assert_eq!(seen(&mut lab).len(), 1);
+}
+
+fn wide6((src, sport): (Ipv6Addr, u16), (dst, dport): (Ipv6Addr, u16)) -> Tuple<Ip6> {
+    Tuple { src: src.into(), dst: dst.into(), sport: Be16::new(sport), dport: Be16::new(dport) }
+}
+
+#[test]
+fn ipv6_is_recorded_with_its_ports_or_identifiers() {
+    testbed::require_root!();
+    let mut lab = Lab::new();
+    let web = lab.web.addr6();
+    lab.publish6(8080, 6, web, 80);
+    look(&mut lab, all());
+    let inward = Way6::new(lab.client_link(), (CLIENT6, 40_000), (HOST6, 8080));
+    assert_eq!(lab.judge(From::Uplink, &frame6(inward, Kind6::Syn)).1, Reason::Published);
+    let outward = Way6::new(lab.web.to_gateway(), (web, 77), (CLIENT6, 0));
+    assert_eq!(lab.judge(lab.web.from(), &frame6(outward, Kind6::Ping)).1, Reason::Masqueraded);
+
+    let [syn, ping] = seen(&mut lab)[..] else { panic!("two packets are two records") };
+    assert_eq!(
+        (syn.came, syn.left),
+        (wide6((CLIENT6, 40_000), (HOST6, 8080)), wide6((CLIENT6, 40_000), (web, 80)),)
+    );
+    assert_eq!((syn.ethertype, syn.proto, syn.detail), (Be16::new(0x86dd), 6, SYN));
+    assert_eq!(syn.flags, trace_flags::NEW_FLOW);
+    const ECHO_REQUEST: u8 = 128;
+    assert_eq!((ping.came.src, ping.came.sport), (web.into(), Be16::new(77)));
+    assert_eq!((ping.left.src, ping.left.dst), (HOST6.into(), CLIENT6.into()));
+    assert_ne!(ping.left.sport, Be16::ZERO, "the identifier that it leaves with");
+    assert_eq!((ping.proto, ping.detail), (58, ECHO_REQUEST));
+}
+
+#[test]
+fn what_a_bridge_s_programs_judge_is_recorded_as_theirs() {
+    testbed::require_root!();
+    let mut lab = Lab::new();
+    look(&mut lab, all());
+    let bridge = lab.web.bridge;
+    let (stranger, mac) = (Ipv4Addr::new(172, 17, 0, 77), [2, 0x42, 172, 17, 0, 77]);
+    let up = Ethernet { src: mac, dst: lab.web.gateway_mac };
+    let outward = frame(Way { link: up, src: (stranger, 4000), dst: (CLIENT, 53) }, &Kind::udp(b"x"));
+    assert_eq!(lab.judge(From::Bridge(bridge), &outward).1, Reason::Unserved);
+    let down = Ethernet { src: lab.web.gateway_mac, dst: mac };
+    let inward = frame(Way { link: down, src: (CLIENT, 53), dst: (stranger, 4000) }, &Kind::udp(b"x"));
+    let (_, reason) = lab.judge(From::ToBridge(lab.uplink, bridge), &inward);
+
+    let [first, second] = seen(&mut lab)[..] else { panic!("two packets are two records") };
+    let told = |record: TraceRecord| (record.program, record.ifindex, record.reason, record.came);
+    let there = tuple((stranger, 4000), (CLIENT, 53));
+    let back = tuple((CLIENT, 53), (stranger, 4000));
+    assert_eq!(told(first), (Program::FromBridge as u8, bridge, Reason::Unserved as u8, there));
+    assert_eq!(told(second), (Program::ToBridge as u8, bridge, reason as u8, back));
+}
+
+#[test]
+fn more_than_can_be_read_is_counted_and_not_written() {
+    testbed::require_root!();
+    let mut lab = Lab::new();
+    look(&mut lab, all());
+    let packet = to_port_8080(&lab);
+    let lost = |lab: &Lab| {
+        let recorders = lab.ebpf.map("TRACE_RECORDERS").unwrap();
+        let recorders = PerCpuArray::<_, Recorder>::try_from(recorders).unwrap().get(&0, 0).unwrap();
+        recorders.iter().map(|recorder| recorder.lost).sum::<u64>()
+    };
+    // Far more than windows have room for: the machine may be slow, and has then more windows for them.
+    const PACKETS: u64 = 40_000;
+    lab.run_repeatedly(From::Uplink, &packet, PACKETS as u32);
+    let seen = seen(&mut lab).len() as u64;
+    assert!(seen >= u64::from(BURST), "{seen} records");
+    assert_eq!(seen + lost(&lab), PACKETS, "each packet is written, or counted as lost");
+    assert!(lost(&lab) > 0);
 }

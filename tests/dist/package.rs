@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, process::Command, time::Duration};
 
-use testbed::{daemon, process};
+use testbed::{commands, process};
 
 use crate::system::{System, package, packages};
 
@@ -54,7 +54,7 @@ fn what_is_installed_works_and_is_gone_when_purged() {
         [ -z \"$(dpkg --listfiles rnet | while read f; do find $f -maxdepth 0 -empty; done)\" ]
     ";
     system.sh(works);
-    assert_eq!(fs::read(system.at("/usr/bin/rnet")).unwrap(), fs::read(daemon::binary()).unwrap());
+    assert_eq!(fs::read(system.at("/usr/bin/rnet")).unwrap(), fs::read(commands::binary()).unwrap());
     assert!(system.sh("rnet --version").starts_with(concat!("rnet ", env!("CARGO_PKG_VERSION"))));
     assert!(system.sh("rnet daemon --validate").contains("configuration OK"));
 

@@ -3,7 +3,7 @@
 use std::thread;
 
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
-use testbed::{Host, Rnet, Snapshot, consistency::assert_consistent, daemon::assert_refused, process};
+use testbed::{Host, Rnet, Snapshot, commands::assert_refused, consistency::assert_consistent, process};
 
 const CLIENTS: u64 = 64;
 /// Requests of each client.
@@ -31,7 +31,7 @@ fn sixty_four_clients_at_cross_purposes_leave_everything_consistent() {
                 requests.into_iter().map(|args| (args.join(" "), request(&args))).collect();
             scope.spawn(move || {
                 for (what, command) in commands {
-                    let finished = process::run(command, testbed::daemon::COMMAND_LIMIT);
+                    let finished = process::run(command, testbed::commands::COMMAND_LIMIT);
                     if !finished.status.success() {
                         let line = assert_refused(&what, &finished);
                         assert!(!line.contains("undoing it failed"), "{what}: {line}");

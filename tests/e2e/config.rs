@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use testbed::{
     Host, Rnet, Snapshot, bpf,
-    daemon::assert_refused,
+    commands::assert_refused,
     topology::{CLIENT, HOST, HOST_SECOND},
     traffic::{Failure, tcp, udp},
 };

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use testbed::{
     Host, Rnet, Snapshot,
-    daemon::{assert_refused, binary},
+    commands::{assert_refused, binary},
     process,
     traffic::tcp,
 };

@@ -1,48 +1,17 @@
 //! The daemon comes and goes; traffic does not notice, and `down` leaves nothing.
 
-use std::{
-    net::TcpStream,
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use testbed::{
-    Host, Netns, Rnet, Snapshot, Task, bpf,
+    Host, Netns, Rnet, Snapshot, bpf,
     topology::CLIENT,
-    traffic::{Failure, tcp, udp},
+    traffic::{
+        Failure,
+        tcp::{self, Transfer},
+        udp,
+    },
     wait_until,
 };
-
-/// A transfer that goes on until it is stopped, and tells how far it has come.
-struct Transfer {
-    chunks: Arc<AtomicU64>,
-    task: Task<()>,
-}
-
-impl Transfer {
-    fn start(ns: &Netns, stream: TcpStream) -> Self {
-        let chunks = Arc::<AtomicU64>::default();
-        let count = Arc::clone(&chunks);
-        let task = ns.spawn(move |stop| {
-            while !stop.requested() {
-                let seed = count.fetch_add(1, Ordering::Relaxed);
-                tcp::exchange(&stream, 64 << 10, seed);
-            }
-        });
-        Self { chunks, task }
-    }
-
-    /// Waits until it has come some way further than it is.
-    fn assert_goes_on(&self, when: &str) {
-        let goal = self.chunks.load(Ordering::Relaxed) + 20;
-        let come = || (self.chunks.load(Ordering::Relaxed) > goal).then_some(());
-        wait_until(&format!("the transfer goes on {when}"), Duration::from_secs(20), come);
-    }
-}
 
 #[test]
 fn down_leaves_nothing() {
@@ -150,8 +119,8 @@ fn a_killed_daemon_is_not_missed_and_a_restarted_one_takes_over() {
     assert_eq!([rnet.ok(&["port", "web"]), rnet.ok(&["network", "inspect", "bridge"])], listed);
     assert_eq!(rnet.container("web").addr, web.addr);
 
-    inward.task.stop();
-    outward.task.stop();
+    inward.stop();
+    outward.stop();
     rnet.ok(&["rm", "-f", "web"]);
     assert_eq!(tcp::connect(&host.client, host.at(8080)).unwrap_err(), Failure::Refused);
     let web = rnet.run("web", &["-p", "8080:80"]);

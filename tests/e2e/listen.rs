@@ -10,7 +10,7 @@ use std::{
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
-use testbed::{Docker, Host, Rnet, daemon::assert_refused, topology::HOST};
+use testbed::{Docker, Host, Rnet, commands::assert_refused, topology::HOST};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

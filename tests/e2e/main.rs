@@ -59,6 +59,7 @@ mod process;
 mod publish;
 mod rollback;
 mod running;
+mod soak;
 mod sources;
 mod spoof;
 mod support_bundle;

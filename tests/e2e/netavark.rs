@@ -11,7 +11,7 @@ const NETWORK: &str = "2f259bab93aaaaa2542ba43ef33eb990d0999ee1b9924b557b7be53c0
 
 /// Runs the plugin with JSON on standard input.
 fn call(rnet: &Rnet<'_>, args: &[&str], input: &Value) -> Finished {
-    process::run_with_input(rnet.command(args), &input.to_string(), testbed::daemon::COMMAND_LIMIT)
+    process::run_with_input(rnet.command(args), &input.to_string(), testbed::commands::COMMAND_LIMIT)
 }
 
 fn answer(rnet: &Rnet<'_>, args: &[&str], input: &Value) -> Value {

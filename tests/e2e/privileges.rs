@@ -34,7 +34,7 @@ fn the_daemon_keeps_what_it_needs_and_commands_have_all_that_they_had() {
     }
 
     rnet.ok(&["run", "-d", "--name", "app", "sh", "-c", "cat /proc/self/status; exec sleep 600"]);
-    let detached = wait_until("the command has written", testbed::daemon::COMMAND_LIMIT, || {
+    let detached = wait_until("the command has written", testbed::commands::COMMAND_LIMIT, || {
         let log = rnet.ok(&["logs", "app"]);
         log.contains("CapAmb").then_some(log)
     });

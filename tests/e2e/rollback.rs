@@ -30,7 +30,7 @@ fn fail_at_every_step(host: &Host, rnet: &mut Rnet<'_>, change: &[&str], undo: &
             rnet.start_daemon();
             return step - 1;
         }
-        let line = testbed::daemon::assert_refused(&what, &finished);
+        let line = testbed::commands::assert_refused(&what, &finished);
         assert!(line.contains("fault injected"), "{what}: {line}");
         before.assert_restored(&host.ns, rnet.instance(), &what);
         assert_eq!(listed(rnet), listed_before, "{what}");

@@ -1,6 +1,6 @@
 //! `rnet trace`: packets as they pass, for as long as somebody looks.
 
-use std::time::Duration;
+use std::{net::TcpListener, time::Duration};
 
 use etherparse::PacketBuilder;
 use nix::time::{ClockId, clock_gettime};
@@ -67,6 +67,45 @@ fn what_is_dropped_is_told_with_the_reason() {
     // Out of an internal network there is no way: an error of an earlier packet may be told here.
     let line = told(&watch, || drop(socket.send(b"x")), |line| line.contains("udp"));
     assert!(line.contains(" c1 ") && line.contains(" dropped internal "), "{line}");
+}
+
+#[test]
+fn a_call_of_a_host_s_program_is_told_with_who_called() {
+    testbed::require_root!();
+    let host = Host::new();
+    let rnet = Rnet::start(&host);
+    let web = rnet.run("web", &["-p", "8080:80", "-p", "5300:53/udp"]);
+    let _servers = (tcp::echo(&web.ns, "0.0.0.0:80"), udp::echo(&web.ns, "0.0.0.0:53"));
+    let own = format!("[{}]", std::process::id());
+    let watch = Watch::start(&rnet, &["trace", "--port", "8080"]);
+    let ask = || {
+        tcp::ask(&host.ns, "127.0.0.1:8080".parse().unwrap());
+    };
+    let line = told(&watch, ask, |line| line.contains("sock_connect4"));
+    for part in
+        [" - ", " web ", " carried ", " published ", "tcp 127.0.0.1:8080 by ", &own, " => 172.17.0.2:80 "]
+    {
+        assert!(line.contains(part), "{part} in {line}");
+    }
+
+    let by_container = Watch::start(&rnet, &["trace", "--container", "web", "--proto", "udp"]);
+    let send = || {
+        let to = "127.0.0.1:5300".parse().unwrap();
+        assert_eq!(udp::ask_unconnected(&host.ns, to), Ok(to));
+    };
+    let line = told(&by_container, send, |line| line.contains("sock_sendmsg4"));
+    assert!(line.contains("udp 127.0.0.1:5300 by "), "{line}");
+
+    let drops = Watch::start(&rnet, &["drops", "-w"]);
+    let refused = |addr: &str| host.ns.run(|| assert!(TcpListener::bind(addr).is_err()));
+    let line = told(&drops, || refused("0.0.0.0:8080"), |line| line.contains(" held "));
+    assert!(line.contains("tcp 0.0.0.0:8080 by ") && line.contains(&own), "{line}");
+    assert!(line.contains("A program of the host wanted a published port."), "{line}");
+    told(&drops, || refused("[::]:8080"), |line| line.contains(" held ") && line.contains("[::]:8080 by "));
+    // What is nobody's is told of nobody.
+    host.ns.run(|| drop(TcpListener::bind("0.0.0.0:8081").unwrap()));
+    told(&drops, || refused("10.200.0.1:8080"), |line| line.contains("10.200.0.1:8080 by "));
+    assert!(drops.lines().iter().all(|line| !line.contains(":8081")), "{:?}", drops.lines());
 }
 
 #[test]

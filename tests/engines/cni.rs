@@ -4,7 +4,7 @@ use std::{fs, net::IpAddr, os::unix::fs::symlink, path::Path, time::Duration};
 
 use serde_json::{Value, json};
 use testbed::{
-    Rnet, Snapshot, daemon,
+    Rnet, Snapshot, commands,
     engine::{
         Containerd, Machine, Podman,
         cri::{DnsConfig, PortMapping},
@@ -16,7 +16,7 @@ use testbed::{
 
 /// Puts rnet among an engine's plugins.
 fn install(machine: &Machine, dir: &Path) {
-    machine.ns.run(|| symlink(daemon::binary(), dir.join("rnet")).unwrap());
+    machine.ns.run(|| symlink(commands::binary(), dir.join("rnet")).unwrap());
 }
 
 fn list(rnet: &Rnet<'_>, version: &str, name: &str, plugin: &Value) -> String {
@@ -67,7 +67,9 @@ fn podman_runs_containers_on_rnets_networks() {
     assert_eq!(rnet.json(&["ps"]).len(), 1, "of what was refused nothing is left");
 
     // Two networks, an address and an Ethernet address that are asked for, names.
-    let args = ["--network", "n1:ip=10.90.0.77,mac=02:00:00:00:00:77", "--network", "n2", "-p", "8081:80"];
+    // Podman goes through networks in no certain order, and names interfaces by it.
+    let first = "n1:interface_name=eth0,ip=10.90.0.77,mac=02:00:00:00:00:77";
+    let args = ["--network", first, "--network", "n2:interface_name=eth1", "-p", "8081:80"];
     let both = podman.run("both", &args);
     assert_eq!(both.addr.to_string(), "10.90.0.77");
     assert_eq!(both.ns.mac("eth0"), [2, 0, 0, 0, 0, 0x77]);
@@ -182,7 +184,7 @@ fn containerd_runs_pods_on_rnets_network() {
     config["name"] = json!("pods");
     config["cni.dev/valid-attachments"] = json!([]);
     let mut shell = machine.ns.command("sh");
-    shell.args(["-c", r#"printf %s "$INPUT" | "$PLUGIN""#]).env("PLUGIN", daemon::binary());
+    shell.args(["-c", r#"printf %s "$INPUT" | "$PLUGIN""#]).env("PLUGIN", commands::binary());
     shell.env("INPUT", config.to_string()).env("CNI_COMMAND", "GC");
     process::run(shell, Duration::from_secs(30)).assert_ok("GC");
     before.assert_restored(&machine.ns, rnet.instance(), "GC");

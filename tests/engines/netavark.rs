@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use testbed::{
-    Rnet, Snapshot, daemon,
+    Rnet, Snapshot, commands,
     engine::{Machine, Podman},
     traffic::{Failure, tcp, udp},
 };
@@ -14,7 +14,7 @@ fn add_plugin(machine: &Machine, podman: &Podman<'_>, rnet: &Rnet<'_>) {
     let script = format!(
         "#!/bin/sh\nRNET_INSTANCE={} exec {} \"$@\"\n",
         rnet.instance(),
-        daemon::binary().canonicalize().unwrap().display()
+        commands::binary().canonicalize().unwrap().display()
     );
     let written = machine.ns.run(|| {
         fs::write(&file, script)?;

@@ -1,6 +1,7 @@
 //! The bpf filesystem, and the kernel's objects that are pinned in it.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::Command,
     sync::Once,
@@ -71,6 +72,23 @@ fn object_at(pin: &Path) -> Option<Object> {
             pin: pin.to_owned(),
         })
     })
+}
+
+/// How many entries each of the instance's tables has, by name: of hash tables, which are the ones that grow. Those
+/// that make room by themselves (LRU) are left out. Empty where bpftool is not installed.
+pub fn entries_of(instance: &str) -> BTreeMap<String, usize> {
+    let maps = pinned_by(instance).into_iter().filter(|object| object.kind == "map");
+    let counted = maps.filter_map(|map| {
+        let pin = map.pin.to_str()?;
+        let kind = bpftool(&["map", "show", "pinned", pin])?["type"].as_str()?.to_owned();
+        if !matches!(kind.as_str(), "hash" | "percpu_hash" | "lpm_trie") {
+            return None;
+        }
+        let entries = bpftool(&["map", "dump", "pinned", pin])?.as_array()?.len();
+        let name = map.pin.file_name()?.to_string_lossy().into_owned();
+        Some((name, entries))
+    });
+    counted.collect()
 }
 
 /// What bpftool answers as JSON; nothing when it fails or is not installed.

@@ -20,7 +20,8 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    Container, Host, Netns, bpf,
+    Container, Host, bpf,
+    commands::{COMMAND_LIMIT, Commands, assert_refused},
     netns::remove_named,
     process::{self, Finished, Process},
     snapshot, wait_until,
@@ -28,30 +29,8 @@ use crate::{
 
 /// How long the daemon may take to be ready: loading its programs on two busy cores included.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// How long a command may take.
-pub const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 /// How long the daemon may take to end when told to.
 const END_LIMIT: Duration = Duration::from_secs(20);
-
-/// The built `rnet`: `$RNET_BIN`, else the one beside this test's own executable, else in the workspace's target
-/// directory.
-///
-/// # Panics
-/// When there is none.
-pub fn binary() -> PathBuf {
-    if let Some(path) = std::env::var_os("RNET_BIN") {
-        let path = PathBuf::from(path);
-        assert!(path.is_file(), "RNET_BIN={}: no such file", path.display());
-        return path;
-    }
-    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
-    // target/debug/deps/e2e-0123456789abcdef
-    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.parent()?.join("rnet")));
-    let candidates = beside.into_iter().chain(["debug/rnet", "release/rnet"].map(|p| target.join(p)));
-    candidates.into_iter().find(|p| p.is_file()).unwrap_or_else(|| {
-        panic!("no rnet binary: build it with `cargo xtask build`, or name it in RNET_BIN")
-    })
-}
 
 /// One instance of rnet on a host. Whatever it has made is removed on drop.
 #[derive(Debug)]
@@ -257,18 +236,19 @@ impl<'h> Rnet<'h> {
         fs::read_to_string(self.log.path()).unwrap_or_else(|e| format!("(no log: {e})"))
     }
 
+    /// Commands for this instance, which other threads than the daemon's may give too.
+    pub fn commands(&self) -> Commands<'_> {
+        Commands::new(&self.host.ns, &self.instance)
+    }
+
     /// `rnet ARGS` for this instance, to be run in the host's namespace.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = self.host.ns.command(binary());
-        // Nothing of the caller's own configuration.
-        command.env_remove("RNET_FAIL_AT").env_remove("RNET_KILL_AT").env_remove("RNET_INSTANCE");
-        command.arg("--instance").arg(&self.instance).args(args);
-        command
+        self.commands().command(args)
     }
 
     /// Runs a command to its end.
     pub fn cmd(&self, args: &[&str]) -> Finished {
-        process::run(self.command(args), COMMAND_LIMIT)
+        self.commands().cmd(args)
     }
 
     /// Runs a command that must succeed, and returns what it printed.
@@ -276,7 +256,7 @@ impl<'h> Rnet<'h> {
     /// # Panics
     /// When it fails.
     pub fn ok(&self, args: &[&str]) -> String {
-        self.cmd(args).assert_ok(&format!("rnet {}", args.join(" "))).stdout
+        self.commands().ok(args)
     }
 
     /// Runs a command that must be refused: status 1, and one line on standard error, which is returned.
@@ -304,8 +284,7 @@ impl<'h> Rnet<'h> {
     /// # Panics
     /// When it fails.
     pub fn run(&self, name: &str, args: &[&str]) -> Container {
-        self.ok(&[&["run", "-d", "--name", name], args].concat());
-        self.container(name)
+        self.commands().run(name, args)
     }
 
     /// A container that runs.
@@ -313,8 +292,7 @@ impl<'h> Rnet<'h> {
     /// # Panics
     /// When it has no namespace, or no IPv4 address on `eth0`.
     pub fn container(&self, name: &str) -> Container {
-        let path = Path::new("/run/netns").join(format!("{}-{name}", self.instance));
-        Container::of(name, self.host.ns.run(|| Netns::open(path)))
+        self.commands().container(name)
     }
 
     /// Packets that the datapath counted under `verdict` (`carried`, `passed`, `dropped`).
@@ -398,28 +376,9 @@ fn kill_processes_in(name: &str) {
     }
 }
 
-/// Checks that a command was refused as rnet refuses, and returns its one line.
-///
-/// # Panics
-/// When it was not.
-pub fn assert_refused(what: &str, finished: &Finished) -> String {
-    let Finished { status, stdout, stderr } = finished;
-    assert_eq!(status.code(), Some(1), "{what} is to be refused: {stdout}{stderr}");
-    assert_eq!(stdout, "", "{what} is refused and prints nothing but why");
-    let line = stderr.trim_end();
-    assert!(!line.is_empty() && !line.contains('\n'), "{what} is refused with one line, not:\n{stderr}");
-    line.to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn finished(script: &str) -> Finished {
-        let mut command = Command::new("sh");
-        command.args(["-c", script]);
-        process::run(command, Duration::from_secs(10))
-    }
 
     #[test]
     fn counters_are_summed_by_verdict() {
@@ -429,22 +388,5 @@ mod tests {
             {"verdict": "carried", "packets": 1},
         ]});
         assert_eq!(packets_of(&stats, "verdict", "carried"), 3);
-    }
-
-    #[test]
-    fn a_refusal_is_one_line_and_status_1() {
-        assert_eq!(assert_refused("x", &finished("echo no such network >&2; exit 1")), "no such network");
-    }
-
-    #[test]
-    #[should_panic(expected = "with one line")]
-    fn a_refusal_of_two_lines_is_none() {
-        assert_refused("x", &finished("echo a >&2; echo b >&2; exit 1"));
-    }
-
-    #[test]
-    #[should_panic(expected = "is to be refused")]
-    fn wrong_usage_is_no_refusal() {
-        assert_refused("x", &finished("echo usage >&2; exit 2"));
     }
 }

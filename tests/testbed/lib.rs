@@ -8,6 +8,7 @@
 pub mod bpf;
 pub mod capture;
 pub mod client;
+pub mod commands;
 pub mod consistency;
 pub mod container;
 pub mod daemon;

@@ -144,7 +144,7 @@ pub(crate) fn namespaces(instance: &str) -> Vec<String> {
 }
 
 /// Everything below a directory, the directory included, sorted; empty when there is none.
-pub(crate) fn files_below(dir: &Path) -> Vec<PathBuf> {
+pub fn files_below(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut left = vec![dir.to_owned()];
     while let Some(path) = left.pop() {

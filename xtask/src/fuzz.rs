@@ -104,17 +104,21 @@ fn known() -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Builds it for a target that is named, so that build scripts and macros are compiled without coverage.
+/// Builds it for a target that is named, so that build scripts and macros are compiled without coverage. It has the
+/// workspace's versions of everything, to which cargo adds libFuzzer's: a lock file of its own would fall behind.
 fn build() -> Result<PathBuf> {
+    let guided = workspace().join("tests/fuzz/guided");
+    let (lock, copy) = (workspace().join("Cargo.lock"), guided.join("Cargo.lock"));
+    fs::copy(&lock, &copy).with_context(|| format!("copy {} to {}", lock.display(), copy.display()))?;
     let version = output(Command::new("rustc").arg("-vV"))?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
     let dir = place().join("build");
     let mut build = cargo();
     build
-        .args(["build", "--release", "--locked", "--target", host, "--target-dir"])
+        .args(["build", "--release", "--target", host, "--target-dir"])
         .arg(&dir)
         .arg("--manifest-path")
-        .arg(workspace().join("tests/fuzz/guided/Cargo.toml"))
+        .arg(guided.join("Cargo.toml"))
         .env("RUSTFLAGS", COVERAGE);
     exec(&mut build)?;
     Ok(dir.join(host).join("release/rnet-fuzz"))

@@ -15,6 +15,7 @@ mod progress;
 mod root;
 mod run;
 mod setup;
+mod soak;
 mod test;
 mod vm;
 
@@ -38,6 +39,8 @@ enum Task {
     Bench(bench::Options),
     /// Run the readers of outside input on inputs that nobody thought of.
     Fuzz(fuzz::Options),
+    /// Use rnet from all sides at once, and kill its daemon, for as long as one has patience.
+    Soak(soak::Options),
     /// Make the packages: a .deb, an archive, and their checksums.
     Dist,
     /// Run a selection of the tests on Debian's kernels, in an emulator.
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
+        Task::Soak(options) => soak::run(&options),
         Task::Dist => dist::run().map(|_| ExitCode::SUCCESS),
         Task::VmTest(options) => vm::run(&options),
         Task::Lint => lint::run().map(|()| ExitCode::SUCCESS),

@@ -8,7 +8,7 @@ use nix::unistd::geteuid;
 use crate::{command::find, progress::note};
 
 /// Variables that a command keeps when it is run as root.
-const KEPT: [&str; 12] = [
+const KEPT: [&str; 16] = [
     "CARGO_MANIFEST_DIR",
     "NO_COLOR",
     "RNET_BIN",
@@ -17,6 +17,10 @@ const KEPT: [&str; 12] = [
     "RNET_DIST",
     "RNET_INSTANCE",
     "RNET_REQUIRE_ALL",
+    "RNET_SOAK_KILLS",
+    "RNET_SOAK_SECONDS",
+    "RNET_SOAK_SEED",
+    "RNET_TEST_PATIENCE",
     "RUST_BACKTRACE",
     "RUST_LOG",
     "RUST_TEST_THREADS",

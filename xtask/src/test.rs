@@ -1,9 +1,9 @@
 //! The tests, level by level. A level that fails does not keep the next from running.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, ExitCode, Stdio},
 };
 
@@ -103,7 +103,7 @@ fn packages(args: &[OsString]) -> Result<()> {
         "dist",
         &built,
         args,
-        &[("RNET_DIST", &packages.dir), ("RNET_DEBIAN", &setup::debian::archive())],
+        &[("RNET_DIST", packages.dir.as_os_str()), ("RNET_DEBIAN", setup::debian::archive().as_os_str())],
     )
 }
 
@@ -117,7 +117,12 @@ fn host(args: &[OsString]) -> Result<()> {
 }
 
 /// Runs one of the tests that need root: built as the user, run as root.
-fn in_kernel(test: &str, built: &Built, args: &[OsString], variables: &[(&str, &Path)]) -> Result<()> {
+pub(crate) fn in_kernel(
+    test: &str,
+    built: &Built,
+    args: &[OsString],
+    variables: &[(&str, &OsStr)],
+) -> Result<()> {
     let executable = executable(test)?;
     let package = workspace().join("tests");
     let mut command = root::as_root(executable, "these tests make network namespaces and load BPF programs")?;

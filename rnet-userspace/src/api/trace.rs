@@ -78,9 +78,10 @@ impl Telling {
                     let containers = self.daemon.ask(|control| Ok(control.containers())).await?;
                     (self.names, self.named) = (Names::of(&containers), Some(Instant::now()));
                 }
-                // It may have gone since.
-                let name = if_indextoname(record.ifindex).ok().and_then(|name| name.into_string().ok());
-                let interface = name.unwrap_or_else(|| format!("if{}", record.ifindex));
+                let interface = match record.ifindex {
+                    0 => String::new(),
+                    index => name_of(index),
+                };
                 Told::Packet(Box::new(self.names.show(&record, interface, epoch()?)))
             }
         };
@@ -88,6 +89,12 @@ impl Telling {
         line.push(b'\n');
         Ok(line.into())
     }
+}
+
+/// The name of an interface; its number if it has gone since.
+fn name_of(index: u32) -> String {
+    let name = if_indextoname(index).ok().and_then(|name| name.into_string().ok());
+    name.unwrap_or_else(|| format!("if{index}"))
 }
 
 /// When the records' clock began, in nanoseconds since 1970: looked at anew each time, as the other clock may be set.

@@ -8,7 +8,7 @@ use super::{
     Format, FormatArgs,
     observe::{counter_table, dropped},
     print,
-    trace::{follow, lost_line, time_of, way},
+    trace::{follow, interface, lost_line, time_of, way},
 };
 use crate::{
     api::client::Client,
@@ -67,7 +67,7 @@ fn line(packet: &Packet, zone: UtcOffset) -> String {
         None => packet.meaning.clone(),
     };
     let time = time_of(packet, zone);
-    columns([&time, &packet.interface, container, &packet.reason, &way(packet), &meaning])
+    columns([&time, interface(packet), container, &packet.reason, &way(packet), &meaning])
 }
 
 /// What is to be done, where it is plain.
@@ -84,6 +84,7 @@ fn remedy(reason: &str) -> Option<&'static str> {
         "no-ipv6" => "Create it with --ipv6.",
         "no-source-address" => "Give the uplink an address.",
         "source" => "Allow it with `rnet publish --from`.",
+        "held" => "See whose it is with `rnet ps`.",
         "unserved" => "See `rnet status` for what is not served, and why.",
         _ => return None,
     })
@@ -121,7 +122,7 @@ mod tests {
     fn there_are_remedies_for_what_is_dropped_alone() {
         let known = |reason: &&Reason| remedy(reason.name()).is_some();
         let all: Vec<_> = Reason::ALL.iter().filter(known).collect();
-        assert_eq!(all.len(), 12, "each is of a reason that there is");
+        assert_eq!(all.len(), 13, "each is of a reason that there is");
         assert!(all.iter().all(|reason| reason.verdict() == Verdict::Dropped), "{all:?}");
     }
 }

@@ -175,6 +175,8 @@ fn fields(packet: &Packet, zone: UtcOffset) -> Value {
         "Time": time_of(packet, zone),
         "TimeNano": packet.time_nano,
         "Program": packet.program,
+        "Process": packet.process.as_ref().map(|p| p.name.as_str()).unwrap_or_default(),
+        "ProcessID": packet.process.as_ref().map_or(0, |p| p.id),
         "Interface": packet.interface,
         "Container": packet.container.as_deref().unwrap_or_default(),
         "Network": packet.network.as_deref().unwrap_or_default(),
@@ -197,7 +199,8 @@ fn fields(packet: &Packet, zone: UtcOffset) -> Value {
 fn line(packet: &Packet, zone: UtcOffset) -> String {
     let mut way = way(packet);
     if let Some(left) = &packet.left {
-        way += &format!(" => {}", arrow(left));
+        let left = if packet.process.is_some() { end(left.dst) } else { arrow(left) };
+        way += &format!(" => {left}");
     }
     way += match (packet.opened, packet.matched.as_str()) {
         (true, "port") => " (new flow, published port)",
@@ -209,7 +212,12 @@ fn line(packet: &Packet, zone: UtcOffset) -> String {
     };
     let container = packet.container.as_deref().unwrap_or("-");
     let time = time_of(packet, zone);
-    columns([&time, &packet.program, &packet.interface, container, &packet.verdict, &packet.reason, &way])
+    columns([&time, &packet.program, interface(packet), container, &packet.verdict, &packet.reason, &way])
+}
+
+/// Where it was seen; a call is at no interface.
+pub(super) fn interface(packet: &Packet) -> &str {
+    if packet.interface.is_empty() { "-" } else { &packet.interface }
 }
 
 /// The time of day, with the zone's.
@@ -222,9 +230,13 @@ pub(super) fn time_of(packet: &Packet, zone: UtcOffset) -> String {
     time.to_offset(zone).format(TIME).unwrap_or_default()
 }
 
-/// A packet as it came: `tcp 198.51.100.7:5000 > 192.0.2.1:8080 [S] 74 bytes`.
+/// A packet as it came: `tcp 198.51.100.7:5000 > 192.0.2.1:8080 [S] 74 bytes`; a call as `tcp 127.0.0.1:8080 by curl[77]`.
 pub(super) fn way(packet: &Packet) -> String {
     let mut way = packet.protocol.clone();
+    if let (Some(process), Some(ends)) = (&packet.process, &packet.came) {
+        let asked = if ends.dst.port() == 0 { ends.src } else { ends.dst };
+        return way + &format!(" {} by {}[{}]", end(asked), process.name, process.id);
+    }
     if let Some(came) = &packet.came {
         way += &format!(" {}", arrow(came));
     }
@@ -253,6 +265,7 @@ fn columns([time, program, interface, container, verdict, reason, packet]: [&str
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controller::packets::Process;
 
     fn packet() -> Packet {
         let ends = |src: &str, dst: &str| Some(Ends { src: src.parse().unwrap(), dst: dst.parse().unwrap() });
@@ -260,6 +273,7 @@ mod tests {
             time_nano: 3_600_000_000_000 + 1_500_000,
             program: "from_uplink".into(),
             interface: "eth0".into(),
+            process: None,
             container: Some("web".into()),
             network: Some("front".into()),
             protocol: "tcp".into(),
@@ -284,6 +298,29 @@ mod tests {
             "01:00:00.001500 from_uplink eth0 web carried published tcp 198.51.100.7:5000 > 192.0.2.1:8080 [S] 74 bytes \
              => 198.51.100.7:5000 > 172.17.0.2:80 (new flow, published port)"
         );
+    }
+
+    #[test]
+    fn a_call_is_told_with_who_called() {
+        let ends = |dst: &str| Some(Ends { src: "0.0.0.0:0".parse().unwrap(), dst: dst.parse().unwrap() });
+        let connect = Packet {
+            program: "sock_connect4".into(),
+            interface: String::new(),
+            process: Some(Process { id: 77, name: "curl".into() }),
+            detail: String::new(),
+            length: 0,
+            came: ends("127.0.0.1:8080"),
+            left: ends("172.17.0.2:80"),
+            opened: false,
+            ..packet()
+        };
+        let told = line(&connect, UtcOffset::UTC);
+        let end = " tcp 127.0.0.1:8080 by curl[77] => 172.17.0.2:80 (published port)";
+        assert!(told.contains(" sock_connect4  -  ") && told.ends_with(end), "{told}");
+        let src = "0.0.0.0:8080".parse().unwrap();
+        let bind =
+            Packet { came: Some(Ends { src, dst: "0.0.0.0:0".parse().unwrap() }), left: None, ..connect };
+        assert_eq!(way(&bind), "tcp 0.0.0.0:8080 by curl[77]");
     }
 
     #[test]

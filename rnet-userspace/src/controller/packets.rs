@@ -10,7 +10,7 @@ use ipnetwork::IpNetwork;
 use rnet_common::{
     Be16, Ip6, Program, Reason, TraceFilter, TraceRecord, Tuple,
     flow::proto,
-    trace::{Prefix, narrowed, trace_flags, widened},
+    trace::{Call, Prefix, narrowed, trace_flags, widened},
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
@@ -213,15 +213,27 @@ pub struct Ends {
     pub dst: SocketAddr,
 }
 
-/// A packet at a program.
+/// A process of the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Its id.
+    pub id: u32,
+    /// Its name, as the kernel keeps it: 15 bytes at most.
+    pub name: String,
+}
+
+/// A packet at a program, or a call of a process that was led to a published port or refused it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Packet {
     /// When, in nanoseconds since 1970.
     pub time_nano: i64,
     /// The program.
     pub program: String,
-    /// The interface of the host that it runs on.
+    /// The interface of the host that it runs on; empty for a call.
     pub interface: String,
+    /// Who calls. Of a call the source is where its socket is bound, or wants to be, and the destination what it addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<Process>,
     /// The container whose interface that is, or whose address the packet had or got.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
@@ -296,7 +308,11 @@ impl Names {
     /// which the records' clock began.
     pub fn show(&self, record: &TraceRecord, interface: String, epoch: i64) -> Packet {
         let reason = Reason::ALL.iter().find(|reason| **reason as u8 == record.reason);
-        let program = Program::ALL.iter().find(|program| **program as u8 == record.program);
+        let programs = Program::ALL.iter().map(|program| (*program as u8, program.name()));
+        let calls = Call::ALL.iter().map(|call| (*call as u8, call.name()));
+        let program = programs.chain(calls).find(|(number, _)| *number == record.program);
+        let process =
+            (record.process != 0).then(|| Process { id: record.process, name: text_of(&record.comm) });
         let v6 = match record.ethertype.get() {
             ethertype::IPV4 => Some(false),
             ethertype::IPV6 => Some(true),
@@ -311,7 +327,7 @@ impl Names {
         let opened = record.flags & trace_flags::NEW_FLOW != 0;
         Packet {
             time_nano: i64::try_from(record.time).unwrap_or_default().saturating_add(epoch),
-            program: program.map(|program| program.name().to_owned()).unwrap_or_default(),
+            program: program.map(|(_, name)| name.to_owned()).unwrap_or_default(),
             interface,
             container,
             network,
@@ -321,15 +337,20 @@ impl Names {
                 other => format!("{other:#06x}"),
             },
             detail: match record.proto {
+                _ if process.is_some() => String::new(),
                 proto::TCP => tcp_flags(record.detail),
                 proto::ICMP | proto::ICMPV6 => format!("type {}", record.detail),
                 _ => String::new(),
             },
             length: record.length,
+            process,
             came,
             left,
             opened,
-            matched: reason.map(|reason| matched(*reason, opened)).unwrap_or_default().to_owned(),
+            matched: reason
+                .map(|reason| matched(*reason, opened || record.process != 0))
+                .unwrap_or_default()
+                .to_owned(),
             verdict: reason.map(|reason| reason.verdict().name().to_owned()).unwrap_or_default(),
             reason: reason.map(|reason| reason.name().to_owned()).unwrap_or_default(),
             meaning: reason.map(|reason| reason.meaning().to_owned()).unwrap_or_default(),
@@ -339,7 +360,7 @@ impl Names {
 
 /// What has decided, of the packet's flow, the port that it asks for and the containers that it is from or to.
 fn matched(reason: Reason, opened: bool) -> &'static str {
-    let opens_port = matches!(reason, Reason::Published | Reason::Hairpin);
+    let opens_port = matches!(reason, Reason::Published | Reason::Hairpin | Reason::Held);
     let is_of_flow = matches!(
         reason,
         Reason::Published
@@ -354,7 +375,8 @@ fn matched(reason: Reason, opened: bool) -> &'static str {
             | Reason::DirectReply
             | Reason::Related
     );
-    let is_of_port = matches!(reason, Reason::HostSocket | Reason::Source | Reason::NoEndpoint);
+    let is_of_port =
+        matches!(reason, Reason::HostSocket | Reason::Source | Reason::NoEndpoint | Reason::Held);
     let is_of_endpoint = matches!(
         reason,
         Reason::Switched
@@ -375,6 +397,11 @@ fn matched(reason: Reason, opened: bool) -> &'static str {
         false if is_of_endpoint => "endpoint",
         false => "none",
     }
+}
+
+/// What is before the first zero.
+fn text_of(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
 }
 
 fn ends(tuple: &Tuple<Ip6>, v6: bool) -> Ends {
@@ -520,6 +547,22 @@ mod tests {
         let v6 = names.show(&record("[fd00::1]:1", "[fd00::2]:2", None, Reason::ToHost), "eth0".into(), 0);
         assert_eq!(v6.came.unwrap().src, "[fd00::1]:1".parse().unwrap());
         assert_eq!((v6.left, v6.container), (None, None));
+        let mut comm = [0; 16];
+        comm[..4].copy_from_slice(b"curl");
+        let call = TraceRecord {
+            program: Call::Connect4 as u8,
+            process: 77,
+            comm,
+            ifindex: 0,
+            detail: 0,
+            ..record("0.0.0.0:0", "127.0.0.1:8080", Some(("0.0.0.0:0", "172.17.0.2:80")), Reason::Published)
+        };
+        let shown = names.show(&call, String::new(), 0);
+        assert_eq!(shown.process, Some(Process { id: 77, name: "curl".to_owned() }));
+        assert_eq!(
+            (shown.program.as_str(), shown.container.as_deref(), shown.matched.as_str(), shown.opened),
+            ("sock_connect4", Some("web"), "port", false)
+        );
         let arp = TraceRecord { ethertype: Be16::new(ethertype::ARP), ..TraceRecord::default() };
         assert_eq!(names.show(&arp, "veth1".into(), 0).protocol, "arp");
     }

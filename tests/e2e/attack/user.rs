@@ -12,7 +12,7 @@ use std::{
 
 use testbed::{
     Host, Rnet,
-    daemon::{COMMAND_LIMIT, assert_refused, binary},
+    commands::{COMMAND_LIMIT, assert_refused, binary},
     process, wait_until,
 };
 

@@ -9,7 +9,7 @@ mod nodes;
 use std::{net::Ipv4Addr, time::Duration};
 
 use serde_json::{Value, json};
-use testbed::{Host, Netns, Rnet, daemon, process};
+use testbed::{Host, Netns, Rnet, commands, process};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -44,7 +44,7 @@ impl<'h> Plugin<'h> {
     ) -> Result<Value, Refused> {
         let mut shell = self.host.ns.command("sh");
         shell.args(["-c", r#"printf %s "$INPUT" | "$PLUGIN""#]);
-        shell.env("INPUT", config.to_string()).env("PLUGIN", daemon::binary());
+        shell.env("INPUT", config.to_string()).env("PLUGIN", commands::binary());
         shell.env("RNET_INSTANCE", &self.instance);
         shell.env("CNI_COMMAND", command).env("CNI_CONTAINERID", container).env("CNI_NETNS", netns);
         shell.env("CNI_IFNAME", interface).env("CNI_PATH", &self.path).env("CNI_ARGS", &self.args);

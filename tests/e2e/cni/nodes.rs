@@ -10,7 +10,7 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use testbed::{
-    Host, Netns, Rnet, daemon, process,
+    Host, Netns, Rnet, commands, process,
     topology::{CLIENT, FAR, HOST},
     traffic::tcp,
 };
@@ -28,7 +28,7 @@ fn installer(host: &Host, root: &Path, nodes: &str) -> Command {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../packaging/kubernetes/install");
     let mut command = host.ns.command(script);
     command.env("NODE_NAME", "node-a").env("CLUSTER_CIDR", "10.244.0.0/16");
-    command.env("NODES", file).env("HOST", root).env("RNET", daemon::binary());
+    command.env("NODES", file).env("HOST", root).env("RNET", commands::binary());
     command
 }
 
@@ -53,7 +53,10 @@ fn pods_of_a_cluster_reach_one_another_and_its_services() {
     for _ in 0..2 {
         process::run(installer(&host, root.path(), nodes), LIMIT).assert_ok("install");
     }
-    assert_eq!(fs::read(root.path().join("opt/cni/bin/rnet")).unwrap(), fs::read(daemon::binary()).unwrap());
+    assert_eq!(
+        fs::read(root.path().join("opt/cni/bin/rnet")).unwrap(),
+        fs::read(commands::binary()).unwrap()
+    );
     let config = configuration(root.path());
     let (pod, backend) = (Netns::new("pod"), Netns::new("backend"));
     let pod_addr = addr_in(&plugin.add("c1", &pod, &with(&config, &publishing(8080, 80))));

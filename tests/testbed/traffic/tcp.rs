@@ -3,7 +3,12 @@
 use std::{
     io::{self, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
+    time::Duration,
 };
 
 use socket2::{SockRef, Socket, Type};
@@ -11,7 +16,7 @@ use socket2::{SockRef, Socket, Type};
 use super::{
     Failure, Peers, SILENCE, STOP_INTERVAL, Server, any_for, bound, parse, random_bytes, reply_limit,
 };
-use crate::{Netns, Stop};
+use crate::{Netns, Stop, Task, wait_until};
 
 /// Starts a server on `addr` (`0.0.0.0:80`) that sends back what it gets.
 ///
@@ -136,6 +141,48 @@ pub fn exchange(stream: &TcpStream, len: usize, seed: u64) {
             at += n;
         }
     });
+}
+
+/// An exchange that goes on over one connection until it is stopped, and tells how far it has come.
+#[derive(Debug)]
+pub struct Transfer {
+    chunks: Arc<AtomicU64>,
+    task: Task<()>,
+}
+
+impl Transfer {
+    /// Starts it over a connection to an echo server.
+    pub fn start(ns: &Netns, stream: TcpStream) -> Self {
+        let chunks = Arc::<AtomicU64>::default();
+        let count = Arc::clone(&chunks);
+        let task = ns.spawn(move |stop| {
+            while !stop.requested() {
+                let seed = count.fetch_add(1, Ordering::Relaxed);
+                exchange(&stream, 64 << 10, seed);
+                // It is to go on, not to fill the machine.
+                thread::sleep(Duration::from_millis(2));
+            }
+        });
+        Self { chunks, task }
+    }
+
+    /// Waits until it has come some way further than it is.
+    ///
+    /// # Panics
+    /// When it has not.
+    pub fn assert_goes_on(&self, when: &str) {
+        let goal = self.chunks.load(Ordering::Relaxed) + 20;
+        let come = || (self.chunks.load(Ordering::Relaxed) > goal).then_some(());
+        wait_until(&format!("the transfer goes on {when}"), Duration::from_secs(20), come);
+    }
+
+    /// Ends it.
+    ///
+    /// # Panics
+    /// When a byte was wrong, missing, or late.
+    pub fn stop(self) {
+        self.task.stop();
+    }
 }
 
 #[cfg(test)]
