@@ -245,7 +245,7 @@ impl Host for Fake {
     fn netns_exists(&self, path: &Path) -> Result<bool> {
         let world = self.world();
         ensure!(!world.foreign.hidden, "look at network namespace {}: Too many open files", path.display());
-        Ok(world.tables.netns.contains(path))
+        Ok(world.tables.netns.contains(path) || world.foreign.namespaces.contains_key(path))
     }
 
     fn delete_netns(&self, name: &str) -> Result<()> {

@@ -35,33 +35,33 @@ fn wait_for_uplink(rnet: &Rnet<'_>, is_there: bool, what: &str) {
 fn any_call_may_fail_while_an_uplink_comes() {
     testbed::require_root!();
     let which = Which::of_this_run();
-    let mut failures = Vec::new();
-    for kind in KINDS {
-        let calls = {
-            let host = Host::new();
-            let rnet = Rnet::start(&host);
-            let counting = Injection::start(tracer(), rnet.daemon_id(), kind, "resources", 0);
+    let host = Host::new();
+    let rnet = Rnet::start(&host);
+    let calls = KINDS.map(|kind| {
+        let counting = Injection::start(tracer(), rnet.daemon_id(), kind, "resources", 0);
+        come(&host);
+        wait_for_uplink(&rnet, true, "the uplink is used");
+        let calls = counting.end().calls;
+        host.ns.ip("link del eth1");
+        wait_for_uplink(&rnet, false, "the uplink is gone");
+        (kind, calls)
+    });
+    let failures = each(&which.of(&calls), |tries, current| {
+        let host = Host::new();
+        let rnet = Rnet::start(&host);
+        rnet.run("web", &["-p", "8080:80"]);
+        let before = Snapshot::take(&host.ns, rnet.instance());
+        for one in tries {
+            current.set(Some(*one));
+            let injection = Injection::start(tracer(), rnet.daemon_id(), one.kind, "resources", one.at);
             come(&host);
-            wait_for_uplink(&rnet, true, "the uplink is used");
-            counting.end().calls
-        };
-        failures.extend(each(&which.of(calls), kind, |calls, current| {
-            let host = Host::new();
-            let rnet = Rnet::start(&host);
-            rnet.run("web", &["-p", "8080:80"]);
-            let before = Snapshot::take(&host.ns, rnet.instance());
-            for at in calls {
-                current.set(*at);
-                let injection = Injection::start(tracer(), rnet.daemon_id(), kind, "resources", *at);
-                come(&host);
-                wait_for_uplink(&rnet, true, &format!("an uplink that comes while {kind} call {at} fails"));
-                let what = describe(WHAT, kind, *at, injection.end().injected.as_ref());
-                assert_consistent(&host, &rnet, &what);
-                host.ns.ip("link del eth1");
-                wait_for_uplink(&rnet, false, &format!("{what}, and goes again"));
-                before.assert_restored(&host.ns, rnet.instance(), &what);
-            }
-        }));
-    }
+            wait_for_uplink(&rnet, true, &format!("an uplink that comes while {one:?} fails"));
+            let what = describe(WHAT, one, injection.end().injected.as_ref());
+            assert_consistent(&host, &rnet, &what);
+            host.ns.ip("link del eth1");
+            wait_for_uplink(&rnet, false, &format!("{what}, and goes again"));
+            before.assert_restored(&host.ns, rnet.instance(), &what);
+        }
+    });
     report(&failures, WHAT, &which);
 }

@@ -153,7 +153,7 @@ fn a_bpffs_that_cannot_be_written_is_refused_and_traffic_goes_on() {
     let rnet = Rnet::new(&host);
     let before = Snapshot::take(&host.ns, rnet.instance());
     let refused = rnet.try_start_daemon(READ_ONLY, &[], |_| {}).expect_err("it cannot pin anything");
-    let line = testbed::daemon::assert_refused("rnet daemon", &refused);
+    let line = testbed::commands::assert_refused("rnet daemon", &refused);
     assert!(line.contains("/sys/fs/bpf") && line.contains("Read-only file system"), "{line}");
     before.assert_restored(&host.ns, rnet.instance(), "a daemon that could not pin anything");
 

@@ -4,14 +4,14 @@ use std::cell::RefCell;
 
 use testbed::{
     Host, Rnet, Snapshot,
+    commands::assert_refused,
     consistency::assert_consistent,
-    daemon::assert_refused,
     inject::{Injection, KINDS, Seen},
     process::Finished,
     traffic::tcp,
 };
 
-use super::sweep::{Which, describe, each, report, tracer};
+use super::sweep::{Try, Which, describe, each, report, tracer};
 
 const START: &[&str] = &["daemon"];
 const DOWN: &[&str] = &["down"];
@@ -22,10 +22,10 @@ const PREPARE: &[&[&str]] = &[
 ];
 
 /// Starts the daemon with one of its calls failing.
-fn start(rnet: &Rnet<'_>, kind: &str, failure: &str, at: u64) -> (Result<(), Finished>, Seen) {
+fn start(rnet: &Rnet<'_>, one: Try) -> (Result<(), Finished>, Seen) {
     let injection = RefCell::new(None);
     let started = rnet.try_start_daemon("", &[], |pid| {
-        injection.replace(Some(Injection::start(tracer(), pid, kind, failure, at)));
+        injection.replace(Some(Injection::start(tracer(), pid, one.kind, "resources", one.at)));
     });
     let injection = injection.into_inner().expect("the daemon was given to the tracer");
     (started, injection.end())
@@ -33,10 +33,6 @@ fn start(rnet: &Rnet<'_>, kind: &str, failure: &str, at: u64) -> (Result<(), Fin
 
 /// A start that failed has said so in one line, behind what it had to say before.
 fn assert_said(what: &str, finished: &Finished) {
-    // Said by the loader, before anything of rnet runs.
-    if finished.stderr.contains("error while loading shared libraries") {
-        return;
-    }
     assert_eq!(finished.status.code(), Some(1), "{what}: {}", finished.stderr);
     let errors = finished.stderr.lines().filter(|line| line.starts_with("error: ")).count();
     assert_eq!(errors, 1, "{what}: one line says why:\n{}", finished.stderr);
@@ -47,32 +43,32 @@ fn assert_said(what: &str, finished: &Finished) {
 fn any_call_may_fail_while_a_daemon_starts_for_the_first_time() {
     testbed::require_root!();
     let which = Which::of_this_run();
-    let mut failures = Vec::new();
-    for kind in KINDS {
-        let host = Host::new();
-        let rnet = Rnet::new(&host);
-        let (started, seen) = start(&rnet, kind, "resources", 0);
+    let host = Host::new();
+    let rnet = Rnet::new(&host);
+    let calls = KINDS.map(|kind| {
+        let (started, seen) = start(&rnet, Try { kind, at: 0 });
         assert!(started.is_ok(), "{started:?}");
         rnet.down();
-        failures.extend(each(&which.of(seen.calls), kind, |calls, current| {
-            let host = Host::new();
-            let rnet = Rnet::new(&host);
-            let before = Snapshot::take(&host.ns, rnet.instance());
-            for at in calls {
-                current.set(*at);
-                let (started, seen) = start(&rnet, kind, "resources", *at);
-                let what = describe(START, kind, *at, seen.injected.as_ref());
-                if let Err(finished) = &started {
-                    assert_said(&what, finished);
-                    before.assert_restored(&host.ns, rnet.instance(), &what);
-                    rnet.start_daemon();
-                }
-                assert_consistent(&host, &rnet, &what);
-                rnet.down();
-                before.assert_restored(&host.ns, rnet.instance(), &format!("{what}, and rnet down"));
+        (kind, seen.calls)
+    });
+    let failures = each(&which.of(&calls), |tries, current| {
+        let host = Host::new();
+        let rnet = Rnet::new(&host);
+        let before = Snapshot::take(&host.ns, rnet.instance());
+        for one in tries {
+            current.set(Some(*one));
+            let (started, seen) = start(&rnet, *one);
+            let what = describe(START, one, seen.injected.as_ref());
+            if let Err(finished) = &started {
+                assert_said(&what, finished);
+                before.assert_restored(&host.ns, rnet.instance(), &what);
+                rnet.start_daemon();
             }
-        }));
-    }
+            assert_consistent(&host, &rnet, &what);
+            rnet.down();
+            before.assert_restored(&host.ns, rnet.instance(), &format!("{what}, and rnet down"));
+        }
+    });
     report(&failures, START, &which);
 }
 
@@ -80,36 +76,36 @@ fn any_call_may_fail_while_a_daemon_starts_for_the_first_time() {
 fn any_call_may_fail_while_a_daemon_takes_over() {
     testbed::require_root!();
     let which = Which::of_this_run();
-    let mut failures = Vec::new();
-    for kind in KINDS {
+    let host = Host::new();
+    let rnet = prepared(&host);
+    let calls = KINDS.map(|kind| {
+        rnet.terminate();
+        let (started, seen) = start(&rnet, Try { kind, at: 0 });
+        assert!(started.is_ok(), "{started:?}");
+        (kind, seen.calls)
+    });
+    let failures = each(&which.of(&calls), |tries, current| {
         let host = Host::new();
         let rnet = prepared(&host);
-        rnet.terminate();
-        let (started, seen) = start(&rnet, kind, "resources", 0);
-        assert!(started.is_ok(), "{started:?}");
-        failures.extend(each(&which.of(seen.calls), kind, |calls, current| {
-            let host = Host::new();
-            let rnet = prepared(&host);
-            let web = rnet.container("web");
-            let _server = tcp::echo(&web.ns, "0.0.0.0:80");
-            let before = Snapshot::take(&host.ns, rnet.instance());
-            for at in calls {
-                current.set(*at);
-                rnet.terminate();
-                let (started, seen) = start(&rnet, kind, "resources", *at);
-                let what = describe(START, kind, *at, seen.injected.as_ref());
-                // Whatever comes of it, who is served goes on being served.
-                tcp::ask(&host.client, host.at(8080));
-                if let Err(finished) = &started {
-                    assert_said(&what, finished);
-                    rnet.start_daemon();
-                }
-                assert_consistent(&host, &rnet, &what);
-                tcp::ask(&host.client, host.at(8080));
-                before.assert_restored(&host.ns, rnet.instance(), &what);
+        let web = rnet.container("web");
+        let _server = tcp::echo(&web.ns, "0.0.0.0:80");
+        let before = Snapshot::take(&host.ns, rnet.instance());
+        for one in tries {
+            current.set(Some(*one));
+            rnet.terminate();
+            let (started, seen) = start(&rnet, *one);
+            let what = describe(START, one, seen.injected.as_ref());
+            // Whatever comes of it, who is served goes on being served.
+            tcp::ask(&host.client, host.at(8080));
+            if let Err(finished) = &started {
+                assert_said(&what, finished);
+                rnet.start_daemon();
             }
-        }));
-    }
+            assert_consistent(&host, &rnet, &what);
+            tcp::ask(&host.client, host.at(8080));
+            before.assert_restored(&host.ns, rnet.instance(), &what);
+        }
+    });
     report(&failures, START, &which);
 }
 
@@ -117,36 +113,35 @@ fn any_call_may_fail_while_a_daemon_takes_over() {
 fn any_call_may_fail_while_all_is_taken_down() {
     testbed::require_root!();
     let which = Which::of_this_run();
-    let mut failures = Vec::new();
-    for kind in KINDS {
-        let calls = {
-            let host = Host::new();
-            let rnet = prepared(&host);
-            let counting = Injection::start(tracer(), rnet.daemon_id(), kind, "resources", 0);
-            rnet.down();
-            counting.end().calls
-        };
-        failures.extend(each(&which.of(calls), kind, |calls, current| {
-            let host = Host::new();
-            let rnet = Rnet::new(&host);
-            let before = Snapshot::take(&host.ns, rnet.instance());
-            for at in calls {
-                current.set(*at);
-                rnet.start_daemon();
-                prepare(&rnet);
-                let injection = Injection::start(tracer(), rnet.daemon_id(), kind, "resources", *at);
-                let finished = rnet.cmd(DOWN);
-                let what = describe(DOWN, kind, *at, injection.end().injected.as_ref());
-                if finished.status.success() {
-                    rnet.wait_ended();
-                } else {
-                    assert_refused(&what, &finished);
-                    rnet.down();
-                }
-                before.assert_restored(&host.ns, rnet.instance(), &what);
+    let host = Host::new();
+    let rnet = Rnet::new(&host);
+    let calls = KINDS.map(|kind| {
+        rnet.start_daemon();
+        prepare(&rnet);
+        let counting = Injection::start(tracer(), rnet.daemon_id(), kind, "resources", 0);
+        rnet.down();
+        (kind, counting.end().calls)
+    });
+    let failures = each(&which.of(&calls), |tries, current| {
+        let host = Host::new();
+        let rnet = Rnet::new(&host);
+        let before = Snapshot::take(&host.ns, rnet.instance());
+        for one in tries {
+            current.set(Some(*one));
+            rnet.start_daemon();
+            prepare(&rnet);
+            let injection = Injection::start(tracer(), rnet.daemon_id(), one.kind, "resources", one.at);
+            let finished = rnet.cmd(DOWN);
+            let what = describe(DOWN, one, injection.end().injected.as_ref());
+            if finished.status.success() {
+                rnet.wait_ended();
+            } else {
+                assert_refused(&what, &finished);
+                rnet.down();
             }
-        }));
-    }
+            before.assert_restored(&host.ns, rnet.instance(), &what);
+        }
+    });
     report(&failures, DOWN, &which);
 }
 

@@ -13,15 +13,15 @@ use std::{
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::index};
 use testbed::{
     Host, Rnet, Snapshot,
+    commands::assert_refused,
     consistency::assert_consistent,
-    daemon::assert_refused,
     inject::{Injected, Injection, KINDS, Seen},
 };
 
 /// `all`, or the seed of which calls are tried.
 const WHICH: &str = "RNET_FAULTS";
 /// How many calls of each kind are tried for each command unless all are.
-const TRIED: usize = 3;
+const TRIED: usize = 2;
 /// How long files that the daemon has no more use for may stay open: idle connections of its commands.
 const CLOSE_LIMIT: Duration = Duration::from_secs(60);
 
@@ -56,13 +56,21 @@ impl Which {
         }
     }
 
-    /// Numbers of calls, of so many. Some that come behind are with all of them, as no two runs make the same calls.
-    pub(super) fn of(&self, calls: u64) -> Vec<u64> {
-        let Self::Some(seed) = self else { return (1..=calls + calls / 20).collect() };
-        let calls = usize::try_from(calls).expect("there are fewer calls than memory");
-        let mut random = StdRng::seed_from_u64(*seed);
-        let some = index::sample(&mut random, calls, TRIED.min(calls)).into_iter();
-        some.map(|at| at as u64 + 1).collect()
+    /// Calls of each kind, of so many. Some that come behind are with all of them, as no two runs make the same calls.
+    pub(super) fn of(&self, calls: &[(&'static str, u64)]) -> Vec<Try> {
+        let numbers = |calls: u64| match self {
+            Self::All => (1..=calls + calls / 20).collect::<Vec<_>>(),
+            Self::Some(seed) => {
+                let calls = usize::try_from(calls).expect("there are fewer calls than memory");
+                let mut random = StdRng::seed_from_u64(*seed);
+                let some = index::sample(&mut random, calls, TRIED.min(calls)).into_iter();
+                some.map(|at| at as u64 + 1).collect()
+            }
+        };
+        let tries = |&(kind, calls): &(&'static str, u64)| {
+            numbers(calls).into_iter().map(move |at| Try { kind, at }).collect::<Vec<_>>()
+        };
+        calls.iter().flat_map(tries).collect()
     }
 
     /// How the same ones are tried again.
@@ -82,38 +90,52 @@ struct Place<'h> {
     files: BTreeMap<String, usize>,
 }
 
+/// A call that is to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Try {
+    /// Among which it is counted.
+    pub(super) kind: &'static str,
+    /// Its number.
+    pub(super) at: u64,
+}
+
 /// Lets each call of every kind fail once, in turn, while a command is carried out.
 ///
 /// # Panics
 /// When what comes of one is not as it is to be, with all of which that is so.
 pub(super) fn sweep(change: &Change<'_>) {
-    let which = Which::of_this_run();
-    let mut failures = Vec::new();
-    for kind in KINDS {
-        let calls = in_a_place(|place| {
-            place.prepare(change);
-            let counting = place.inject(kind, "resources", 0);
-            place.rnet.ok(change.command);
-            counting.end().calls
-        });
-        failures.extend(try_each(change, kind, "resources", &which.of(calls)));
-    }
-    report(&failures, change.command, &which);
+    sweep_by(change, &KINDS, "resources");
 }
 
 /// Interrupts each call that can be, once, in turn, which the command must not notice.
+///
+/// # Panics
+/// Likewise.
 pub(super) fn sweep_interruptions(change: &Change<'_>) {
+    sweep_by(change, &["sockets", "files"], "interruption");
+}
+
+fn sweep_by(change: &Change<'_>, kinds: &[&'static str], failure: &str) {
     let which = Which::of_this_run();
-    let mut failures = Vec::new();
-    for kind in ["sockets", "files"] {
-        let calls = in_a_place(|place| {
+    let calls = in_a_place(|place| {
+        let count = |kind: &&'static str| {
             place.prepare(change);
-            let counting = place.inject(kind, "interruption", 0);
+            let counting = place.inject(kind, failure, 0);
             place.rnet.ok(change.command);
-            counting.end().calls
+            let calls = counting.end().calls;
+            change.undo.iter().for_each(|command| _ = place.rnet.ok(command));
+            (*kind, calls)
+        };
+        kinds.iter().map(count).collect::<Vec<_>>()
+    });
+    let failures = each(&which.of(&calls), |tries, current| {
+        in_a_place(|place| {
+            for one in tries {
+                current.set(Some(*one));
+                place.try_one(change, one, failure);
+            }
         });
-        failures.extend(try_each(change, kind, "interruption", &which.of(calls)));
-    }
+    });
     report(&failures, change.command, &which);
 }
 
@@ -129,37 +151,27 @@ fn in_a_place<T>(f: impl FnOnce(&Place<'_>) -> T) -> T {
     f(&Place::new(&host))
 }
 
-fn try_each(change: &Change<'_>, kind: &str, failure: &str, calls: &[u64]) -> Vec<String> {
-    each(calls, kind, |calls, current| {
-        let host = Host::new();
-        let place = Place::new(&host);
-        for at in calls {
-            current.set(*at);
-            place.try_one(change, kind, failure, *at);
-        }
-    })
-}
-
 /// Has `try_them` try calls one after another, having noted each before, and returns why which of them failed. It is called
 /// again for those behind one that failed, and makes a new place for them: nothing can be told by one where something is
 /// left.
-pub(super) fn each(calls: &[u64], kind: &str, try_them: impl Fn(&[u64], &Cell<u64>)) -> Vec<String> {
+pub(super) fn each(tries: &[Try], try_them: impl Fn(&[Try], &Cell<Option<Try>>)) -> Vec<String> {
     let mut failures = Vec::new();
-    let (mut left, current) = (calls, Cell::new(0));
-    note(calls.len(), kind);
+    let (mut left, current) = (tries, Cell::new(None));
+    note(tries);
     while !left.is_empty() {
-        current.set(left[0]);
         let Err(panic) = catch_unwind(AssertUnwindSafe(|| try_them(left, &current))) else { break };
-        failures.push(format!("{kind} call {}: {}", current.get(), message(&*panic)));
-        let failed = left.iter().position(|at| *at == current.get());
+        let failed = current.get().and_then(|failed| left.iter().position(|one| *one == failed));
+        failures.push(format!("{:?}: {}", current.get(), message(&*panic)));
         left = &left[failed.map_or(left.len(), |at| at + 1)..];
     }
     failures
 }
 
 #[expect(clippy::print_stderr, reason = "how much was tried is part of what a test says")]
-fn note(calls: usize, kind: &str) {
-    eprintln!("{calls} {kind} calls");
+fn note(tries: &[Try]) {
+    for kind in KINDS {
+        eprintln!("{} {kind} calls", tries.iter().filter(|one| one.kind == kind).count());
+    }
 }
 
 fn message(panic: &(dyn std::any::Any + Send)) -> &str {
@@ -184,17 +196,17 @@ impl<'h> Place<'h> {
         Injection::start(tracer(), self.rnet.daemon_id(), kind, failure, at)
     }
 
-    fn try_one(&self, change: &Change<'_>, kind: &str, failure: &str, at: u64) {
+    fn try_one(&self, change: &Change<'_>, one: &Try, failure: &str) {
         let Self { host, rnet, .. } = self;
         self.prepare(change);
         let prepared = Snapshot::take(&host.ns, rnet.instance());
         let listed = self.listed();
         let id = rnet.daemon_id();
 
-        let injection = self.inject(kind, failure, at);
+        let injection = self.inject(one.kind, failure, one.at);
         let finished = rnet.cmd(change.command);
         let Seen { injected, .. } = injection.end();
-        let what = describe(change.command, kind, at, injected.as_ref());
+        let what = describe(change.command, one, injected.as_ref());
 
         assert_eq!(rnet.daemon_id(), id, "{what}: the daemon lives on");
         assert!(fs::exists(format!("/proc/{id}/ns")).unwrap(), "{what}: the daemon lives on");
@@ -247,8 +259,8 @@ impl<'h> Place<'h> {
 }
 
 /// What went wrong, for messages.
-pub(super) fn describe(command: &[&str], kind: &str, at: u64, injected: Option<&Injected>) -> String {
-    let command = command.join(" ");
+pub(super) fn describe(command: &[&str], one: &Try, injected: Option<&Injected>) -> String {
+    let (command, Try { kind, at }) = (command.join(" "), one);
     match injected {
         Some(Injected { call, about, error, thread }) => {
             format!("rnet {command}, {kind} call {at} failing ({call} of {about:?} in {thread}: {error})")
