@@ -125,7 +125,9 @@ impl Tracer {
 
     fn handle(&mut self, stop: WaitStatus) -> Result<()> {
         match stop {
-            WaitStatus::PtraceSyscall(thread) => gone_is_fine(self.at_call(thread)).context("look at a call")?,
+            WaitStatus::PtraceSyscall(thread) => {
+                gone_is_fine(self.at_call(thread)).context("look at a call")?
+            }
             WaitStatus::PtraceEvent(thread, _, libc::PTRACE_EVENT_EXEC) => self.at_program(thread)?,
             WaitStatus::PtraceEvent(thread, ..) => resume(thread, None)?,
             WaitStatus::Stopped(thread, signal) => resume(thread, Some(signal))?,
@@ -159,7 +161,10 @@ impl Tracer {
                 call: call.name,
                 about: call.about(),
                 error: Errno::from_raw(call.errno).to_string(),
-                thread: fs::read_to_string(format!("/proc/{thread}/comm")).unwrap_or_default().trim().to_owned(),
+                thread: fs::read_to_string(format!("/proc/{thread}/comm"))
+                    .unwrap_or_default()
+                    .trim()
+                    .to_owned(),
             });
             self.pending.insert(thread, call.errno);
             regs.orig_rax = NO_CALL;

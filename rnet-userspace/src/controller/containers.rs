@@ -146,7 +146,11 @@ impl<H: Host, D: Datapath> Controller<H, D> {
                 let addrs: Vec<IpAddr> = endpoints().flat_map(|e| &e.addrs).map(|addr| addr.ip()).collect();
                 let extra = self.extra_hosts(container, gateway)?;
                 Content::Own {
-                    resolv_conf: files::resolv_conf(&files::host_resolv_conf()?, &container.resolver, servers),
+                    resolv_conf: files::resolv_conf(
+                        &files::host_resolv_conf()?,
+                        &container.resolver,
+                        servers,
+                    ),
                     hosts: files::hosts(&addrs, &container.hostname, &extra),
                     hostname: container.hostname.clone(),
                 }

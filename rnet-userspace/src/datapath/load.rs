@@ -82,7 +82,8 @@ pub(super) fn load(pins: &Path, sizes: Sizes, with_xdp: bool) -> Result<Ebpf> {
     let mut ebpf = loader.load(OBJECT).map_err(one_line).context("make the datapath's maps")?;
     let programs: Vec<_> = ebpf.programs_mut().filter(|(name, _)| with_xdp || *name != XDP).collect();
     thread::scope(|scope| {
-        let load = |(name, program)| thread::Builder::new().spawn_scoped(scope, move || verify(name, program));
+        let load =
+            |(name, program)| thread::Builder::new().spawn_scoped(scope, move || verify(name, program));
         let loading: io::Result<Vec<_>> = programs.into_iter().map(load).collect();
         loading.context("start a thread that loads a program")?.into_iter().try_for_each(|thread| {
             thread.join().unwrap_or_else(|_| bail!("a thread that loads a program has panicked"))

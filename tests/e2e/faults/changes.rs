@@ -2,7 +2,8 @@
 
 use super::sweep::{Change, sweep, sweep_interruptions};
 
-const WEB: &[&str] = &["run", "-d", "--name", "web", "-p", "8080:80", "-p", "10.200.0.9:5300:53/udp", "sleep", "600"];
+const WEB: &[&str] =
+    &["run", "-d", "--name", "web", "-p", "8080:80", "-p", "10.200.0.9:5300:53/udp", "sleep", "600"];
 const RM_WEB: &[&str] = &["rm", "-f", "web"];
 const NETWORK: &[&str] = &["network", "create", "--subnet", "10.88.0.0/24", "a"];
 const RM_NETWORK: &[&str] = &["network", "rm", "a"];
@@ -32,7 +33,8 @@ const LEAVE: Change<'_> = Change {
     done: "is not connected",
     undo: &[RM_WEB, RM_NETWORK],
 };
-const OPEN: Change<'_> = Change { prepare: &[WEB], command: PUBLISH, removes: false, done: "", undo: &[RM_WEB] };
+const OPEN: Change<'_> =
+    Change { prepare: &[WEB], command: PUBLISH, removes: false, done: "", undo: &[RM_WEB] };
 const CLOSE: Change<'_> = Change {
     prepare: &[WEB, PUBLISH],
     command: UNPUBLISH,

@@ -78,7 +78,11 @@ impl<'h> Served<'h> {
         let before = Snapshot::take(&self.host.ns, self.rnet.instance());
         let said = self.rnet.fails(command);
         assert!(said.contains(why), "{said:?} lacks {why:?}");
-        before.assert_restored(&self.host.ns, self.rnet.instance(), &format!("{command:?}, which is refused"));
+        before.assert_restored(
+            &self.host.ns,
+            self.rnet.instance(),
+            &format!("{command:?}, which is refused"),
+        );
         self.assert_served();
     }
 }

@@ -51,7 +51,9 @@ impl Which {
         static SEED: OnceLock<u64> = OnceLock::new();
         match std::env::var(WHICH) {
             Ok(all) if all == "all" => Self::All,
-            Ok(seed) => Self::Some(seed.parse().unwrap_or_else(|e| panic!("{WHICH}={seed}: all, or a number ({e})"))),
+            Ok(seed) => {
+                Self::Some(seed.parse().unwrap_or_else(|e| panic!("{WHICH}={seed}: all, or a number ({e})")))
+            }
             Err(_) => Self::Some(*SEED.get_or_init(|| rand::rng().random())),
         }
     }
@@ -214,7 +216,11 @@ impl<'h> Place<'h> {
         if finished.status.success() {
             assert_consistent(host, rnet, &what);
         } else {
-            assert_eq!(failure, "resources", "{what}: an interrupted call is made again: {}", finished.stderr);
+            assert_eq!(
+                failure, "resources",
+                "{what}: an interrupted call is made again: {}",
+                finished.stderr
+            );
             assert_refused(&what, &finished);
             if !change.removes {
                 prepared.assert_restored(&host.ns, rnet.instance(), &what);

@@ -62,7 +62,11 @@ impl Rnet<'_> {
                 *self.daemon.borrow_mut() = Some(daemon);
                 return Ok(());
             }
-            assert!(std::time::Instant::now() < deadline, "rnet daemon neither answers nor ends:\n{}", self.log());
+            assert!(
+                std::time::Instant::now() < deadline,
+                "rnet daemon neither answers nor ends:\n{}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }

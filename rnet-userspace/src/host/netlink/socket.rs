@@ -139,12 +139,7 @@ impl AsyncSocket for Socket {
         self.record.keep(|| self.inner.poll_send(cx, buf))
     }
 
-    fn poll_send_to(
-        &self,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-        addr: &SocketAddr,
-    ) -> Poll<io::Result<usize>> {
+    fn poll_send_to(&self, cx: &mut Context<'_>, buf: &[u8], addr: &SocketAddr) -> Poll<io::Result<usize>> {
         self.record.keep(|| self.inner.poll_send_to(cx, buf, addr))
     }
 
@@ -213,7 +208,8 @@ mod tests {
     #[test]
     fn what_breaks_a_socket_stays() {
         let record = Record::default();
-        let mut errors = [libc::ENOBUFS, libc::EINTR].map(io::Error::from_raw_os_error).into_iter().collect::<Vec<_>>();
+        let mut errors =
+            [libc::ENOBUFS, libc::EINTR].map(io::Error::from_raw_os_error).into_iter().collect::<Vec<_>>();
         let kept = record.keep(|| Poll::Ready(Err::<(), _>(errors.pop().unwrap())));
         assert!(matches!(kept, Poll::Ready(Err(e)) if e.raw_os_error().is_none()));
         record.begin();
