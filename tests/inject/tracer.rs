@@ -126,7 +126,7 @@ impl Tracer {
     fn handle(&mut self, stop: WaitStatus) -> Result<()> {
         match stop {
             WaitStatus::PtraceSyscall(thread) => {
-                gone_is_fine(self.at_call(thread)).context("look at a call")?
+                gone_is_fine(self.at_call(thread)).context("look at a call")?;
             }
             WaitStatus::PtraceEvent(thread, _, libc::PTRACE_EVENT_EXEC) => self.at_program(thread)?,
             WaitStatus::PtraceEvent(thread, ..) => resume(thread, None)?,
