@@ -142,7 +142,7 @@ fn code(mut started: Foreground) -> i32 {
 fn descendants(pid: u32) -> Vec<(u32, u64)> {
     let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     let children = list.split_ascii_whitespace().filter_map(|id| id.parse().ok());
-    let children: Vec<(u32, u64)> = children.filter_map(|id| Some((id, start_time(id)?))).collect();
+    let children: Vec<(u32, u64)> = children.filter_map(|id| Some((id, started(id)?))).collect();
     let others: Vec<_> = children.iter().flat_map(|(child, _)| descendants(*child)).collect();
     [children, others].concat()
 }
@@ -156,13 +156,17 @@ fn until(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 /// Gone, or dead and not yet waited for by who took it in.
+fn started(pid: u32) -> Option<u64> {
+    start_time(pid).unwrap()
+}
+
 fn gone(pid: u32, start: u64) -> bool {
-    start_time(pid) != Some(start)
+    started(pid) != Some(start)
         || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
 }
 
 fn kill(pid: u32) {
-    if let Some(start) = start_time(pid) {
+    if let Some(start) = started(pid) {
         signal(pid, start, nix::sys::signal::SIGKILL).unwrap();
         until("it is dead", || gone(pid, start));
     }
@@ -329,7 +333,7 @@ fn detached() {
     until("the exit code is there", || read_status(&container.file("status")).unwrap().is_some());
     assert_eq!(read_status(&container.file("status")).unwrap(), Some(3));
     assert_eq!(fs::read_to_string(container.file("log")).unwrap(), "before\nready\n/\nweb\n0\nend\n");
-    until("the shim is gone", || start_time(shim).is_none_or(|start| gone(shim, start)));
+    until("the shim is gone", || started(shim).is_none_or(|start| gone(shim, start)));
     assert!(!container.file("status.tmp").exists());
 }
 
@@ -339,7 +343,7 @@ fn detached_signals() {
     let shim = container.started(
         "trap 'echo usr1' USR1; trap 'echo term; exit 5' TERM; setsid sleep 600 & echo ready; while :; do sleep 0.01; done",
     );
-    let start = start_time(shim).unwrap();
+    let start = started(shim).unwrap();
     let sleeps = || {
         descendants(shim).into_iter().find(|(pid, _)| {
             fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default() == b"sleep\x00600\x00"

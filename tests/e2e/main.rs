@@ -36,6 +36,7 @@ mod dns;
 mod docker;
 mod doctor;
 mod egress;
+mod faults;
 mod fragments;
 mod hairpin;
 mod healing;

@@ -1,5 +1,7 @@
 //! The program under test: its daemon, its commands, and the containers that it makes.
 
+mod starting;
+
 use std::{
     cell::RefCell,
     fs::{self, File},
@@ -138,29 +140,37 @@ impl<'h> Rnet<'h> {
     }
 
     fn start_daemon_by(&self, mut command: Command, listener: Option<&UnixListener>) {
-        assert!(self.daemon.borrow().is_none(), "the daemon of {} runs", self.instance);
-        let log = File::options().append(true).open(self.log.path());
-        let log = log.unwrap_or_else(|e| panic!("open {}: {e}", self.log.path().display()));
-        let second = log.try_clone().unwrap_or_else(|e| panic!("share the log file: {e}"));
-        command.envs(self.env.iter().cloned()).stderr(second);
+        self.log_to(&mut command);
         match listener.map(UnixListener::try_clone) {
-            None => command.stdout(log),
-            Some(Ok(listener)) => command.stdout(OwnedFd::from(listener)),
+            None => {}
+            Some(Ok(listener)) => _ = command.stdout(OwnedFd::from(listener)),
             Some(Err(e)) => panic!("share a socket: {e}"),
-        };
-        // An interrupt from the terminal is for whoever runs this, and needs the daemon to remove everything.
-        command.process_group(0);
+        }
         let mut daemon = Process::start(command);
-        let socket = self.socket();
         wait_until("rnet daemon answers", START_LIMIT, || {
             if let Some(status) = daemon.ended() {
                 panic!("rnet daemon ended with {status}:\n{}", self.log());
             }
-            // Nobody is asked who does not listen yet: that would be a process each time.
-            self.host.ns.run(|| UnixStream::connect(&socket)).ok()?;
-            self.cmd(&["status"]).status.success().then_some(())
+            self.answers().then_some(())
         });
         *self.daemon.borrow_mut() = Some(daemon);
+    }
+
+    /// Has a daemon that is to be started write to the log.
+    fn log_to(&self, command: &mut Command) {
+        assert!(self.daemon.borrow().is_none(), "the daemon of {} runs", self.instance);
+        let log = File::options().append(true).open(self.log.path());
+        let log = log.unwrap_or_else(|e| panic!("open {}: {e}", self.log.path().display()));
+        let second = log.try_clone().unwrap_or_else(|e| panic!("share the log file: {e}"));
+        command.envs(self.env.iter().cloned()).stderr(second).stdout(log);
+        // An interrupt from the terminal is for whoever runs this, and needs the daemon to remove everything.
+        command.process_group(0);
+    }
+
+    fn answers(&self) -> bool {
+        let socket = self.socket();
+        // Nobody is asked who does not listen yet: that would be a process each time.
+        self.host.ns.run(|| UnixStream::connect(&socket)).is_ok() && self.cmd(&["status"]).status.success()
     }
 
     /// The daemon's process id.

@@ -15,6 +15,7 @@ pub mod daemon;
 pub mod docker;
 pub mod engine;
 mod ethtool;
+pub mod inject;
 pub mod lab;
 mod mounts;
 pub mod netns;

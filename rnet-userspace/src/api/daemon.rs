@@ -32,6 +32,8 @@ use crate::controller::{Config, Events, events::Kind, packets::Packets};
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// The same while a table fills up, or a container uses up its quota of flows.
 const SWEEP_PRESSED_EVERY: Duration = Duration::from_secs(1);
+/// How long after a change of the host that could not be followed it is tried again: the kernel tells of it only once.
+const FOLLOW_AGAIN: Duration = Duration::from_secs(5);
 /// How long requests may take to end once the daemon is to: a `stop` takes up to 10 s before it uses force.
 const DRAIN: Duration = Duration::from_secs(15);
 
@@ -142,6 +144,8 @@ pub(super) async fn serve(
 
     let changed = Arc::new(Notify::new());
     let on_change = Arc::clone(&changed);
+    // What could not be put right at the start, of one container, is tried again.
+    changed.notify_one();
     let _watch =
         watch(Box::new(move || on_change.notify_one())).context("follow the host's links and addresses")?;
     daemon.adopt().await.context("take hold of the containers' processes")?;
@@ -240,13 +244,26 @@ async fn sweep(daemon: Arc<Supervisor>) {
 
 /// Changes come in bursts; those that come while one is being followed are followed together.
 async fn follow_host(daemon: Arc<Supervisor>, changed: Arc<Notify>) {
+    let mut problem = None;
     loop {
-        changed.notified().await;
+        match problem {
+            None => changed.notified().await,
+            // Time that runs out is as good as a change.
+            Some(_) => _ = time::timeout(FOLLOW_AGAIN, changed.notified()).await,
+        }
         let began = Instant::now();
         let followed = daemon.ask(|c| c.refresh_host()).await;
         daemon.activity().refreshes.note(followed.is_ok(), began.elapsed());
-        if let Err(e) = followed {
-            tracing::warn!("follow a change of the host's links or addresses: {e}");
+        let is = followed.err().map(|e| e.to_string());
+        match &is {
+            // Once is enough, however often it is tried.
+            Some(e) if is != problem => {
+                tracing::warn!("follow a change of the host's links or addresses, which is tried again: {e}");
+            }
+            Some(_) => {}
+            None if problem.is_some() => tracing::info!("the host's links and addresses are followed again"),
+            None => {}
         }
+        problem = is;
     }
 }

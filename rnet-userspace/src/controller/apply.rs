@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::{self, ErrorKind},
     net::IpAddr,
     path::Path,
     sync::Arc,
@@ -102,6 +103,22 @@ impl<H: Host, D: Datapath> Machine<H, D> {
             .filter_map(|step| self.run(step).with_context(|| step.to_string()).err())
             .collect::<Vec<_>>();
         collected(errors)
+    }
+
+    /// Notes what is going to be removed. Where the disk is full this goes without saying: removing needs no room, and a
+    /// crash halfway leaves what the next start makes whole again.
+    ///
+    /// # Errors
+    /// When the disk refuses for another reason.
+    pub(super) fn note_removal(&mut self, step: Step) -> Result<()> {
+        let noted = self.apply(&[step]);
+        match &noted {
+            Err(e) if is_full(e) => {
+                tracing::warn!("{e:#}; what is removed meanwhile is not noted");
+                Ok(())
+            }
+            _ => noted,
+        }
     }
 
     fn run(&mut self, step: &Step) -> Result<()> {
@@ -239,8 +256,22 @@ impl<H: Host, D: Datapath> Machine<H, D> {
     }
 }
 
+fn is_full(error: &Error) -> bool {
+    let mut causes = error.chain().filter_map(|e| e.downcast_ref::<io::Error>());
+    causes.any(|e| matches!(e.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
+}
+
 /// Brings a record to the disk, where it is before it is noted in memory.
-fn keep<T: Record>(store: &Store, change: &Change<T>) -> Result<()> {
+fn keep<T: Record + Clone>(store: &Store, change: &Change<T>) -> Result<()> {
+    write(store, change).inspect_err(|_| {
+        // It may stand there all the same, without its outliving a crash of the host being sure.
+        if let Err(e) = write(store, &change.reversed()) {
+            tracing::debug!("put back what could not be saved: {e:#}");
+        }
+    })
+}
+
+fn write<T: Record>(store: &Store, change: &Change<T>) -> Result<()> {
     match (&change.before, &change.after) {
         (_, Some(record)) => store.save(&**record),
         (Some(record), None) => store.delete::<T>(record.id()),

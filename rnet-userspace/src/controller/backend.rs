@@ -152,8 +152,8 @@ pub trait Host: Send {
     fn create_netns(&self, name: &str) -> Result<PathBuf>;
     /// Where a namespace of this name is, or would be.
     fn netns_path(&self, name: &str) -> PathBuf;
-    /// Whether `path` is a live network namespace.
-    fn netns_exists(&self, path: &Path) -> bool;
+    /// Whether `path` is a live network namespace. That this can't be told is an error.
+    fn netns_exists(&self, path: &Path) -> Result<bool>;
     /// Removes a namespace made by [`Host::create_netns`]: the kernel ends it once no process is in it.
     fn delete_netns(&self, name: &str) -> Result<()>;
     /// Makes a UTS and an IPC namespace, the first with this host name, and holds them by the files `uts` and `ipc`
@@ -200,7 +200,7 @@ pub trait Host: Send {
     fn forwarding_off(&self, uplinks: &[Uplink], ipv6: bool) -> Result<BTreeSet<String>>;
     /// When a process was started, in clock ticks since boot (`/proc/PID/stat`, field 22); absent when there is
     /// no such process. With its id this names one process for good, whatever ids are used again.
-    fn process_start(&self, pid: u32) -> Option<u64>;
+    fn process_start(&self, pid: u32) -> Result<Option<u64>>;
     /// The exit status that a container's process, which has ended, has left in the container's directory; absent when
     /// that is not there.
     fn exit_code(&self, dir: &Path) -> Result<Option<i32>>;

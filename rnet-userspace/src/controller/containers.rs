@@ -93,8 +93,8 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         steps.push(Step::RemoveFiles(self.dir(&container.id)));
         let removing = Container { phase: Phase::Removing, ..container.clone() };
         if container.phase != Phase::Removing {
-            self.machine
-                .apply(&[Step::SaveContainer(Change::replace(container.clone(), removing.clone()))])?;
+            let mark = Step::SaveContainer(Change::replace(container.clone(), removing.clone()));
+            self.machine.note_removal(mark)?;
         }
         self.machine.apply_all(&steps)?;
         self.machine.apply(&[Step::SaveContainer(Change::remove(removing))])?;
@@ -128,11 +128,11 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             Some(Namespace::Shared(id)) => Content::SharedWith(self.dir(id)),
             Some(Namespace::Host) => Content::Own {
                 resolv_conf: files::resolv_conf(
-                    &files::host_resolv_conf(),
+                    &files::host_resolv_conf()?,
                     &container.resolver,
                     Servers::OnHost,
                 ),
-                hosts: files::hosts_of_host(&self.extra_hosts(container, None)?),
+                hosts: files::hosts_of_host(&self.extra_hosts(container, None)?)?,
                 hostname: container.hostname.clone(),
             },
             Some(Namespace::Own(_) | Namespace::Given { .. }) | None => {
@@ -148,7 +148,11 @@ impl<H: Host, D: Datapath> Controller<H, D> {
                 let addrs: Vec<IpAddr> = endpoints().flat_map(|e| &e.addrs).map(|addr| addr.ip()).collect();
                 let extra = self.extra_hosts(container, gateway)?;
                 Content::Own {
-                    resolv_conf: files::resolv_conf(&files::host_resolv_conf(), &container.resolver, servers),
+                    resolv_conf: files::resolv_conf(
+                        &files::host_resolv_conf()?,
+                        &container.resolver,
+                        servers,
+                    ),
                     hosts: files::hosts(&addrs, &container.hostname, &extra),
                     hostname: container.hostname.clone(),
                 }
@@ -273,7 +277,10 @@ impl<H: Host, D: Datapath> Controller<H, D> {
 
     fn container_name(&self, request: &CreateContainer) -> Result<String> {
         let Some(name) = request.name.clone() else {
-            let taken = |name: &str| self.machine.index.id_of(name).is_some() || self.netns_is_taken(name);
+            // Where this can't be told, making the namespace fails if it is taken.
+            let taken = |name: &str| {
+                self.machine.index.id_of(name).is_some() || self.netns_is_taken(name).unwrap_or(false)
+            };
             return Ok(made_up_name(taken));
         };
         check_name("container", &name)?;
@@ -283,7 +290,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
                  container, or choose another name"
             )));
         }
-        if self.netns_is_taken(&name) {
+        if self.netns_is_taken(&name)? {
             return Err(Error::Conflict(format!(
                 "create network namespace {} for container {name}: one of that name is there already and is not \
                  this instance's: remove it, or choose another name",
@@ -293,9 +300,9 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         Ok(name)
     }
 
-    fn netns_is_taken(&self, container: &str) -> bool {
+    fn netns_is_taken(&self, container: &str) -> Result<bool> {
         let host = &self.machine.host;
-        host.netns_exists(&host.netns_path(&self.netns_name(container)))
+        Ok(host.netns_exists(&host.netns_path(&self.netns_name(container)))?)
     }
 
     /// Tells of something that happened to a container.

@@ -28,7 +28,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         let started = Container {
             state: ContainerState::Running,
             pid: Some(pid),
-            process_start: self.machine.host.process_start(pid),
+            process_start: self.machine.host.process_start(pid)?,
             started: Some(now()),
             ..container.clone()
         };

@@ -69,6 +69,8 @@ pub(super) struct Foreign {
     pub(super) uplinks: Vec<Uplink>,
     pub(super) sockets: BTreeMap<HostPort, String>,
     pub(super) processes: BTreeMap<u32, u64>,
+    /// The kernel can't say which processes and namespaces there are.
+    pub(super) hidden: bool,
 }
 
 #[derive(Debug, Default)]
@@ -243,8 +245,10 @@ impl Host for Fake {
         Path::new("/run/netns").join(name)
     }
 
-    fn netns_exists(&self, path: &Path) -> bool {
-        self.world().tables.netns.contains(path)
+    fn netns_exists(&self, path: &Path) -> Result<bool> {
+        let world = self.world();
+        ensure!(!world.foreign.hidden, "look at network namespace {}: Too many open files", path.display());
+        Ok(world.tables.netns.contains(path) || world.foreign.namespaces.contains_key(path))
     }
 
     fn delete_netns(&self, name: &str) -> Result<()> {
@@ -419,8 +423,10 @@ impl Host for Fake {
         Ok(std::fs::read_to_string(dir.join("status")).ok().and_then(|code| code.parse().ok()))
     }
 
-    fn process_start(&self, pid: u32) -> Option<u64> {
-        self.world().foreign.processes.get(&pid).copied()
+    fn process_start(&self, pid: u32) -> Result<Option<u64>> {
+        let world = self.world();
+        ensure!(!world.foreign.hidden, "look at process {pid}: Too many open files");
+        Ok(world.foreign.processes.get(&pid).copied())
     }
 }
 

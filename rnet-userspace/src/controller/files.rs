@@ -3,7 +3,7 @@
 use std::{
     fmt::Write,
     fs,
-    io::ErrorKind,
+    io::{self, ErrorKind},
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -93,11 +93,9 @@ impl ContainerFiles {
         };
         for (name, old, new) in [(RESOLV_CONF, old_resolv_conf, resolv_conf), (HOSTS, old_hosts, hosts)] {
             let path = self.dir.join(name);
-            // An empty one is what an interrupted write has left. The container may have made it as large as it likes.
-            let is_ours = || {
-                bounded::file(&path, old.len()).is_ok_and(|text| text.is_empty() || text == old.as_bytes())
-            };
-            if old == new || !is_ours() {
+            // An empty one is what an interrupted write has left.
+            let is_ours = |text: String| text.is_empty() || text == *old;
+            if old == new || !read(&path, old.len())?.is_some_and(is_ours) {
                 continue;
             }
             match fs::write(&path, new) {
@@ -123,30 +121,49 @@ pub(super) fn remove(dir: &Path) -> Result<()> {
     }
 }
 
-/// The host's `resolv.conf`; empty if there is none. Where all that it names is a local stub of
-/// systemd-resolved, which no container can reach, it is the file with the servers behind the stub.
-pub(super) fn host_resolv_conf() -> String {
-    let read = |path| of_host(path, bounded::SETTINGS).unwrap_or_default();
-    let text = read("/etc/resolv.conf");
-    let servers: Vec<IpAddr> = nameservers(&text).collect();
-    if !servers.is_empty() && servers.iter().all(IpAddr::is_loopback) {
-        let behind = read("/run/systemd/resolve/resolv.conf");
-        if !behind.is_empty() {
-            return behind;
-        }
+/// The text of a file of a container's, if there is such a file. What is no text, or longer than `most`, is none that
+/// rnet has written: the container may have made it as large as it likes.
+fn read(path: &Path, most: usize) -> Result<Option<String>> {
+    match bounded::text_file(path, most) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if is_strange(&e) || e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).with_context(|| format!("read {}", path.display())),
     }
-    text
 }
 
-/// A file of the host's, which containers do without where it cannot be read.
-fn of_host(path: &str, most: usize) -> Option<String> {
-    match bounded::text_file(Path::new(path), most) {
-        Ok(text) => Some(text),
-        Err(e) if e.kind() == ErrorKind::NotFound => None,
-        Err(e) => {
-            tracing::warn!("containers do without what {path} says: {e}");
-            None
+/// Whether a file was read, and is not what it should be.
+fn is_strange(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::FileTooLarge)
+}
+
+/// The host's `resolv.conf`; empty if there is none. Where all that it names is a local stub of
+/// systemd-resolved, which no container can reach, it is the file with the servers behind the stub.
+///
+/// # Errors
+/// When it is there and can't be read.
+pub(super) fn host_resolv_conf() -> Result<String> {
+    let read = |path| Ok::<_, anyhow::Error>(of_host(path, bounded::SETTINGS)?.unwrap_or_default());
+    let text = read("/etc/resolv.conf")?;
+    let servers: Vec<IpAddr> = nameservers(&text).collect();
+    if !servers.is_empty() && servers.iter().all(IpAddr::is_loopback) {
+        let behind = read("/run/systemd/resolve/resolv.conf")?;
+        if !behind.is_empty() {
+            return Ok(behind);
         }
+    }
+    Ok(text)
+}
+
+/// A file of the host's, if there is one. Containers do without one that is no text, or longer than `most`.
+fn of_host(path: &str, most: usize) -> Result<Option<String>> {
+    match bounded::text_file(Path::new(path), most) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) if is_strange(&e) => {
+            tracing::warn!("containers do without what {path} says: {e}");
+            Ok(None)
+        }
+        Err(e) => Err(e).with_context(|| format!("read {path}")),
     }
 }
 
@@ -215,15 +232,18 @@ pub(super) fn hosts(addrs: &[IpAddr], hostname: &str, extra: &[(String, IpAddr)]
 }
 
 /// The `hosts` of a container in the host's network: the host's own, and the `extra` ones.
-pub(super) fn hosts_of_host(extra: &[(String, IpAddr)]) -> String {
-    let mut text = of_host("/etc/hosts", bounded::HOSTS).unwrap_or_else(|| LOCALHOST.to_owned());
+///
+/// # Errors
+/// When the host's is there and can't be read.
+pub(super) fn hosts_of_host(extra: &[(String, IpAddr)]) -> Result<String> {
+    let mut text = of_host("/etc/hosts", bounded::HOSTS)?.unwrap_or_else(|| LOCALHOST.to_owned());
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
     }
     for (name, addr) in extra {
         line(&mut text, format_args!("{addr}\t{name}"));
     }
-    text
+    Ok(text)
 }
 
 /// Reads `--add-host`'s `name:address`, or `name=address`; the address may be `host-gateway`, which is

@@ -148,7 +148,8 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         let steps = plan::remove_network(&network, &self.machine.addresses)?;
         let removing = Network { phase: Phase::Removing, ..network.clone() };
         if network.phase != Phase::Removing {
-            self.machine.apply(&[Step::SaveNetwork(Change::replace(network, removing.clone()))])?;
+            let mark = Step::SaveNetwork(Change::replace(network, removing.clone()));
+            self.machine.note_removal(mark)?;
         }
         self.machine.apply_all(&steps)?;
         self.machine.apply(&[Step::SaveNetwork(Change::remove(removing))])?;

@@ -174,8 +174,17 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         let links = self.machine.host.link_names()?;
         let containers = self.machine.state.containers.values().filter(|c| c.phase == Phase::Ready);
         // Nearly always none, and this is asked with every change of a link.
-        let unwell: Vec<Container> =
-            containers.filter(|c| self.needs_healing(c, rebuilt, &links)).cloned().collect();
+        let mut unwell: Vec<Container> = Vec::new();
+        for container in containers {
+            match self.needs_healing(container, rebuilt, &links) {
+                Ok(true) => unwell.push(container.clone()),
+                Ok(false) => {}
+                // Whoever can't be looked at is not gone.
+                Err(e) => {
+                    errors.push(Cause::from(e).context(format!("look after container {}", container.name)));
+                }
+            }
+        }
         for container in unwell {
             let name = container.name.clone();
             let healed = self.heal_container(container, rebuilt, &links);
@@ -185,15 +194,20 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     }
 
     /// Whether [`Controller::heal_container`] has something to do.
-    fn needs_healing(&self, container: &Container, rebuilt: &[String], links: &BTreeSet<String>) -> bool {
+    fn needs_healing(
+        &self,
+        container: &Container,
+        rebuilt: &[String],
+        links: &BTreeSet<String>,
+    ) -> Result<bool> {
         if container.state == ContainerState::Exited {
-            return container.remove || container.netns.is_some();
+            return Ok(container.remove || container.netns.is_some());
         }
         let is_right = |e: &Endpoint| {
             let is_there = e.borrowed || links.contains(&e.host_interface) && !rebuilt.contains(&e.network);
             e.phase == Phase::Ready && is_there
         };
-        !self.is_alive(container, links) || !container.endpoints.iter().all(is_right)
+        Ok(!self.is_alive(container, links)? || !container.endpoints.iter().all(is_right))
     }
 
     fn heal_container(
@@ -205,7 +219,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         if container.state == ContainerState::Exited {
             return self.release(container).map(drop);
         }
-        if !self.is_alive(&container, links) {
+        if !self.is_alive(&container, links)? {
             tracing::info!(container = container.name, "its process or its namespace is gone");
             return self.note_exited(container, None).map(drop);
         }
@@ -264,18 +278,20 @@ impl<H: Host, D: Datapath> Controller<H, D> {
 
     /// A container without a process lives as long as its namespace. Where only its engine knows that, it lives as long
     /// as what the engine has taken into it: an interface goes with the namespace that it is in, and its other end too.
-    fn is_alive(&self, container: &Container, links: &BTreeSet<String>) -> bool {
+    fn is_alive(&self, container: &Container, links: &BTreeSet<String>) -> Result<bool> {
         let is_taken = container.engine.is_some() && container.netns.is_none();
         let has_lost =
             |e: &Endpoint| !e.borrowed && e.phase == Phase::Ready && !links.contains(&e.host_interface);
         if is_taken && container.endpoints.iter().any(has_lost) {
-            return false;
+            return Ok(false);
         }
-        let process_is_there = container.pid.is_none_or(|pid| {
-            let start = self.machine.host.process_start(pid);
-            start.is_some() && start == container.process_start
-        });
-        process_is_there && self.netns_is_there(container)
+        if let Some(pid) = container.pid {
+            let start = self.machine.host.process_start(pid)?;
+            if start.is_none() || start != container.process_start {
+                return Ok(false);
+            }
+        }
+        self.netns_is_there(container)
     }
 
     /// Gives the datapath every endpoint and port of the store, most of which it has already, then removes
@@ -289,14 +305,21 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             }
         }
         let containers: Vec<Container> = self.machine.state.containers.values().cloned().collect();
+        let mut is_complete = true;
         for container in containers.iter().filter(|c| c.phase == Phase::Ready) {
-            match self.adopt_container(container) {
-                Ok(()) => bindings.extend(plan::bindings(container)),
-                Err(e) => tracing::warn!(container = container.name, "take up container: {e:#}"),
+            // What fails for a moment must not cost the container its connections.
+            if let Err(e) = self.adopt_container(container).or_else(|_| self.adopt_container(container)) {
+                tracing::warn!(container = container.name, "take up container: {e:#}");
+                is_complete = false;
             }
+            bindings.extend(plan::bindings(container));
         }
         if !bindings.is_empty() {
             self.machine.datapath.publish(&bindings)?;
+        }
+        if !is_complete {
+            // What the datapath has of that container is not to be taken for too much.
+            return Ok(());
         }
         let endpoints: Vec<_> = self.machine.endpoints.values().cloned().collect();
         lists.extend(bindings.iter().map(|binding| binding.sources));

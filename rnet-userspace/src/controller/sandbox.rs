@@ -111,15 +111,20 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     }
 
     /// Whether a container's namespace is there, and is the one that it was.
-    pub(super) fn netns_is_there(&self, container: &Container) -> bool {
+    ///
+    /// # Errors
+    /// When this can't be told.
+    pub(super) fn netns_is_there(&self, container: &Container) -> Result<bool> {
         let host = &self.machine.host;
-        match &container.netns {
-            Some(Namespace::Own(name)) => host.netns_exists(&host.netns_path(name)),
-            Some(Namespace::Given { path, number }) => host.netns_id(path).is_ok_and(|id| id == *number),
+        Ok(match &container.netns {
+            Some(Namespace::Own(name)) => host.netns_exists(&host.netns_path(name))?,
+            Some(Namespace::Given { path, number }) => {
+                host.netns_exists(path)? && host.netns_id(path)? == *number
+            }
             Some(Namespace::Shared(_) | Namespace::Host) => true,
             // Where an engine has not said, it says when the container is gone.
             None => container.engine.is_some(),
-        }
+        })
     }
 
     pub(super) fn netns_name(&self, container: &str) -> String {

@@ -36,7 +36,8 @@ impl<T> Change<T> {
         Self { before: Some(Box::new(before)), after: None }
     }
 
-    fn reversed(&self) -> Self
+    /// The change back.
+    pub(super) fn reversed(&self) -> Self
     where
         T: Clone,
     {
@@ -258,6 +259,7 @@ impl Step {
                 | Self::UpdateFiles { .. }
                 | Self::SetDefaultRoutes(_)
                 | Self::AddEndpoint(_)
+                | Self::SetSources { .. }
                 | Self::Republish { .. }
         )
     }

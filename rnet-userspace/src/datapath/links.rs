@@ -48,13 +48,17 @@ impl Links {
         let pin = self.pin_of(program, ifindex);
         let classifier = load::classifier(ebpf, program)?;
         if let Some(link) = pinned::<SchedClassifierLink>(&pin)? {
-            // A link whose interface is gone cannot be updated, and the index may be another interface's since.
-            if let Ok(id) = classifier.attach_to_link(link) {
-                // The pin holds the link, this only lets go of a descriptor.
-                drop(classifier.take_link(id).map_err(one_line)?);
-                return Ok(());
+            match classifier.attach_to_link(link) {
+                Ok(id) => {
+                    // The pin holds the link, this only lets go of a descriptor.
+                    drop(classifier.take_link(id).map_err(one_line)?);
+                    return Ok(());
+                }
+                // The index may be another interface's since.
+                Err(e) if has_no_interface(&e) => remove(&pin)?,
+                // The program that is there goes on.
+                Err(e) => return Err(one_line(e)),
             }
-            remove(&pin)?;
         }
         let id = attach_again(classifier, interface, side(program)).map_err(one_line)?;
         let link: FdLink =
@@ -71,11 +75,14 @@ impl Links {
         let xdp = load::xdp(ebpf)?;
         if let Some(link) = pinned::<XdpLink>(&pin)? {
             // As for tcx.
-            if let Ok(id) = xdp.attach_to_link(link) {
-                drop(xdp.take_link(id).map_err(one_line)?);
-                return Ok(());
+            match xdp.attach_to_link(link) {
+                Ok(id) => {
+                    drop(xdp.take_link(id).map_err(one_line)?);
+                    return Ok(());
+                }
+                Err(e) if has_no_interface(&e) => remove(&pin)?,
+                Err(e) => return Err(e.into()),
             }
-            remove(&pin)?;
         }
         let id = xdp.attach_to_if_index(ifindex, XdpMode::Driver)?;
         let link: FdLink = xdp.take_link(id).map_err(one_line)?.try_into().map_err(one_line::<LinkError>)?;
@@ -150,6 +157,12 @@ fn attach_again(
             outcome => return outcome,
         }
     }
+}
+
+/// Whether a link could not be updated because its interface is gone (`tcx_link_update`, `bpf_xdp_link_update`).
+fn has_no_interface(error: &ProgramError) -> bool {
+    let ProgramError::SyscallError(error) = error else { return false };
+    error.io_error.raw_os_error() == Some(libc::ENOLINK)
 }
 
 /// Which packets of an interface a program sees: `to_…` those that leave.

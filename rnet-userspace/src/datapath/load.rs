@@ -1,6 +1,6 @@
 //! From the embedded object to programs in the kernel, on maps that outlive the daemon.
 
-use std::{path::Path, thread};
+use std::{io, path::Path, thread};
 
 use anyhow::{Context, Result, anyhow, bail};
 use aya::{
@@ -82,9 +82,10 @@ pub(super) fn load(pins: &Path, sizes: Sizes, with_xdp: bool) -> Result<Ebpf> {
     let mut ebpf = loader.load(OBJECT).map_err(one_line).context("make the datapath's maps")?;
     let programs: Vec<_> = ebpf.programs_mut().filter(|(name, _)| with_xdp || *name != XDP).collect();
     thread::scope(|scope| {
-        let loading: Vec<_> =
-            programs.into_iter().map(|(name, program)| scope.spawn(move || verify(name, program))).collect();
-        loading.into_iter().try_for_each(|thread| {
+        let load =
+            |(name, program)| thread::Builder::new().spawn_scoped(scope, move || verify(name, program));
+        let loading: io::Result<Vec<_>> = programs.into_iter().map(load).collect();
+        loading.context("start a thread that loads a program")?.into_iter().try_for_each(|thread| {
             thread.join().unwrap_or_else(|_| bail!("a thread that loads a program has panicked"))
         })
     })?;
@@ -101,7 +102,7 @@ fn wanted(sizes: Sizes) -> Vec<(&'static str, u32)> {
 
 /// A map that is pinned is used as it is, whatever was asked for: see that it is that.
 fn check_pinned(map: &str, pin: &Path, entries: u32) -> Result<()> {
-    if !pin.exists() {
+    if !pin.try_exists().with_context(|| format!("look for map {map}"))? {
         return Ok(());
     }
     let data = MapData::from_pin(pin).with_context(|| format!("open map {map}"))?;

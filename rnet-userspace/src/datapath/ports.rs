@@ -180,8 +180,9 @@ impl Ebpf {
             [one] => format!("withdraw port {}", show(one)),
             many => format!("withdraw {} ports", many.len()),
         };
-        self.tables.clear_ports(&hosts).with_context(what)?;
-        self.held.remove(&mut self.tables.held, &hosts).with_context(what)
+        // A port is known by its entry, which goes last: whoever withdraws again what failed halfway finds it.
+        self.held.remove(&mut self.tables.held, &hosts).with_context(what)?;
+        self.tables.clear_ports(&hosts).with_context(what)
     }
 
     /// The counts of ports, in their order.

@@ -6,7 +6,7 @@ use std::{
     net::IpAddr,
 };
 
-use anyhow::{Context, Error, Result, anyhow};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use aya::{
     Ebpf, Pod,
     maps::{self, Array, Map, MapData, MapError, PerCpuArray, xdp::DevMapHash},
@@ -276,7 +276,7 @@ impl<K: Pod, V: Pod> Table<K, V> {
 
     /// Adds entries, or replaces them whole. A failure may leave some of them.
     pub(super) fn insert_all(&mut self, entries: &[(K, V)]) -> Result<()> {
-        batch::insert(&self.data, entries).with_context(|| format!("write to map {}", self.name))
+        self.written(batch::insert(&self.data, entries).map_err(Error::from))
     }
 
     /// Removes entries, those that are there. A failure may leave some of them.
@@ -286,7 +286,24 @@ impl<K: Pod, V: Pod> Table<K, V> {
 
     /// Adds an entry, or replaces one whole.
     pub(super) fn insert(&mut self, key: &K, value: &V) -> Result<()> {
-        self.map.insert(key, value, 0).with_context(|| format!("write to map {}", self.name))
+        let done = self.map.insert(key, value, 0).map_err(Error::from);
+        self.written(done)
+    }
+
+    /// Says what a table that is full can be given room by.
+    fn written(&self, done: Result<()>) -> Result<()> {
+        let Err(error) = done else { return Ok(()) };
+        let mut causes = error.chain().filter_map(|e| e.downcast_ref::<std::io::Error>());
+        if !causes.any(|e| e.raw_os_error() == Some(libc::E2BIG)) {
+            return Err(error.context(format!("write to map {}", self.name)));
+        }
+        let (name, entries) = self.capacity()?;
+        let more = if name.starts_with("PORTS") {
+            ": rnet.max-ports has more from the next start after `rnet down`"
+        } else {
+            ""
+        };
+        bail!("table {name} is full, with {entries} entries{more}")
     }
 
     /// Removes an entry, if it is there.

@@ -2,12 +2,12 @@
 
 use std::io::ErrorKind;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
 
 use super::{
-    netlink::{Netlink, link_of, random_mac},
+    netlink::{self, Netlink, link_of, random_mac},
     or_undo,
     sysctl::{self, Family},
 };
@@ -16,12 +16,13 @@ use crate::controller::backend::{BridgeSpec, Link};
 /// Makes a bridge that is up. A failure leaves nothing, and a link that was there already as it was.
 pub(super) fn create(spec: &BridgeSpec) -> Result<Link> {
     let netlink = Netlink::open()?;
-    let bridge = LinkMessageBuilder::<LinkBridge>::new(&spec.name).address(random_mac().into()).build();
-    match netlink.add_link(bridge) {
+    let mac = random_mac();
+    let bridge = LinkMessageBuilder::<LinkBridge>::new(&spec.name).address(mac.into()).build();
+    let made = match netlink.add_link(bridge) {
         Err(e) if e.kind() == ErrorKind::AlreadyExists => bail!("there is a link of that name already"),
-        made => made?,
-    }
-    or_undo(configure(&netlink, spec), || netlink.delete_link(&spec.name))
+        made => made.map_err(Error::from),
+    };
+    or_undo(made.and_then(|()| configure(&netlink, spec)), || netlink::delete_made(&spec.name, mac))
 }
 
 /// The bridge of this name. A link of another kind is an error.

@@ -98,10 +98,12 @@ fn other_end(port: &LinkMessage) -> OtherEnd {
 impl Netlink {
     /// The ports of a bridge.
     fn ports_of(&self, bridge: u32) -> Result<Vec<LinkMessage>> {
-        let mut request = self.handle().link().get();
-        request.message_mut().attributes.push(LinkAttribute::Controller(bridge));
-        let links: Vec<LinkMessage> =
-            self.wait(request.execute().try_collect()).context("list the ports of a bridge")?;
+        let list = || {
+            let mut request = self.handle().link().get();
+            request.message_mut().attributes.push(LinkAttribute::Controller(bridge));
+            request.execute()
+        };
+        let links: Vec<LinkMessage> = self.list(list).context("list the ports of a bridge")?;
         // Kernels that do not know the filter list all.
         let is_port = |link: &LinkMessage| link.attributes.contains(&LinkAttribute::Controller(bridge));
         Ok(links.into_iter().filter(is_port).collect())

@@ -104,8 +104,8 @@ impl Host for Kernel {
         netns::path(name)
     }
 
-    fn netns_exists(&self, path: &Path) -> bool {
-        netns::exists(path)
+    fn netns_exists(&self, path: &Path) -> Result<bool> {
+        netns::exists(path).with_context(|| format!("look at network namespace {}", path.display()))
     }
 
     fn delete_netns(&self, name: &str) -> Result<()> {
@@ -203,8 +203,8 @@ impl Host for Kernel {
         process::status_of_ended(&dir.join(process::STATUS_FILE))
     }
 
-    fn process_start(&self, pid: u32) -> Option<u64> {
-        process::start_time(pid)
+    fn process_start(&self, pid: u32) -> Result<Option<u64>> {
+        process::start_time(pid).with_context(|| format!("look at process {pid}"))
     }
 }
 

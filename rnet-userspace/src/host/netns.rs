@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io,
+    io::{self, ErrorKind},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     panic::resume_unwind,
     path::{Path, PathBuf},
@@ -39,7 +39,7 @@ pub(super) fn create(name: &str) -> Result<PathBuf> {
     prepare_directory().with_context(|| format!("prepare {DIRECTORY}"))?;
     match OpenOptions::new().write(true).create_new(true).mode(0o000).open(&path) {
         Ok(_) => {}
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
             bail!("{} is there already; remove it with `ip netns delete {name}`", path.display())
         }
         Err(e) => return Err(e).with_context(|| format!("create {}", path.display())),
@@ -67,18 +67,24 @@ pub(super) fn delete(name: &str) -> Result<()> {
         Err(e) => return Err(e).with_context(|| format!("unmount {}", path.display())),
     }
     match fs::remove_file(&path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
             Err(e).with_context(|| format!("remove {}", path.display()))
         }
         _ => Ok(()),
     }
 }
 
-/// Whether `path` is a live network namespace.
-pub(super) fn exists(path: &Path) -> bool {
+/// Whether `path` is a live network namespace. That this can't be told, for want of descriptors or memory, is an error.
+pub(super) fn exists(path: &Path) -> io::Result<bool> {
+    use ErrorKind::{NotADirectory, NotFound, PermissionDenied};
+
     // A fifo would keep an ordinary open waiting.
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
-    file.is_ok_and(|file| is_netns(&file))
+    match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
+        Ok(file) => is_netns(&file),
+        // The last of a file that a namespace was to be mounted on.
+        Err(e) if [NotFound, NotADirectory, PermissionDenied].contains(&e.kind()) => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 /// The number of the namespace at `path`, which no other has as long as it lives.
@@ -87,7 +93,7 @@ pub(super) fn id(path: &Path) -> Result<u64> {
 
     let of = || format!("look at network namespace {}", path.display());
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).with_context(of)?;
-    if !is_netns(&file) {
+    if !is_netns(&file).with_context(of)? {
         bail!("{} is not a network namespace", path.display());
     }
     Ok(file.metadata().with_context(of)?.ino())
@@ -142,13 +148,16 @@ fn prepare_directory() -> Result<()> {
     }
 }
 
-fn is_netns(file: &File) -> bool {
+fn is_netns(file: &File) -> io::Result<bool> {
     use std::os::fd::AsRawFd;
 
-    let on_nsfs = fstatfs(file).is_ok_and(|fs| fs.f_type == NSFS_MAGIC);
+    if fstatfs(file)?.f_type != NSFS_MAGIC {
+        return Ok(false);
+    }
     // SAFETY: the request takes no argument and only returns a number; the descriptor is open as long as `file`
     // is borrowed, and of a file system that knows the request.
-    on_nsfs && unsafe { namespace_type(file.as_raw_fd()) } == Ok(CloneFlags::CLONE_NEWNET.bits())
+    let kind = unsafe { namespace_type(file.as_raw_fd()) }?;
+    Ok(kind == CloneFlags::CLONE_NEWNET.bits())
 }
 
 #[cfg(test)]
@@ -167,19 +176,19 @@ mod tests {
     fn a_namespace_is_listed_until_it_is_deleted() {
         unless_skipped(|| {
             let name = Name::new("life");
-            assert!(!exists(&path(&name)));
+            assert!(!exists(&path(&name)).unwrap());
             let made = create(&name).unwrap();
             assert_eq!(made, path(&name));
-            assert!(exists(&made) && listed(&name));
+            assert!(exists(&made).unwrap() && listed(&name));
             let loopback = Netlink::in_netns(&made).unwrap().existing_link("lo").unwrap();
             assert!(loopback.header.flags.contains(netlink_packet_route::link::LinkFlags::Up));
 
             let again = create(&name).unwrap_err();
             assert!(again.to_string().contains("is there already"), "{again:#}");
-            assert!(exists(&made), "the failure left it alone");
+            assert!(exists(&made).unwrap(), "the failure left it alone");
 
             delete(&name).unwrap();
-            assert!(!exists(&made) && !made.exists() && !listed(&name));
+            assert!(!exists(&made).unwrap() && !made.exists() && !listed(&name));
             delete(&name).unwrap();
         });
     }
@@ -202,7 +211,7 @@ mod tests {
             let name = Name::new("stale");
             prepare_directory().unwrap();
             File::create(path(&name)).unwrap();
-            assert!(!exists(&path(&name)));
+            assert!(!exists(&path(&name)).unwrap());
             delete(&name).unwrap();
             assert!(!path(&name).exists());
         });
@@ -211,9 +220,9 @@ mod tests {
     #[test]
     fn other_files_are_not_network_namespaces() {
         for other in ["/proc/self/ns/uts", "/proc/self/stat", "/", "/nonexistent"] {
-            assert!(!exists(Path::new(other)), "{other}");
+            assert!(!exists(Path::new(other)).unwrap(), "{other}");
         }
-        assert!(exists(Path::new("/proc/self/ns/net")));
+        assert!(exists(Path::new("/proc/self/ns/net")).unwrap());
     }
 
     #[test]

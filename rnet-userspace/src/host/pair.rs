@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::ErrorKind, os::fd::AsRawFd, path::Path};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoNetkit, InfoVeth, LinkAttribute, LinkMessage, NetkitMode,
 };
@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::{
     bridge,
-    netlink::{Netlink, link_of, random_mac, with_mtu},
+    netlink::{self, Netlink, link_of, random_mac, with_mtu},
     netns, or_undo, preflight,
     sysctl::{self, Family},
 };
@@ -68,12 +68,13 @@ pub(super) fn create(spec: &PairSpec) -> Result<Link> {
         None => inside,
     };
     let (kind, data) = kind_and_data(spec.kind, with_mtu(inside, spec.mtu).build());
+    let mac = random_mac();
     let host = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(kind)
         .name(&spec.host_name)
-        .address(random_mac().into())
+        .address(mac.into())
         .controller(bridge.index)
         .set_info_data(data);
-    match netlink.add_link(with_mtu(host, spec.mtu).build()) {
+    let made = match netlink.add_link(with_mtu(host, spec.mtu).build()) {
         Err(e) if e.kind() == ErrorKind::AlreadyExists => bail!("one of the two is there already"),
         // A network may be older than the kernel.
         Err(e)
@@ -81,11 +82,10 @@ pub(super) fn create(spec: &PairSpec) -> Result<Link> {
         {
             bail!(no_netkit(&preflight::release()?))
         }
-        made => made?,
-    }
-
+        made => made.map_err(Error::from),
+    };
     // The other end goes with it.
-    or_undo(configure(&netlink, spec), || netlink.delete_link(&spec.host_name))
+    or_undo(made.and_then(|()| configure(&netlink, spec)), || netlink::delete_made(&spec.host_name, mac))
 }
 
 /// How the kernel is told of the end inside. Of a netkit, both policies are left at `forward`: they are for what no

@@ -64,7 +64,8 @@ impl Store {
     /// [outlive the host's run](Record::is_lasting), after a crash of this program.
     ///
     /// # Errors
-    /// When the disk refuses; the old one is still there then.
+    /// When the disk refuses; the old one is still there then, unless all that failed is to make sure that the new one
+    /// outlives a crash of the host.
     pub fn save<T: Record>(&self, record: &T) -> Result<()> {
         let path = self.path::<T>(record.id(), extension(record));
         let write = || {
@@ -84,10 +85,12 @@ impl Store {
     /// When the disk refuses.
     pub fn delete<T: Record>(&self, id: &str) -> Result<()> {
         let path = self.path::<T>(id, FINISHED);
-        absent_is_fine(fs::remove_file(self.path::<T>(id, OF_THIS_BOOT)))?;
-        let delete = || match fs::remove_file(&path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-            deleted => deleted.and_then(|()| sync_dir(&self.directory::<T>())),
+        let delete = || {
+            absent_is_fine(fs::remove_file(self.path::<T>(id, OF_THIS_BOOT)))?;
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+                deleted => deleted.and_then(|()| sync_dir(&self.directory::<T>())),
+            }
         };
         delete().with_context(|| format!("remove state {}", path.display()))
     }
@@ -188,13 +191,13 @@ pub(crate) fn create_run_dir(dir: &Path) -> Result<()> {
     made.with_context(|| format!("create directory {}", dir.display()))
 }
 
-/// Removes a directory unless something is in it.
+/// Removes a directory unless something is in it, or mounted on it.
 ///
 /// # Errors
 /// When the disk refuses for another reason.
 pub fn remove_empty_dir(dir: &Path) -> Result<()> {
     match fs::remove_dir(dir) {
-        Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty => Ok(()),
+        Err(e) if matches!(e.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::ResourceBusy) => Ok(()),
         done => absent_is_fine(done).with_context(|| format!("remove directory {}", dir.display())),
     }
 }
@@ -232,10 +235,11 @@ fn write_then_rename(
     let unfinished = path.with_extension(UNFINISHED);
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-    file.write_all(content)?;
-    file.write_all(b"\n")?;
-    settle(&file)?;
-    fs::rename(&unfinished, path)
+    let written = file.write_all(content).and_then(|()| file.write_all(b"\n")).and_then(|()| settle(&file));
+    written.and_then(|()| fs::rename(&unfinished, path)).inspect_err(|_| {
+        // On a full disk it would take up the room that is left. Where that fails too, the next start removes it.
+        let _ = fs::remove_file(&unfinished);
+    })
 }
 
 fn sync_dir(dir: &Path) -> std::io::Result<()> {

@@ -1,6 +1,6 @@
 //! The processes of containers on this machine.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use futures::future::BoxFuture;
 use nix::sys::signal;
 
@@ -57,7 +57,8 @@ impl Processes for LocalProcesses {
     }
 
     fn open(&self, pid: u32) -> Result<Option<Box<dyn Process>>> {
-        Ok(process::start_time(pid).map(|start| Box::new(LocalProcess { pid, start }) as Box<dyn Process>))
+        let start = process::start_time(pid).with_context(|| format!("look at process {pid}"))?;
+        Ok(start.map(|start| Box::new(LocalProcess { pid, start }) as Box<dyn Process>))
     }
 }
 

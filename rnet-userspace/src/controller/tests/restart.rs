@@ -241,3 +241,20 @@ fn following_the_host_asks_the_kernel_no_more_for_more_containers() {
     }
     assert!(asked.iter().all(|calls| *calls == asked[0]), "{asked:?}");
 }
+
+#[test]
+fn a_container_that_cannot_be_looked_at_is_left_alone() {
+    let bench = Bench::new();
+    let mut instance = bench.start();
+    running(&mut instance, &bench.fake, publishing("web", &["8080:80"]), 100);
+    instance.create_container(&publishing("db", &["5432:5432"])).unwrap();
+    let before = bench.snapshot();
+    bench.fake.world().foreign.hidden = true;
+    let said = message(instance.refresh_host());
+    assert!(said.contains("look after container web: look at process 100"), "{said}");
+    assert!(said.contains("look after container db: look at network namespace"), "{said}");
+    bench.fake.world().foreign.hidden = false;
+    instance.refresh_host().unwrap();
+    assert!(instance.containers().iter().all(|c| c.state == ContainerState::Running));
+    assert_eq!(bench.snapshot(), before);
+}

@@ -15,8 +15,16 @@ use tokio::io::{Interest, unix::AsyncFd};
 const POLL: Duration = Duration::from_millis(200);
 
 /// When a process was started, in clock ticks since boot. `None` when there is no such process.
-pub fn start_time(pid: u32) -> Option<u64> {
-    start_time_in(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+///
+/// # Errors
+/// The kernel does not say, for want of memory or of file descriptors.
+pub fn start_time(pid: u32) -> io::Result<Option<u64>> {
+    match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => Ok(start_time_in(&stat)),
+        // The second where it has ended since the file was opened.
+        Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::ESRCH) => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
 /// The same by the text of the process's `stat`.
@@ -64,7 +72,8 @@ pub async fn wait_exit(pid: u32, start: u64) {
             false
         }
     };
-    while !ended && start_time(pid) == Some(start) {
+    // Where the kernel does not say, it is taken to live.
+    while !ended && start_time(pid).map_or(true, |time| time == Some(start)) {
         tokio::time::sleep(POLL).await;
     }
 }
@@ -84,7 +93,8 @@ fn open(pid: u32, start: u64) -> rustix::io::Result<Option<OwnedFd>> {
         Err(error) => return Err(error),
     };
     // Asked after the open: whatever has the id at this point, the descriptor is of it or of one that is gone.
-    Ok((start_time(pid) == Some(start)).then_some(pidfd))
+    let time = start_time(pid).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+    Ok((time == Some(start)).then_some(pidfd))
 }
 
 #[cfg(test)]
@@ -111,17 +121,17 @@ mod tests {
     #[test]
     fn start_times_grow_and_stay() {
         let sleep = Sleep::new();
-        let own = start_time(std::process::id()).unwrap();
-        let start = start_time(sleep.0.id()).unwrap();
+        let own = start_time(std::process::id()).unwrap().unwrap();
+        let start = start_time(sleep.0.id()).unwrap().unwrap();
         assert!(own > 0 && start >= own);
-        assert_eq!(start_time(sleep.0.id()), Some(start));
+        assert_eq!(start_time(sleep.0.id()).unwrap(), Some(start));
     }
 
     #[test]
     fn signal_ends_the_process_and_no_other() {
         let mut sleep = Sleep::new();
         let pid = sleep.0.id();
-        let start = start_time(pid).unwrap();
+        let start = start_time(pid).unwrap().unwrap();
         assert!(!signal(pid, start + 1, Signal::SIGKILL).unwrap());
         assert!(sleep.0.try_wait().unwrap().is_none());
         assert!(signal(pid, start, Signal::SIGTERM).unwrap());
@@ -139,7 +149,7 @@ mod tests {
     async fn wait_exit_completes_at_the_end_and_not_before() {
         let mut sleep = Sleep::new();
         let pid = sleep.0.id();
-        let start = start_time(pid).unwrap();
+        let start = start_time(pid).unwrap().unwrap();
         tokio::time::timeout(Duration::from_millis(50), wait_exit(pid, start)).await.unwrap_err();
         let deadline = Duration::from_secs(30);
         tokio::time::timeout(deadline, wait_exit(pid, start + 1)).await.unwrap();

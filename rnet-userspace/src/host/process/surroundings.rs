@@ -144,7 +144,7 @@ fn put(mounted: &OwnedFd, at: &Path) -> Result<()> {
 /// Puts a file over `at`. Where there is none, one is made first if `create`: a container's own root is to have
 /// it, and the host's `/etc` is not to change.
 fn put_file(file: &OwnedFd, at: &Path, create: bool) -> Result<()> {
-    if !at.exists() {
+    if !at.try_exists().with_context(|| format!("look for {}", at.display()))? {
         if !create {
             return Ok(());
         }

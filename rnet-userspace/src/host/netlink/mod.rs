@@ -1,5 +1,7 @@
 //! Requests to the kernel over netlink that return when the kernel has answered.
 
+mod socket;
+
 use std::{
     collections::BTreeSet,
     future::Future,
@@ -10,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use futures::{StreamExt as _, TryStreamExt};
+use futures::{Stream, StreamExt as _, TryStreamExt};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     address::{AddressHeaderFlags, AddressMessage},
@@ -25,6 +27,7 @@ use rtnetlink::{
 use rustix::io::Errno;
 use tokio::runtime::{self, Runtime};
 
+use self::socket::{Record, Socket};
 use super::netns;
 use crate::controller::{
     backend::Link,
@@ -36,7 +39,12 @@ use crate::controller::{
 pub(super) struct Netlink {
     runtime: Runtime,
     handle: Handle,
+    record: Record,
 }
+
+/// How often what changes while it is listed is listed again. A host on which routes come and go without end is served by
+/// what it has last said: whoever follows it is told of the changes.
+const TRIES: usize = 8;
 
 impl Netlink {
     /// A socket of the calling thread's namespace; it stays there wherever it is used.
@@ -45,13 +53,14 @@ impl Netlink {
             .enable_io()
             .build()
             .context("start a runtime for netlink")?;
-        let (connection, handle, _) = {
+        let (mut connection, handle, _) = {
             let _context = runtime.enter();
-            rtnetlink::new_connection().context("open a netlink socket")?
+            rtnetlink::new_connection_with_socket::<Socket>().context("open a netlink socket")?
         };
+        let record = connection.socket_mut().record();
         // It makes progress while a request is waited for, and only then.
         runtime.spawn(connection);
-        Ok(Self { runtime, handle })
+        Ok(Self { runtime, handle, record })
     }
 
     /// A socket of the namespace at `path`.
@@ -76,7 +85,7 @@ impl Netlink {
 
     /// Every link.
     pub(super) fn links(&self) -> Result<Vec<LinkMessage>> {
-        self.wait(self.handle.link().get().execute().try_collect()).context("list links")
+        self.list(|| self.handle.link().get().execute()).context("list links")
     }
 
     /// Makes a link; one of that name that is there already is an error.
@@ -153,7 +162,7 @@ impl Netlink {
 
     /// Every address.
     pub(super) fn addresses(&self) -> Result<Vec<AddressMessage>> {
-        self.wait(self.handle.address().get().execute().try_collect()).context("list addresses")
+        self.list(|| self.handle.address().get().execute()).context("list addresses")
     }
 
     /// Adds the default route of the gateway's family.
@@ -185,7 +194,7 @@ impl Netlink {
 
     /// Every route of all tables.
     pub(super) fn routes(&self) -> Result<Vec<RouteMessage>> {
-        let list = |family| self.wait(self.handle.route().get(family).execute().try_collect::<Vec<_>>());
+        let list = |family: RouteMessage| self.list(|| self.handle.route().get(family.clone()).execute());
         let mut routes =
             list(RouteMessageBuilder::<Ipv4Addr>::new().build()).context("list the routes of IPv4")?;
         routes
@@ -218,7 +227,7 @@ impl Netlink {
 
     /// Every queueing discipline.
     pub(super) fn qdiscs(&self) -> Result<Vec<TcMessage>> {
-        self.wait(self.handle.qdisc().get().execute().try_collect()).context("list queueing disciplines")
+        self.list(|| self.handle.qdisc().get().execute()).context("list queueing disciplines")
     }
 
     /// Has an interface send through `to` what it receives. Of an `ifb` that is the way back.
@@ -243,14 +252,45 @@ impl Netlink {
         }
     }
 
+    /// Waits for the answer to a request.
     pub(super) fn wait<T>(&self, answer: impl Future<Output = Result<T, rtnetlink::Error>>) -> io::Result<T> {
-        self.runtime.block_on(answer).map_err(|error| {
+        self.record.begin();
+        let answer = self.runtime.block_on(answer);
+        if let Some(error) = self.record.error() {
+            return Err(error);
+        }
+        answer.map_err(|error| {
             if let rtnetlink::Error::NetlinkError(answer) = error {
                 answer.to_io()
             } else {
                 io::Error::other(error)
             }
         })
+    }
+
+    /// Waits for all of a list, which is asked for again where it has changed meanwhile.
+    pub(super) fn list<T, S>(&self, ask: impl Fn() -> S) -> io::Result<Vec<T>>
+    where
+        S: Stream<Item = Result<T, rtnetlink::Error>>,
+    {
+        let mut listed = Vec::new();
+        for _ in 0..TRIES {
+            listed = self.wait(ask().try_collect())?;
+            if !self.record.is_inconsistent() {
+                break;
+            }
+        }
+        Ok(listed)
+    }
+}
+
+/// Removes the link of this name if it is the one that was made with this Ethernet address, on a socket of its own: the
+/// answer to the request that made it may have been lost with its socket.
+pub(super) fn delete_made(name: &str, mac: [u8; 6]) -> Result<()> {
+    let netlink = Netlink::open()?;
+    match netlink.link(name)? {
+        Some(link) if link_of(&link).mac == MacAddr(mac) => netlink.delete_link(name),
+        _ => Ok(()),
     }
 }
 
