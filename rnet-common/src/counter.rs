@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Program {
-    /// tcx ingress of a container's host-side veth.
+    /// tcx ingress of the host's end of a container's veth or netkit.
     FromContainer = 0,
     /// tcx ingress of an uplink.
     FromUplink = 1,

@@ -129,7 +129,7 @@ pub(crate) fn switch<A: Family>(skb: Skb, target: &Endpoint<A>) -> Outcome {
     Ok(Carried { reason: Reason::Switched as u8, action: redirect_peer(skb, target.ifindex) })
 }
 
-/// Into the namespace at the other end of a veth, without a pass through the host's queues. Legal only from an
+/// Into the namespace at the other end of a veth or netkit, without a pass through the host's queues. Legal only from an
 /// ingress hook.
 #[inline(always)]
 fn redirect_peer(skb: Skb, ifindex: u32) -> i32 {

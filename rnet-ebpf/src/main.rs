@@ -2,7 +2,7 @@
 //!
 //! | program | hook | what it sees |
 //! |---|---|---|
-//! | `from_container` | tcx ingress of a container's host-side veth | all that a container sends |
+//! | `from_container` | tcx ingress of the host's end of a container's veth or netkit | all that a container sends |
 //! | `from_uplink` | tcx ingress of an uplink | all that arrives from outside |
 //! | `xdp_uplink` | XDP of an uplink, where it is switched on | the same, earlier |
 //! | `to_uplink` | tcx egress of an uplink | all that leaves, while a network is delivered via the host's stack |

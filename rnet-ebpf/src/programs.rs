@@ -74,6 +74,9 @@ fn from_container(ctx: TcContext) -> i32 {
     }
     match skb.protocol() {
         _ if skb.is_vlan() => finish(skb, Program::FromContainer, other(skb)),
+        protocol if !is_in_frame(skb, protocol) => {
+            finish(skb, Program::FromContainer, Err(Reason::Malformed))
+        }
         ethertype::IPV4 => from_container4(skb),
         ethertype::IPV6 => from_container6(skb),
         ethertype::ARP => finish(skb, Program::FromContainer, Err(link::arp(skb))),
@@ -198,6 +201,23 @@ fn parse<A: Net>(skb: Skb, otherwise: Reason) -> Result<&'static mut Work<A>, Re
     unsafe { asm!("{0} = {0}", inout(reg) work, options(nostack)) };
     // SAFETY: the same reference.
     Ok(unsafe { &mut *work })
+}
+
+/// Whether the frame is of the EtherType that the kernel takes it for. On its way through a veth the kernel reads that
+/// from the frame (`eth_type_trans`); through a netkit (`netkit_xmit`) it stays what the sender's socket has said, which
+/// for a raw one is anything: `sll_protocol` of packet(7). The next veth or wire behind the bridge reads the frame.
+#[inline(always)]
+fn is_in_frame(skb: Skb, protocol: u32) -> bool {
+    /// Less is a length, and what follows of no type that is looked at here (IEEE 802.3).
+    const FIRST: u16 = 0x600;
+    match skb.read::<u16>(12) {
+        Some(own) if own as u32 == protocol => true,
+        Some(own) => {
+            u16::from_be(own) < FIRST
+                && !matches!(protocol, ethertype::IPV4 | ethertype::IPV6 | ethertype::ARP)
+        }
+        None => false,
+    }
 }
 
 /// What is neither IP nor ARP.

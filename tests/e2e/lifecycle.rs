@@ -96,11 +96,16 @@ fn a_killed_daemon_is_not_missed_and_a_restarted_one_takes_over() {
     testbed::require_root!();
     let host = Host::new();
     let rnet = Rnet::start(&host);
-    let web = rnet.run("web", &["-p", "8080:80", "-p", "53/udp"]);
-    let other = rnet.run("other", &[]);
+    be_killed_and_restarted(&host, &rnet, "bridge");
+}
+
+/// With two containers on this network.
+pub(super) fn be_killed_and_restarted(host: &Host, rnet: &Rnet<'_>, network: &str) {
+    let web = rnet.run("web", &["--network", network, "-p", "8080:80", "-p", "53/udp"]);
+    let other = rnet.run("other", &["--network", network]);
     let _servers = (tcp::echo(&web.ns, "0.0.0.0:80"), tcp::echo(&host.client, "0.0.0.0:9000"));
     let outside = (CLIENT, 9000).into();
-    let listed = [rnet.ok(&["port", "web"]), rnet.ok(&["network", "inspect", "bridge"])];
+    let listed = [rnet.ok(&["port", "web"]), rnet.ok(&["network", "inspect", network])];
     let inward = Transfer::start(&host.client, tcp::connect(&host.client, host.at(8080)).unwrap());
     let outward = Transfer::start(&other.ns, tcp::connect(&other.ns, outside).unwrap());
     let goes_on = |when| {
@@ -116,14 +121,14 @@ fn a_killed_daemon_is_not_missed_and_a_restarted_one_takes_over() {
     assert!(host.ns.run(|| std::net::TcpListener::bind("0.0.0.0:8080")).is_err(), "the port stays held");
     rnet.start_daemon();
     goes_on("under the next daemon");
-    assert_eq!([rnet.ok(&["port", "web"]), rnet.ok(&["network", "inspect", "bridge"])], listed);
+    assert_eq!([rnet.ok(&["port", "web"]), rnet.ok(&["network", "inspect", network])], listed);
     assert_eq!(rnet.container("web").addr, web.addr);
 
     inward.stop();
     outward.stop();
     rnet.ok(&["rm", "-f", "web"]);
     assert_eq!(tcp::connect(&host.client, host.at(8080)).unwrap_err(), Failure::Refused);
-    let web = rnet.run("web", &["-p", "8080:80"]);
+    let web = rnet.run("web", &["--network", network, "-p", "8080:80"]);
     let _server = tcp::echo(&web.ns, "0.0.0.0:80");
     tcp::ask(&host.client, host.at(8080));
 }

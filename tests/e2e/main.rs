@@ -51,6 +51,7 @@ mod local;
 mod local6;
 mod loopback;
 mod netavark;
+mod netkit;
 mod opinion;
 mod policy;
 mod ports;

@@ -16,7 +16,7 @@ pub(super) const CLIENT: [IpAddr; 2] = [IpAddr::V4(topology::CLIENT), IpAddr::V6
 const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 const CLIENT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
 /// For local experiments (IEEE 802): nothing answers it, and a bridge forwards it as it does any other.
-const EXPERIMENT: [u8; 2] = [0x88, 0xb5];
+pub(super) const EXPERIMENT: [u8; 2] = [0x88, 0xb5];
 
 /// A container, and its addresses of both families.
 pub(super) struct Peer {
@@ -71,7 +71,7 @@ fn is_silent(ns: &Netns, to: IpAddr) -> bool {
     ns.output_of("ping", &["-c1", "-W1", &to.to_string()]).is_none()
 }
 
-fn servers(ns: &Netns, port: u16) -> [Server; 2] {
+pub(super) fn servers(ns: &Netns, port: u16) -> [Server; 2] {
     let addr = format!("[::]:{port}");
     [tcp::echo(ns, &addr), udp::echo(ns, &addr)]
 }
@@ -94,12 +94,12 @@ fn unspecified(family: IpAddr) -> IpAddr {
     if family.is_ipv4() { [0; 4].into() } else { Ipv6Addr::UNSPECIFIED.into() }
 }
 
-fn assert_open(ns: &Netns, to: IpAddr, port: u16) {
+pub(super) fn assert_open(ns: &Netns, to: IpAddr, port: u16) {
     tcp::ask(ns, (to, port).into());
     assert_eq!(udp::ask_unconnected(ns, (to, port).into()), Ok((to, port).into()));
 }
 
-fn peer_addrs(server: &Server) -> Vec<IpAddr> {
+pub(super) fn peer_addrs(server: &Server) -> Vec<IpAddr> {
     let mut addrs: Vec<_> = server.peers().iter().map(|peer| peer.ip().to_canonical()).collect();
     addrs.dedup();
     addrs
@@ -108,9 +108,13 @@ fn peer_addrs(server: &Server) -> Vec<IpAddr> {
 #[test]
 fn without_icc_neighbours_meet_at_published_ports_only() {
     testbed::require_root!();
-    let host = Host::new();
-    let rnet = start(&host);
-    create(&rnet, "closed", 88, &["-o", "com.docker.network.bridge.enable_icc=false"]);
+    meet_at_published_ports_only(&Host::new(), &[]);
+}
+
+/// On a network that is created with these arguments and without icc.
+pub(super) fn meet_at_published_ports_only(host: &Host, args: &[&str]) {
+    let rnet = start(host);
+    create(&rnet, "closed", 88, &[&["-o", "com.docker.network.bridge.enable_icc=false"], args].concat());
     let web = run(&rnet, "web", "closed", &["-p", "8080:80", "-p", "8080:80/udp"]);
     let app = run(&rnet, "app", "closed", &[]);
     let servers = servers(&web.ns, 80);
@@ -138,10 +142,14 @@ fn without_icc_neighbours_meet_at_published_ports_only() {
 #[test]
 fn without_icc_a_bridge_carries_nothing_between_neighbours() {
     testbed::require_root!();
-    let host = Host::new();
-    let rnet = start(&host);
-    create(&rnet, "open", 87, &[]);
-    create(&rnet, "closed", 88, &["-o", "com.docker.network.bridge.enable_icc=false"]);
+    carry_nothing_between_neighbours(&Host::new(), &[]);
+}
+
+/// Of two networks that are created with these arguments, the one without icc.
+pub(super) fn carry_nothing_between_neighbours(host: &Host, args: &[&str]) {
+    let rnet = start(host);
+    create(&rnet, "open", 87, args);
+    create(&rnet, "closed", 88, &[&["-o", "com.docker.network.bridge.enable_icc=false"], args].concat());
     for (network, icc) in [("open", true), ("closed", false)] {
         let web = run(&rnet, &format!("{network}-web"), network, &[]);
         let app = run(&rnet, &format!("{network}-app"), network, &[]);

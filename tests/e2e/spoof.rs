@@ -14,7 +14,7 @@ use testbed::{
 
 use crate::{
     attack::{self, BROADCAST, MARK},
-    policy::{CLIENT, HOST, Peer, create, drops, gateways, pings, run, start},
+    policy::{CLIENT, EXPERIMENT, HOST, Peer, create, drops, gateways, pings, run, start},
 };
 
 const ALL_NODES: ([u8; 6], Ipv6Addr) = ([0x33, 0x33, 0, 0, 0, 1], Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1));
@@ -32,11 +32,16 @@ pub(crate) struct Stage<'h> {
 
 impl<'h> Stage<'h> {
     pub(crate) fn new(host: &'h Host) -> Self {
+        Self::on(host, &[])
+    }
+
+    /// On a network that is created with these arguments.
+    pub(crate) fn on(host: &'h Host, args: &[&str]) -> Self {
         let rnet = start(host);
         for key in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
             host.ns.set_sysctl(key, "1");
         }
-        create(&rnet, "n1", 88, &[]);
+        create(&rnet, "n1", 88, args);
         let (liar, neighbour) = (run(&rnet, "liar", "n1", &[]), run(&rnet, "neighbour", "n1", &[]));
         Self { gateway_mac: host.ns.mac("n1"), host, rnet, liar, neighbour }
     }
@@ -44,6 +49,11 @@ impl<'h> Stage<'h> {
     /// Sends frames from the liar, of which neither neighbour nor uplink may see anything, nor the host's own side of
     /// the bridge.
     fn assert_dropped(&self, reason: &str, frames: &[Vec<u8>]) {
+        self.assert_dropped_as(reason, 0, frames);
+    }
+
+    /// The same from a socket that says they are of this EtherType.
+    pub(crate) fn assert_dropped_as(&self, reason: &str, protocol: u16, frames: &[Vec<u8>]) {
         let (inside, outside) =
             (tcp::echo(&self.neighbour.ns, "[::]:80"), tcp::echo(&self.host.client, "[::]:90"));
         let before = drops(&self.rnet, reason);
@@ -52,7 +62,7 @@ impl<'h> Stage<'h> {
             Capture::start(&self.host.client, UPLINK),
             Capture::start(&self.host.ns, "n1"),
         ];
-        capture::send(&self.liar.ns, "eth0", frames);
+        capture::send_as(&self.liar.ns, "eth0", protocol, frames);
         // Behind them, on the same ways.
         tcp::ask(&self.liar.ns, (self.neighbour.addrs[0], 80).into());
         tcp::ask(&self.liar.ns, (CLIENT[0], 90).into());
@@ -77,7 +87,7 @@ fn udp(macs: ([u8; 6], [u8; 6]), from: IpAddr, to: IpAddr) -> Vec<u8> {
 }
 
 /// An ARP reply (RFC 826) by which `addr` is at `claimed`.
-fn arp(from: [u8; 6], to: [u8; 6], claimed: [u8; 6], addr: IpAddr) -> Vec<u8> {
+pub(crate) fn arp(from: [u8; 6], to: [u8; 6], claimed: [u8; 6], addr: IpAddr) -> Vec<u8> {
     let IpAddr::V4(addr) = addr else { panic!("{addr} is not resolved by ARP") };
     let addr = addr.octets();
     [&to[..], &from, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2], &claimed, &addr, &to, &addr].concat()
@@ -107,8 +117,10 @@ fn link_local(mac: [u8; 6]) -> Ipv6Addr {
 #[test]
 fn addresses_of_others_are_not_sent_from() {
     testbed::require_root!();
-    let host = Host::new();
-    let stage = Stage::new(&host);
+    send_from_others(&Stage::new(&Host::new()));
+}
+
+pub(crate) fn send_from_others(stage: &Stage<'_>) {
     let (own, gateway) = (stage.liar.mac, stage.gateway_mac);
     let foreign: [IpAddr; 2] =
         [Ipv4Addr::new(198, 51, 100, 7).into(), Ipv6Addr::new(0x2001, 0xdb8, 7, 0, 0, 0, 0, 7).into()];
@@ -131,8 +143,10 @@ fn addresses_of_others_are_not_sent_from() {
 #[test]
 fn nobody_answers_for_another_in_arp() {
     testbed::require_root!();
-    let host = Host::new();
-    let stage = Stage::new(&host);
+    answer_for_others_in_arp(&Stage::new(&Host::new()));
+}
+
+pub(crate) fn answer_for_others_in_arp(stage: &Stage<'_>) {
     let own = stage.liar.mac;
     let mut frames = Vec::new();
     for to in [BROADCAST, stage.neighbour.mac] {
@@ -149,13 +163,32 @@ fn nobody_answers_for_another_in_arp() {
 #[test]
 fn nobody_answers_for_another_in_neighbour_discovery() {
     testbed::require_root!();
-    let host = Host::new();
-    let stage = Stage::new(&host);
+    answer_for_others_in_neighbour_discovery(&Stage::new(&Host::new()));
+}
+
+pub(crate) fn answer_for_others_in_neighbour_discovery(stage: &Stage<'_>) {
     let from = (stage.liar.mac, link_local(stage.liar.mac));
     let neighbour = stage.neighbour.addrs[1];
     let mut frames: Vec<_> = [gateways(88)[1], neighbour, CLIENT[1]].map(|a| advertisement(from, a)).into();
     frames.push(advertisement((OTHER_MAC, from.1), stage.liar.addrs[1]));
     stage.assert_dropped("spoofed", &frames);
+}
+
+/// A veth reads from the frame what it is.
+#[test]
+fn what_a_socket_says_of_a_frame_does_not_count() {
+    testbed::require_root!();
+    let host = Host::new();
+    let stage = Stage::new(&host);
+    let (own, gateway) = (stage.liar.mac, stage.gateway_mac);
+    let mut frames = Vec::new();
+    for family in 0..2 {
+        for from in [stage.neighbour.addrs[family], HOST[family]] {
+            frames.push(udp((own, gateway), from, CLIENT[family]));
+        }
+    }
+    frames.push(arp(own, BROADCAST, own, gateways(88)[0]));
+    stage.assert_dropped_as("spoofed", u16::from_be_bytes(EXPERIMENT), &frames);
 }
 
 #[test]

@@ -77,9 +77,17 @@ impl Capture {
 /// # Panics
 /// When one cannot be sent.
 pub fn send(ns: &Netns, interface: &str, frames: &[Vec<u8>]) {
+    // It receives nothing, and the kernel takes each frame for what is written in it.
+    send_as(ns, interface, 0, frames);
+}
+
+/// Sends frames as they are from a socket that says they are of this EtherType, whatever is written in them.
+///
+/// # Panics
+/// When one cannot be sent.
+pub fn send_as(ns: &Netns, interface: &str, protocol: u16, frames: &[Vec<u8>]) {
     let what = format!("send on {interface} of {}", ns.name());
-    // Protocol 0: it receives nothing.
-    let socket = ns.run(|| open(interface, 0)).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let socket = ns.run(|| open(interface, protocol.into())).unwrap_or_else(|e| panic!("{what}: {e}"));
     for frame in frames {
         let n = socket.send(frame).unwrap_or_else(|e| panic!("{what}: {}: {e}", packet::describe(frame)));
         assert_eq!(n, frame.len(), "{what}");

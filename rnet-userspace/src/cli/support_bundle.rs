@@ -172,7 +172,7 @@ fn said(program: &str, args: &[&str]) -> String {
 
 /// The kernel's last lines that may concern rnet.
 fn about_bpf(messages: &str) -> String {
-    const WORDS: [&str; 6] = ["bpf", "veth", "xdp", "rnet", "cgroup", "dmesg:"];
+    const WORDS: [&str; 7] = ["bpf", "netkit", "veth", "xdp", "rnet", "cgroup", "dmesg:"];
     let concerns = |line: &&str| WORDS.iter().any(|word| line.to_ascii_lowercase().contains(word));
     let lines: Vec<&str> = messages.lines().filter(concerns).collect();
     lines.iter().skip(lines.len().saturating_sub(LINES)).map(|line| format!("{line}\n")).collect()

@@ -16,8 +16,7 @@ use super::{
     faults::Faults,
     files,
     index::Index,
-    model::Binding,
-    model::MacAddr,
+    model::{Binding, MacAddr, link::LinkKind},
     step::{Change, EndpointIntent, Step},
 };
 use crate::store::{
@@ -45,7 +44,7 @@ pub(super) struct Machine<H, D> {
     pub addresses: Vec<IpAddr>,
     /// Containers are to take frames without a packet buffer.
     pub frames: bool,
-    /// Names of the host's ends of veths whose other end does.
+    /// Names of the host's ends of pairs whose other end does.
     taking: BTreeSet<String>,
     /// Steps that are to fail.
     pub faults: Faults,
@@ -158,7 +157,7 @@ impl<H: Host, D: Datapath> Machine<H, D> {
             Step::ReturnBridge { name, before } => self.host.return_bridge(name, before),
             Step::RestoreBridge { name, state } => self.host.restore_bridge(name, state),
             Step::CreateBridge(spec) => self.host.create_bridge(spec).map(drop),
-            Step::DeleteBridge(name) | Step::DeleteVeth(name) => self.host.delete_link(name),
+            Step::DeleteBridge(name) | Step::DeletePair(name) => self.host.delete_link(name),
             Step::SetAddresses { after, .. } => self.set_addresses(after.clone()),
             Step::WriteFiles(files) => files.write(),
             Step::UpdateFiles { before, after } => after.update(before),
@@ -170,10 +169,10 @@ impl<H: Host, D: Datapath> Machine<H, D> {
             Step::SetSysctls { netns, dir, settings } => self.host.set_sysctls(netns, dir, settings),
             Step::IsolatePort(name) => self.host.isolate_port(name, true),
             Step::ReleasePort(name) => self.host.isolate_port(name, false),
-            Step::CreateVeth(spec) => {
-                self.host.create_veth(spec)?;
+            Step::CreatePair(spec) => {
+                self.host.create_pair(spec)?;
                 if let Some(netns) = &spec.netns {
-                    self.take_frames(&spec.host_name, netns, &spec.name);
+                    self.take_frames(spec.kind, &spec.host_name, netns, &spec.name);
                 }
                 Ok(())
             }
@@ -217,21 +216,21 @@ impl<H: Host, D: Datapath> Machine<H, D> {
     }
 
     /// Has a container's interface take frames without a packet buffer, if that is asked for. One that does not is
-    /// delivered to as ever.
-    pub(super) fn take_frames(&mut self, host_name: &str, netns: &Path, interface: &str) {
+    /// delivered to as ever; a netkit never does, as it has no `ndo_xdp_xmit`.
+    pub(super) fn take_frames(&mut self, kind: LinkKind, host_name: &str, netns: &Path, interface: &str) {
         self.taking.remove(host_name);
-        if !self.frames {
+        if !self.frames || kind != LinkKind::Veth {
             return;
         }
         match self.host.take_frames(netns, interface) {
             Ok(()) => drop(self.taking.insert(host_name.to_owned())),
-            Err(e) => tracing::warn!(veth = host_name, "XDP does not deliver to it: {e:#}"),
+            Err(e) => tracing::warn!(link = host_name, "XDP does not deliver to it: {e:#}"),
         }
     }
 
     fn add_endpoint(&mut self, intent: &EndpointIntent) -> Result<()> {
         let link = self.host.find_link(&intent.host_name)?;
-        let link = link.with_context(|| format!("find veth {}: it is gone", intent.host_name))?;
+        let link = link.with_context(|| format!("find link {}: it is gone", intent.host_name))?;
         let bridge = self.host.find_bridge(&intent.bridge)?;
         let bridge = bridge.with_context(|| format!("find bridge {}: it is gone", intent.bridge))?;
         let takes_frames = self.taking.contains(&intent.host_name);

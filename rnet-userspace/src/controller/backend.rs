@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use rnet_common::settings::Timeouts;
 
-use super::model::{Binding, HostPort, InterfaceAddr, MacAddr, flow_filter::FlowFilter};
+use super::model::{Binding, HostPort, InterfaceAddr, MacAddr, flow_filter::FlowFilter, link::LinkKind};
 
 /// A link as the kernel knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,9 +48,11 @@ pub struct BridgeState {
     pub settings: BTreeMap<String, String>,
 }
 
-/// A veth pair to be made: one end on the bridge, one inside a namespace.
+/// A pair of interfaces to be made: one end on the bridge, one inside a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VethSpec {
+pub struct PairSpec {
+    /// What it is made of.
+    pub kind: LinkKind,
     /// Name of the host's end.
     pub host_name: String,
     /// The bridge that the host's end is enslaved to.
@@ -173,8 +175,10 @@ pub trait Host: Send {
     fn link_names(&self) -> Result<BTreeSet<String>>;
     /// The host's name.
     fn hostname(&self) -> Result<String>;
-    /// Makes the veth pair, complete and up on both ends; a failure leaves nothing. Returns the host's end.
-    fn create_veth(&self, spec: &VethSpec) -> Result<Link>;
+    /// What the kernel lacks to make pairs of this kind, in words; nothing where it can.
+    fn lacks(&self, kind: LinkKind) -> Result<Option<String>>;
+    /// Makes the pair, complete and up on both ends; a failure leaves nothing. Returns the host's end.
+    fn create_pair(&self, spec: &PairSpec) -> Result<Link>;
     /// Has a bridge pass nothing between one of its ports and others that are isolated, broadcast and multicast
     /// included, or pass it again. A port that is gone needs no release.
     fn isolate_port(&self, name: &str, isolated: bool) -> Result<()>;
@@ -243,7 +247,7 @@ pub struct EndpointAddr {
 /// An endpoint as the datapath needs to know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointSpec {
-    /// Name of the host's end of the veth.
+    /// Name of the host's end of the pair.
     pub host_name: String,
     /// The host's end.
     pub ifindex: u32,
@@ -350,7 +354,7 @@ pub struct Tally {
 /// The eBPF half: programs on interfaces, and the maps behind them. Whatever is added stays in force when the
 /// controller dies, and adding again what is there changes nothing.
 pub trait Datapath: Send {
-    /// Makes an endpoint known and puts `from_container` on its veth. Programs and entries of another
+    /// Makes an endpoint known and puts `from_container` on the host's end of its pair. Programs and entries of another
     /// interface under the same address are replaced.
     fn add_endpoint(&mut self, endpoint: &EndpointSpec) -> Result<()>;
     /// Forgets an endpoint; flows that it opened are dead from the next packet on. `ifindex` and `bridge.index`

@@ -11,7 +11,7 @@ use super::{
     error::{Error, Result},
     index::Members,
     ipam,
-    model::{InterfaceAddr, MacAddr, name::new_id},
+    model::{InterfaceAddr, MacAddr, name::new_id, options::NetworkOptions},
     plan,
     request::Connect,
     view::SubnetView,
@@ -105,7 +105,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             network: network.id.clone(),
             phase: Phase::Ready,
             interface: free_interface(interfaces),
-            host_interface: format!("veth{}", id.get(..8).unwrap_or(&id)),
+            host_interface: host_interface(network, &id)?,
             mac: mac(asked.mac, network, members)?,
             addrs,
             fixed,
@@ -116,6 +116,15 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             id,
         })
     }
+}
+
+/// The name of the host's end of an endpoint's pair: its kind, and the beginning of the endpoint's id.
+///
+/// # Errors
+/// [`Error::Invalid`] when the network's options cannot be understood.
+pub(super) fn host_interface(network: &Network, id: &str) -> Result<String> {
+    let kind = NetworkOptions::parse(&network.options)?.link;
+    Ok(format!("{kind}{}", id.get(..8).unwrap_or(id)))
 }
 
 /// `eth0`, `eth1`, …: the first that nobody has.

@@ -7,7 +7,12 @@ use super::{
     backend::{Datapath, Host},
     engines::check_id,
     error::{Error, Result},
-    model::{engine::Engine, name::check_name, options::NetworkOptions},
+    model::{
+        engine::Engine,
+        link::LinkKind,
+        name::check_name,
+        options::{LINK, NetworkOptions},
+    },
     networks, now, plan,
     request::{CreateNetwork, EngineNetwork},
     step::{Change, Step},
@@ -48,7 +53,12 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     pub fn follow_network(&mut self, wanted: &EngineNetwork) -> Result<view::Network> {
         self.ensure_up()?;
         check_id(&wanted.id)?;
-        NetworkOptions::parse(&wanted.options)?;
+        if NetworkOptions::parse(&wanted.options)?.link != LinkKind::Veth {
+            return Err(Error::Invalid(format!(
+                "network {} with option {LINK}: {} makes its interfaces itself; leave the option out",
+                wanted.name, wanted.engine
+            )));
+        }
         let mut others = self.machine.state.networks.values().filter(|n| n.id != wanted.id);
         if let Some(other) = others.find(|n| n.bridge.as_ref() == Some(&wanted.bridge)) {
             return Err(Error::Conflict(format!(

@@ -10,6 +10,7 @@ use super::{
     Controller,
     backend::{Datapath, Host},
     connect::only,
+    endpoints::host_interface,
     error::{Error, Result},
     model::{
         InterfaceAddr,
@@ -276,7 +277,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         check_id(&id)?;
         let host_interface = match &asked.veth {
             Some(veth) => veth.clone(),
-            None => format!("veth{}", id.get(..8).unwrap_or(&id)),
+            None => host_interface(network, &id)?,
         };
         Ok(Endpoint {
             interface: if asked.interface.is_empty() {

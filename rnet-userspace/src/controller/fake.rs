@@ -15,9 +15,9 @@ use rnet_common::settings::Timeouts;
 use super::{
     backend::{
         BridgeSpec, BridgeState, Datapath, DefaultRoute, EndpointSpec, FlowInfo, FlowPosition, Host, Link,
-        Page, PortCount, PortHold, PortUnavailable, ReasonCount, Tally, Uplink, VethSpec,
+        Page, PairSpec, PortCount, PortHold, PortUnavailable, ReasonCount, Tally, Uplink,
     },
-    model::{Binding, HostPort, MacAddr, flow_filter::FlowFilter},
+    model::{Binding, HostPort, MacAddr, flow_filter::FlowFilter, link::LinkKind},
 };
 
 /// What a call is to do, counted from the moment it is set.
@@ -37,7 +37,7 @@ pub(super) enum Fate {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tables {
     pub(super) bridges: BTreeMap<String, (Link, BridgeSpec)>,
-    pub(super) veths: BTreeMap<String, (Link, VethSpec)>,
+    pub(super) veths: BTreeMap<String, (Link, PairSpec)>,
     pub(super) netns: BTreeSet<PathBuf>,
     pub(super) held_namespaces: BTreeMap<PathBuf, String>,
     pub(super) default_routes: BTreeMap<PathBuf, Vec<DefaultRoute>>,
@@ -82,6 +82,8 @@ pub(super) struct World {
     pub(super) ephemeral: (u16, u16),
     /// Settings that keep the stack from forwarding, of IPv4 and of IPv6.
     pub(super) forwarding_off: [BTreeSet<String>; 2],
+    /// What the kernel lacks, by the kind of link.
+    pub(super) lacking: BTreeMap<&'static str, String>,
     pub(super) destroyed: bool,
     pub(super) flows: Vec<FlowInfo>,
     pub(super) timeouts: Timeouts,
@@ -305,7 +307,7 @@ impl Host for Fake {
     fn set_default_routes(&self, netns: &Path, _: &[String], routes: &[DefaultRoute]) -> Result<()> {
         let mut world = self.call("set_default_routes")?;
         for route in routes {
-            let leads = |(_, veth): &(Link, VethSpec)| {
+            let leads = |(_, veth): &(Link, PairSpec)| {
                 veth.netns.as_deref() == Some(netns) && veth.name == route.interface
             };
             ensure!(world.tables.veths.values().any(leads), "no interface {}", route.interface);
@@ -314,15 +316,19 @@ impl Host for Fake {
         Ok(())
     }
 
-    fn create_veth(&self, spec: &VethSpec) -> Result<Link> {
-        let mut world = self.call("create_veth")?;
+    fn lacks(&self, kind: LinkKind) -> Result<Option<String>> {
+        Ok(self.world().lacking.get(kind.name()).cloned())
+    }
+
+    fn create_pair(&self, spec: &PairSpec) -> Result<Link> {
+        let mut world = self.call("create_pair")?;
         ensure!(!world.exists(&spec.host_name), "{} exists", spec.host_name);
         ensure!(world.tables.bridges.contains_key(&spec.bridge), "no bridge {}", spec.bridge);
         if let Some(netns) = &spec.netns {
             let is_there = world.tables.netns.contains(netns) || world.foreign.namespaces.contains_key(netns);
             ensure!(is_there, "no namespace {}", netns.display());
         }
-        let inside = |(_, veth): &(Link, VethSpec)| veth.netns == spec.netns && veth.name == spec.name;
+        let inside = |(_, veth): &(Link, PairSpec)| veth.netns == spec.netns && veth.name == spec.name;
         ensure!(!world.tables.veths.values().any(inside), "{} exists in the namespace", spec.name);
         if let Some(netns) = &spec.netns {
             let mut routes = world.tables.default_routes.remove(netns).unwrap_or_default();
@@ -371,7 +377,7 @@ impl Host for Fake {
     fn take_frames(&self, netns: &Path, interface: &str) -> Result<()> {
         let world = self.call("take_frames")?;
         let is_it =
-            |(_, veth): &(Link, VethSpec)| veth.netns.as_deref() == Some(netns) && veth.name == interface;
+            |(_, veth): &(Link, PairSpec)| veth.netns.as_deref() == Some(netns) && veth.name == interface;
         ensure!(world.tables.veths.values().any(is_it), "no {interface} in {}", netns.display());
         Ok(())
     }

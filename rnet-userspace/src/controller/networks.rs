@@ -9,8 +9,9 @@ use super::{
     events::Kind,
     lookup,
     model::{
+        link::LinkKind,
         name::{check_name, new_id, short_id},
-        options::{GatewayMode, NetworkOptions, VIA_STACK},
+        options::{GatewayMode, LINK, NetworkOptions, VIA_STACK},
     },
     now, plan,
     request::CreateNetwork,
@@ -174,11 +175,21 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         if options.via_stack {
             self.check_forwarding(&network)?;
         }
+        self.check_link(&network.name, options.link)?;
         (network.bridge, network.adopted) = (Some(bridge), adopted);
         network.number = self.next_network_number();
         let steps = plan::create_network(&network, &self.machine.addresses)?;
         self.machine.apply(&steps)?;
         Ok(self.network_view(&network))
+    }
+
+    /// Refuses a network whose pairs this kernel cannot make.
+    fn check_link(&self, name: &str, kind: LinkKind) -> Result<()> {
+        let Some(lacking) = self.machine.host.lacks(kind)? else { return Ok(()) };
+        Err(Error::Invalid(format!(
+            "network {name} with option {LINK}={kind}: {lacking}; leave the option out, or {LINK}={} works",
+            LinkKind::Veth
+        )))
     }
 
     /// A number that was given is never given again while a higher one is in use.

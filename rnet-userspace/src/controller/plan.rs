@@ -11,16 +11,16 @@ use ipnetwork::IpNetwork;
 use rnet_common::source;
 
 use super::{
-    backend::{BridgeSpec, Direct, EndpointAddr, VethSpec},
+    backend::{BridgeSpec, Direct, EndpointAddr, PairSpec},
     endpoints::default_routes,
     error::{Error, Result},
     files::ContainerFiles,
-    model::{Binding, options::NetworkOptions},
+    model::{Binding, link::LinkKind, options::NetworkOptions},
     step::{Change, EndpointIntent, RouteChange, Step},
 };
 use crate::store::schema::{Container, Endpoint, Namespace, Network, Phase};
 
-/// What the kernel gives a veth (`ETH_DATA_LEN`), in bytes.
+/// What the kernel gives a veth or a netkit (`ETH_DATA_LEN`), in bytes.
 const DEFAULT_MTU: u32 = 1500;
 
 /// Makes a network. `addresses` are the host's own as the datapath knows them.
@@ -105,7 +105,7 @@ pub(super) fn release_container(container: &Container, place: &Place<'_>) -> Res
     Ok(undo(&container_objects(container, place)?))
 }
 
-/// Makes one interface of a container: the veth, unless it is an engine's own, then what the datapath knows of it.
+/// Makes one interface of a container: the pair, unless it is an engine's own, then what the datapath knows of it.
 ///
 /// # Errors
 /// [`Error::Invalid`] when the network is not there, or its options cannot be understood.
@@ -122,7 +122,7 @@ pub(super) fn connect(endpoint: &Endpoint, container: &Container, place: &Place<
     let gateways = routes.into_iter().filter(|route| route.interface == endpoint.interface);
     let gateways = gateways.map(|route| route.gateway).collect();
     let netns = container.netns.as_ref().map(|_| place.netns.to_owned());
-    Ok(vec![Step::CreateVeth(veth(endpoint, network, gateways, netns)?), add])
+    Ok(vec![Step::CreatePair(pair(endpoint, network, gateways, netns)?), add])
 }
 
 /// Takes one interface from a container.
@@ -132,13 +132,13 @@ pub(super) fn connect(endpoint: &Endpoint, container: &Container, place: &Place<
 pub(super) fn disconnect(endpoint: &Endpoint, networks: &BTreeMap<String, Network>) -> Result<Vec<Step>> {
     let network = network_of(endpoint, networks)?;
     let intent = endpoint_intent(endpoint, network)?;
-    let veth = endpoint.host_interface.clone();
+    let link = endpoint.host_interface.clone();
     let is_isolated = !intent.policy.icc;
     let mut steps = vec![Step::RemoveEndpoint(intent)];
     if !endpoint.borrowed {
-        steps.push(Step::DeleteVeth(veth));
+        steps.push(Step::DeletePair(link));
     } else if is_isolated {
-        steps.push(Step::ReleasePort(veth));
+        steps.push(Step::ReleasePort(link));
     }
     Ok(steps)
 }
@@ -188,6 +188,14 @@ pub(super) fn source_lists(container: &Container) -> impl Iterator<Item = Step> 
         .map(|(number, from)| Step::SetSources { number, before: Vec::new(), after: from.clone() })
         .collect();
     steps.into_iter()
+}
+
+/// What an interface of a container is one end of. Of an engine's own it is a veth.
+///
+/// # Errors
+/// [`Error::Invalid`] when the network is not there, or its options cannot be understood.
+pub(super) fn link_kind(endpoint: &Endpoint, networks: &BTreeMap<String, Network>) -> Result<LinkKind> {
+    Ok(NetworkOptions::parse(&network_of(endpoint, networks)?.options)?.link)
 }
 
 /// All that a container's ports are in the datapath.
@@ -305,14 +313,15 @@ pub(super) fn network_of<'a>(
     networks.get(&endpoint.network).ok_or_else(gone)
 }
 
-fn veth(
+fn pair(
     endpoint: &Endpoint,
     network: &Network,
     gateways: Vec<IpAddr>,
     netns: Option<PathBuf>,
-) -> Result<VethSpec> {
+) -> Result<PairSpec> {
     let options = NetworkOptions::parse(&network.options)?;
-    Ok(VethSpec {
+    Ok(PairSpec {
+        kind: options.link,
         host_name: endpoint.host_interface.clone(),
         bridge: bridge_name(network)?,
         netns,

@@ -57,7 +57,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         Ok(controller)
     }
 
-    /// Follows changes of the host: its uplinks and addresses; bridges and veths that are gone are made
+    /// Follows changes of the host: its uplinks and addresses; bridges and pairs that are gone are made
     /// again, containers whose namespace or process is gone are noted to have ended.
     ///
     /// # Errors
@@ -87,8 +87,8 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         let State { containers, networks } = self.machine.state.clone();
         // All at once, which takes about as long as one. Removing the containers then finds no more of them.
         let own = containers.values().flat_map(|c| c.endpoints.iter().filter(|e| !e.borrowed));
-        let veths = own.map(|endpoint| endpoint.host_interface.clone()).collect();
-        errors.extend(self.machine.host.delete_links(&veths).err());
+        let links = own.map(|endpoint| endpoint.host_interface.clone()).collect();
+        errors.extend(self.machine.host.delete_links(&links).err());
         for container in containers.into_values() {
             let name = container.name.clone();
             let done = self.destroy_container(container);
@@ -167,7 +167,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         }
     }
 
-    /// Notes containers that have ended and finishes releasing them; makes veths again that are gone or were
+    /// Notes containers that have ended and finishes releasing them; makes pairs again that are gone or were
     /// on a bridge that had to be made again (`rebuilt` are ids of such networks).
     fn heal_containers(&mut self, rebuilt: &[String]) -> Result<()> {
         let mut errors = Vec::new();
@@ -232,11 +232,11 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             }
             tracing::warn!(
                 container = container.name,
-                veth = endpoint.host_interface,
-                "making its veth again"
+                link = endpoint.host_interface,
+                "making its link again"
             );
             let place = plan::Place { networks: &self.machine.state.networks, netns: &netns, dir: &dir };
-            let mut steps = vec![Step::DeleteVeth(endpoint.host_interface.clone())];
+            let mut steps = vec![Step::DeletePair(endpoint.host_interface.clone())];
             steps.extend(plan::connect(endpoint, &container, &place)?);
             self.machine.apply(&steps)?;
         }
@@ -251,7 +251,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         for endpoint in unfinished {
             tracing::info!(
                 container = container.name,
-                veth = endpoint.host_interface,
+                link = endpoint.host_interface,
                 "removing what an interrupted change left"
             );
             let mut with = container.clone();
@@ -329,7 +329,8 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     fn adopt_container(&mut self, container: &Container) -> Result<()> {
         if let Some(netns) = self.netns_path(container) {
             for endpoint in container.endpoints.iter().filter(|e| e.phase == Phase::Ready) {
-                self.machine.take_frames(&endpoint.host_interface, &netns, &endpoint.interface);
+                let kind = plan::link_kind(endpoint, &self.machine.state.networks)?;
+                self.machine.take_frames(kind, &endpoint.host_interface, &netns, &endpoint.interface);
             }
         }
         let networks = &self.machine.state.networks;
@@ -399,8 +400,8 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     pub(super) fn wanted_uplinks(&self) -> Result<Vec<Uplink>> {
         let State { networks, containers } = &self.machine.state;
         let bridges = networks.values().filter_map(|n| n.bridge.clone());
-        let veths = containers.values().flat_map(|c| c.endpoints.iter().map(|e| e.host_interface.clone()));
-        let mut uplinks = self.machine.host.uplinks(&bridges.chain(veths).collect())?;
+        let links = containers.values().flat_map(|c| c.endpoints.iter().map(|e| e.host_interface.clone()));
+        let mut uplinks = self.machine.host.uplinks(&bridges.chain(links).collect())?;
         if let Some(wanted) = &self.config.uplinks {
             uplinks.retain(|uplink| wanted.contains(&uplink.name));
         }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf};
 use ipnetwork::IpNetwork;
 
 use super::{
-    backend::{BridgeSpec, BridgeState, DefaultRoute, EndpointAddr, Policy, VethSpec},
+    backend::{BridgeSpec, BridgeState, DefaultRoute, EndpointAddr, PairSpec, Policy},
     files::ContainerFiles,
     model::{Binding, MacAddr},
 };
@@ -48,7 +48,7 @@ impl<T> Change<T> {
 /// An endpoint for the datapath, before it is known which interfaces the kernel made for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct EndpointIntent {
-    /// Name of the host's end of the veth.
+    /// Name of the host's end of the pair.
     pub host_name: String,
     /// Name of the bridge.
     pub bridge: String,
@@ -162,10 +162,10 @@ pub(super) enum Step {
         /// Values by name.
         settings: BTreeMap<String, String>,
     },
-    /// Makes a veth pair.
-    CreateVeth(VethSpec),
-    /// Removes the veth pair whose host's end has this name.
-    DeleteVeth(String),
+    /// Makes a pair of interfaces.
+    CreatePair(PairSpec),
+    /// Removes the pair whose host's end has this name.
+    DeletePair(String),
     /// Has a bridge pass nothing between a port, which somebody else made, and others that are isolated.
     IsolatePort(String),
     /// Takes that back.
@@ -228,7 +228,7 @@ impl Step {
             }
             Self::CreateNetns(name) => Some(Self::DeleteNetns(name.clone())),
             Self::HoldNamespaces { dir, .. } => Some(Self::ReleaseNamespaces(dir.clone())),
-            Self::CreateVeth(spec) => Some(Self::DeleteVeth(spec.host_name.clone())),
+            Self::CreatePair(spec) => Some(Self::DeletePair(spec.host_name.clone())),
             Self::IsolatePort(name) => Some(Self::ReleasePort(name.clone())),
             Self::AddEndpoint(endpoint) => Some(Self::RemoveEndpoint(endpoint.clone())),
             Self::Publish(bindings) => Some(Self::Unpublish(bindings.clone())),
@@ -240,7 +240,7 @@ impl Step {
             | Self::RemoveFiles(_)
             | Self::DeleteNetns(_)
             | Self::ReleaseNamespaces(_)
-            | Self::DeleteVeth(_)
+            | Self::DeletePair(_)
             | Self::ReleasePort(_)
             | Self::RemoveEndpoint(_)
             | Self::Unpublish(_) => None,
@@ -285,8 +285,8 @@ impl fmt::Display for Step {
             Self::HoldNamespaces { .. } => f.write_str("make UTS and IPC namespaces"),
             Self::ReleaseNamespaces(_) => f.write_str("release UTS and IPC namespaces"),
             Self::SetSysctls { .. } => f.write_str("set sysctls"),
-            Self::CreateVeth(spec) => write!(f, "create veth {}", spec.host_name),
-            Self::DeleteVeth(name) => write!(f, "remove veth {name}"),
+            Self::CreatePair(spec) => write!(f, "create {} {}", spec.kind, spec.host_name),
+            Self::DeletePair(name) => write!(f, "remove link {name}"),
             Self::IsolatePort(name) => write!(f, "isolate bridge port {name}"),
             Self::ReleasePort(name) => write!(f, "release bridge port {name}"),
             Self::SetDefaultRoutes(_) => f.write_str("change the default routes"),

@@ -176,7 +176,7 @@ pub struct Endpoint {
     pub network_id: String,
     /// Name inside the namespace.
     pub interface: String,
-    /// Name of the host's end of the veth.
+    /// Name of the host's end of the pair.
     pub host_interface: String,
     /// Ethernet address.
     pub mac: MacAddr,

@@ -13,6 +13,7 @@ pub mod netfilter;
 mod netlink;
 mod netns;
 mod offload;
+mod pair;
 mod ports;
 pub mod preflight;
 pub mod privileges;
@@ -24,7 +25,6 @@ mod sysctl;
 #[cfg(test)]
 mod testing;
 pub mod traffic;
-mod veth;
 pub mod watch;
 
 pub(crate) use self::sysctl::parse_ports;
@@ -40,9 +40,9 @@ use ipnetwork::IpNetwork;
 
 use crate::controller::{
     backend::{
-        BridgeSpec, BridgeState, DefaultRoute, Host, Link, PortHold, PortUnavailable, Uplink, VethSpec,
+        BridgeSpec, BridgeState, DefaultRoute, Host, Link, PairSpec, PortHold, PortUnavailable, Uplink,
     },
-    model::HostPort,
+    model::{HostPort, link::LinkKind},
 };
 use netlink::Netlink;
 
@@ -146,10 +146,15 @@ impl Host for Kernel {
             .with_context(|| format!("set the default routes of {}", netns.display()))
     }
 
-    fn create_veth(&self, spec: &VethSpec) -> Result<Link> {
-        veth::create(spec).with_context(|| {
+    fn lacks(&self, kind: LinkKind) -> Result<Option<String>> {
+        pair::lacks(kind)
+    }
+
+    fn create_pair(&self, spec: &PairSpec) -> Result<Link> {
+        pair::create(spec).with_context(|| {
             let place = spec.netns.as_ref().map(|netns| format!(" in {}", netns.display()));
-            format!("create veth {} with {}{}", spec.host_name, spec.name, place.unwrap_or_default())
+            let PairSpec { kind, host_name, name, .. } = spec;
+            format!("create {kind} {host_name} with {name}{}", place.unwrap_or_default())
         })
     }
 
@@ -167,7 +172,7 @@ impl Host for Kernel {
     }
 
     fn isolate_port(&self, name: &str, isolated: bool) -> Result<()> {
-        veth::isolate(name, isolated)
+        pair::isolate(name, isolated)
     }
 
     fn routes(&self) -> Result<Vec<IpNetwork>> {

@@ -106,7 +106,7 @@ pub fn check_release(release: &str) -> Result<()> {
 }
 
 /// The first two numbers of a release: `6.1.0-18-amd64`, `6.8-rc1`, `6.18.44+`.
-fn version(release: &str) -> Option<(u32, u32)> {
+pub(super) fn version(release: &str) -> Option<(u32, u32)> {
     let (major, rest) = release.split_once('.')?;
     let minor = rest.split(|c: char| !c.is_ascii_digit()).next()?;
     Some((major.parse().ok()?, minor.parse().ok()?))

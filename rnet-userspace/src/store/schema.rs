@@ -228,7 +228,7 @@ pub struct Endpoint {
     pub phase: Phase,
     /// Name inside the namespace.
     pub interface: String,
-    /// Name of the host's end of the veth.
+    /// Name of the host's end of the pair.
     pub host_interface: String,
     /// Ethernet address.
     pub mac: MacAddr,
@@ -242,7 +242,7 @@ pub struct Endpoint {
     pub gw_priority: i64,
     /// Names, beside its container's, under which it is found.
     pub aliases: Vec<String>,
-    /// The veth is an engine's own: it is never made, changed or removed.
+    /// The pair is an engine's own: it is never made, changed or removed.
     #[serde(default)]
     pub borrowed: bool,
 }

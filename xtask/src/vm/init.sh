@@ -23,6 +23,8 @@ echo "rnet-vm: kernel $(uname -r)"
 export RNET_BIN=/work/rnet RNET_BPF_OBJECT=/work/datapath.o RNET_REQUIRE_ALL=1
 # An emulated processor is ten times as slow, and others may be at work on those that emulate it.
 export RNET_TEST_PATIENCE=10
+# Those of Debian's kernels that rnet runs on have them.
+export RNET_REQUIRE_NETKIT=1
 while read -r name program arguments; do
     echo "rnet-vm: begin $name"
     # shellcheck disable=SC2086 # several words

@@ -52,13 +52,15 @@ const PACKETS: [&str; 6] = [
     "xdp::ipv6",
     "xdp::unfinished_checksums_are_left_alone_where_they_may_be",
 ];
-const TRAFFIC: [&str; 9] = [
+const TRAFFIC: [&str; 11] = [
     "egress::finalised::tcp_leaves_with_the_hosts_address",
     "hairpin::offloaded::a_container_reaches_its_own_published_port",
     "ipv6::finalised::a_published_port_is_reached_over_ipv6",
     "lifecycle::a_killed_daemon_is_not_missed_and_a_restarted_one_takes_over",
     "lifecycle::down_leaves_nothing",
     "local::every_name_of_the_host_leads_to_the_container_over_tcp",
+    "netkit::a_frame_is_what_is_written_in_it_whatever_its_socket_says",
+    "netkit::every_way_is_open_that_veths_have",
     "policy::networks_meet_at_published_ports_only",
     "publish::finalised::udp_carries_10_mib_each_way_to_another_port",
     "publish::offloaded::tcp_carries_10_mib_each_way_to_another_port",

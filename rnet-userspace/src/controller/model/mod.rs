@@ -2,6 +2,7 @@
 
 pub mod engine;
 pub mod flow_filter;
+pub mod link;
 pub mod name;
 pub mod options;
 pub mod port_spec;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnetwork::IpNetwork;
 
-use super::name::check_interface;
+use super::{link::LinkKind, name::check_interface};
 use crate::controller::{
     backend::{Direct, Policy},
     error::{Error, Result},
@@ -19,15 +19,18 @@ pub(in crate::controller) const MTU: &str = "com.docker.network.driver.mtu";
 const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
 const GATEWAY_MODE_IPV4: &str = "com.docker.network.bridge.gateway_mode_ipv4";
 const GATEWAY_MODE_IPV6: &str = "com.docker.network.bridge.gateway_mode_ipv6";
+/// What joins containers to the bridge.
+pub const LINK: &str = "rnet.link";
 pub(in crate::controller) const VIA_STACK: &str = "rnet.via_stack";
 pub(in crate::controller) const NON_MASQUERADE: &str = "rnet.non_masquerade";
-const KNOWN: [&str; 9] = [
+const KNOWN: [&str; 10] = [
     BRIDGE_NAME,
     ENABLE_ICC,
     ENABLE_IP_MASQUERADE,
     GATEWAY_MODE_IPV4,
     GATEWAY_MODE_IPV6,
     HOST_BINDING,
+    LINK,
     MTU,
     NON_MASQUERADE,
     VIA_STACK,
@@ -74,7 +77,9 @@ pub struct NetworkOptions {
     pub masquerade: bool,
     /// Destinations outside towards which containers keep their addresses, although the network masquerades.
     pub non_masquerade: Vec<IpNetwork>,
-    /// MTU of the bridge and of both ends of every veth; the kernel's default when absent.
+    /// What joins containers to the bridge.
+    pub link: LinkKind,
+    /// MTU of the bridge and of both ends of every pair; the kernel's default when absent.
     pub mtu: Option<u32>,
     /// Where ports are published that name no host address; the instance's default when absent.
     pub bind: Option<IpAddr>,
@@ -93,6 +98,7 @@ impl Default for NetworkOptions {
             icc: true,
             masquerade: true,
             non_masquerade: Vec::new(),
+            link: LinkKind::Veth,
             mtu: None,
             bind: None,
             gateway_mode_v4: GatewayMode::Nat,
@@ -120,6 +126,7 @@ impl NetworkOptions {
                 GATEWAY_MODE_IPV4 => parsed.gateway_mode_v4 = gateway_mode(key, value)?,
                 GATEWAY_MODE_IPV6 => parsed.gateway_mode_v6 = gateway_mode(key, value)?,
                 HOST_BINDING => parsed.bind = Some(host_address(key, value)?),
+                LINK => parsed.link = link(value)?,
                 MTU => parsed.mtu = mtu(value)?,
                 NON_MASQUERADE => parsed.non_masquerade = prefixes(key, value)?,
                 VIA_STACK => parsed.via_stack = boolean(key, value)?,
@@ -184,6 +191,10 @@ fn gateway_mode(key: &str, value: &str) -> Result<GatewayMode> {
     }
 }
 
+fn link(value: &str) -> Result<LinkKind> {
+    value.parse().map_err(|e| Error::Invalid(format!("network option {LINK}: {e}")))
+}
+
 fn host_address(key: &str, value: &str) -> Result<IpAddr> {
     value.parse().map_err(|_| {
         Error::Invalid(format!(
@@ -233,6 +244,7 @@ mod tests {
             (HOST_BINDING, "192.0.2.1"),
             (GATEWAY_MODE_IPV4, "nat-unprotected"),
             (GATEWAY_MODE_IPV6, "routed"),
+            (LINK, "netkit"),
             (NON_MASQUERADE, "10.0.0.0/8, fd00::/8"),
             (VIA_STACK, "true"),
         ]);
@@ -241,6 +253,7 @@ mod tests {
             icc: false,
             masquerade: false,
             non_masquerade: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
+            link: LinkKind::Netkit,
             mtu: Some(1400),
             bind: Some("192.0.2.1".parse().unwrap()),
             gateway_mode_v4: GatewayMode::NatUnprotected,
@@ -248,7 +261,9 @@ mod tests {
             via_stack: true,
         };
         assert_eq!(parsed.unwrap(), expected);
-        assert_eq!(parse(&[(MTU, "0")]).unwrap(), NetworkOptions::default());
+        for default in [(MTU, "0"), (LINK, "veth")] {
+            assert_eq!(parse(&[default]).unwrap(), NetworkOptions::default());
+        }
     }
 
     #[test]
@@ -279,6 +294,13 @@ mod tests {
         assert!(error(GATEWAY_MODE_IPV4, "open").contains("unknown gateway mode \"open\""));
         for bad in ["", "10.0.0.1/8", "10.0.0.0/8,", "ten"] {
             assert!(error(NON_MASQUERADE, bad).contains("subnets are allowed"), "{bad}");
+        }
+        assert_eq!(
+            error(LINK, "macvlan"),
+            "network option rnet.link: unknown kind of link \"macvlan\": veth or netkit is allowed"
+        );
+        for bad in ["", "Netkit", "veth "] {
+            assert!(error(LINK, bad).contains("veth or netkit is allowed"), "{bad}");
         }
         assert!(error(HOST_BINDING, "eth0").contains("an address of the host is allowed"));
         let unknown = error("com.docker.network.bridge.nonsense", "1");

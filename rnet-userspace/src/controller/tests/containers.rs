@@ -260,7 +260,7 @@ fn settings_are_the_containers_own() {
     instance.create_container(&with(namespace("a"), "net.ipv4.ip_forward")).unwrap();
     let log = bench.fake.world().log.clone();
     let at = |call: &str| log.iter().position(|logged| logged == call).unwrap();
-    assert!(at("sysctl net.ipv4.ip_forward=1") > at("create_veth"), "an interface's can be set, too");
+    assert!(at("sysctl net.ipv4.ip_forward=1") > at("create_pair"), "an interface's can be set, too");
     let told = message(instance.create_container(&with(namespace("b"), "kernel.panic")));
     assert!(told.starts_with("sysctl 'kernel.panic' is not allowed"), "{told}");
     let host = CreateContainer { command: vec!["x".into()], ..joining("b", Connect::to("host")) };

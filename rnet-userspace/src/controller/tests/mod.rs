@@ -7,6 +7,7 @@ mod engines;
 mod flows;
 mod gateways;
 mod ipv6;
+mod links;
 mod modes;
 mod networks;
 mod published;

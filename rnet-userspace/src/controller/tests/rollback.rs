@@ -43,7 +43,7 @@ fn a_container_that_fails_anywhere_leaves_nothing() {
         assert_eq!(bench.snapshot(), *before);
         create(instance).unwrap();
     });
-    // ephemeral_ports, hold_ports, create_netns, hold_namespaces, create_veth, find_link, find_bridge, add_endpoint,
+    // ephemeral_ports, hold_ports, create_netns, hold_namespaces, create_pair, find_link, find_bridge, add_endpoint,
     // publish.
     assert_eq!(failures, 9);
 }
@@ -123,7 +123,7 @@ fn when_undoing_fails_too_both_are_told_and_removing_finishes_it() {
         bench.fake.set(Fate::FailFrom(5));
         let told = message(instance.create_container(&full()));
         bench.fake.set(Fate::Well);
-        assert!(told.starts_with("create veth ") && told.contains("call 5, create_veth, fails"), "{told}");
+        assert!(told.starts_with("create veth ") && told.contains("call 5, create_pair, fails"), "{told}");
         assert!(told.contains("undoing it failed too") && told.contains("delete_netns"), "{told}");
         assert_ne!(bench.snapshot(), before);
         finish(&bench, &mut instance);

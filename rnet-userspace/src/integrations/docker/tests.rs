@@ -118,6 +118,11 @@ fn options_that_are_not_served_are_named_and_bad_values_refused() {
     let odd = json!({ "com.docker.network.host_ipv4": "192.0.2.9" });
     let followed = translate::network(&changed(six.clone(), "Options", odd), &[], DEFAULT).unwrap();
     assert!(followed.unserved[0].contains("six") && followed.unserved[0].contains("host_ipv4=192.0.2.9"));
+    // Docker makes the interfaces itself.
+    let netkits = json!({ "rnet.link": "netkit" });
+    let followed = translate::network(&changed(six.clone(), "Options", netkits), &[], DEFAULT).unwrap();
+    assert!(followed.unserved[0].contains("six") && followed.unserved[0].contains("rnet.link=netkit"));
+    assert!(!followed.network.options.contains_key("rnet.link"));
     let bad = json!({ "com.docker.network.bridge.enable_icc": "perhaps" });
     assert!(translate::network(&changed(six, "Options", bad), &[], DEFAULT).is_err());
 }

@@ -60,7 +60,8 @@ pub(super) fn network(
     let mut wanted = BTreeMap::new();
     let mut unserved = Vec::new();
     for (key, value) in &network.options {
-        if options::is_known(key) {
+        // Docker makes the interfaces itself.
+        if options::is_known(key) && key != options::LINK {
             wanted.insert(key.clone(), value.clone());
         } else if !OF_NO_CONCERN.contains(&key.as_str()) {
             unserved.push(format!("network {}: option {key}={value} is not served", network.name));
