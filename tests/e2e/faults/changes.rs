@@ -3,7 +3,7 @@
 use super::sweep::{Change, sweep, sweep_interruptions};
 
 const WEB: &[&str] =
-    &["run", "-d", "--name", "web", "-p", "8080:80", "-p", "10.200.0.9:5300:53/udp", "sleep", "600"];
+    &["run", "-d", "--name", "web", "-p", "8080:80", "-p", "10.200.0.9:5300:53/udp", "sleep", "infinity"];
 const RM_WEB: &[&str] = &["rm", "-f", "web"];
 const NETWORK: &[&str] = &["network", "create", "--subnet", "10.88.0.0/24", "a"];
 const RM_NETWORK: &[&str] = &["network", "rm", "a"];

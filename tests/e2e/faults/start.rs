@@ -18,7 +18,7 @@ const DOWN: &[&str] = &["down"];
 const PREPARE: &[&[&str]] = &[
     &["network", "create", "--subnet", "10.88.0.0/24", "a"],
     &["run", "-d", "--name", "web", "--network", "a", "-p", "8080:80"],
-    &["run", "-d", "--name", "other", "-p", "8081:80", "sleep", "600"],
+    &["run", "-d", "--name", "other", "-p", "8081:80", "sleep", "infinity"],
 ];
 
 /// Starts the daemon with one of its calls failing.
