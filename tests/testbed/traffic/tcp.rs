@@ -88,10 +88,19 @@ pub fn connect(ns: &Netns, to: SocketAddr) -> Result<TcpStream, Failure> {
 /// # Errors
 /// The way in which it failed.
 pub fn connect_from(ns: &Netns, from: SocketAddr, to: SocketAddr) -> Result<TcpStream, Failure> {
+    connect_within(SILENCE, ns, from, to)
+}
+
+fn connect_within(
+    limit: Duration,
+    ns: &Netns,
+    from: SocketAddr,
+    to: SocketAddr,
+) -> Result<TcpStream, Failure> {
     let what = format!("connect {} {from} -> {to}/tcp", ns.name());
     let socket = ns.run(|| {
         let socket = bound(Type::STREAM, from).unwrap_or_else(|e| panic!("{what}: {e}"));
-        socket.connect_timeout(&to.into(), SILENCE).map(|()| socket).map_err(|e| Failure::of(&e, &what))
+        socket.connect_timeout(&to.into(), limit).map(|()| socket).map_err(|e| Failure::of(&e, &what))
     })?;
     let ready = |socket: &Socket| {
         socket.set_read_timeout(Some(reply_limit()))?;
@@ -112,7 +121,8 @@ pub fn ask(ns: &Netns, to: SocketAddr) -> SocketAddr {
 
 /// The same from a given port.
 pub fn ask_from(ns: &Netns, from: SocketAddr, to: SocketAddr) -> SocketAddr {
-    let stream = connect_from(ns, from, to)
+    // Silence is not what is expected, and a busy machine may be late.
+    let stream = connect_within(reply_limit(), ns, from, to)
         .unwrap_or_else(|e| panic!("connect {} {from} -> {to}/tcp: {e:?}", ns.name()));
     exchange(&stream, 1000, 1);
     stream.local_addr().unwrap_or_else(|e| panic!("own address of {to}/tcp: {e}"))
