@@ -184,6 +184,10 @@ reasons! {
     Source = 50, Dropped, "source";
     /// Between the outside and a container on an engine's bridge that is not served, or not yet.
     Unserved = 51, Dropped, "unserved";
+    /// The container has opened as many flows as it may have.
+    FlowQuota = 52, Dropped, "flow-quota";
+    /// The flow table is filling up, and this source opens more flows than its share.
+    SourceRate = 53, Dropped, "source-rate";
     // Told of in traces, and not counted.
     /// A program of the host wanted a published port.
     Held = 59, Dropped, "held";

@@ -16,6 +16,8 @@ pub const LOCALS: usize = 4_096;
 pub const PORT_PROBES: u32 = 32;
 /// Fragmented packets under way.
 pub const FRAGMENTS: usize = 16_384;
+/// Sources outside whose rate of new flows is known; the one that opened none for longest is forgotten first.
+pub const SOURCE_RATES: usize = 16_384;
 /// Peers of the host's own sockets that were led to a container; the one not asked for longest is forgotten first.
 pub const PEERS: usize = 65_536;
 /// Connections on their way to the daemon's relay, which takes each out as it accepts it.

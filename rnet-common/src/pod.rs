@@ -10,6 +10,7 @@ use crate::{
     flow::{Flow, FlowKey},
     local::{PeerKey, SockAddr},
     port::{Backend, HeldKey, Mapping, PortKey},
+    pressure::{Pressure, SourceNet},
     settings::Settings,
     source::SourceKey,
     trace::{Recorder, TraceFilter, TraceRecord},
@@ -25,5 +26,19 @@ macro_rules! pod {
     )+};
 }
 
-pod!(Ip4, Ip6, Counter, HeldKey, Mapping, Recorder, Settings, TraceFilter, TraceRecord, Uplink, Veth);
+pod!(
+    Ip4,
+    Ip6,
+    Counter,
+    HeldKey,
+    Mapping,
+    Pressure,
+    Recorder,
+    Settings,
+    SourceNet,
+    TraceFilter,
+    TraceRecord,
+    Uplink,
+    Veth
+);
 pod!(Endpoint<A>, Flow<A>, FlowKey<A>, Backend<A>, PeerKey<A>, PortKey<A>, SockAddr<A>, SourceKey<A>);

@@ -1,6 +1,9 @@
 //! Published ports.
 
-use crate::addr::{Be16, Family};
+use crate::{
+    addr::{Be16, Family},
+    pressure,
+};
 
 /// The key of a published port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -76,7 +79,9 @@ pub struct HeldKey {
 pub struct Mapping {
     /// 0 for a free slot. Never given out twice.
     pub generation: u32,
-    _pad: u32,
+    /// Of an endpoint: how many flows its container may still open before they are counted anew, none if it is not
+    /// positive. Programs take from it, the controller gives: see [`crate::pressure`].
+    pub room: i32,
     /// Flows opened.
     pub flows: u64,
     /// Packets and bytes of flows that have ended, both directions. Those that live are in the flow table.
@@ -88,7 +93,7 @@ pub struct Mapping {
 impl Mapping {
     /// A mapping that has made no flow yet.
     pub fn new(generation: u32) -> Self {
-        Self { generation, ..Self::default() }
+        Self { generation, room: pressure::UNLIMITED, ..Self::default() }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     maps::{self, Inserted, NewFlow, Tables},
     nat::{Net, PortPolicy},
     packet::{Class, Packet},
-    recent,
+    pressure, recent,
     skb::{ETH_LEN, Skb},
 };
 
@@ -131,7 +131,8 @@ fn reopen<A: Tables>(flow: *mut Flow<A>, packet: &Packet<A>) {
 }
 
 /// Opens a flow: `new.forward` says what `packet`, which arrived at `side`, becomes, `new.reply` what its answers
-/// become. The source port of the former is settled here. Fails when no port is free or the table is full.
+/// become. The source port of the former is settled here. Fails when the container that opens it has its quota of flows, no
+/// port is free, or the table is full.
 #[inline(never)]
 pub(crate) fn open<A: Net>(
     skb: Skb,
@@ -140,6 +141,9 @@ pub(crate) fn open<A: Net>(
     new: &mut NewFlow<A>,
 ) -> Result<(), Reason> {
     let now = now();
+    if new.opener != 0 && !pressure::has_room(new.opener, now) {
+        return Err(Reason::FlowQuota);
+    }
     new.forward.last_seen = now;
     new.reply.last_seen = now;
     new.forward.seen = packet.seen;
@@ -151,6 +155,10 @@ pub(crate) fn open<A: Net>(
         Inserted::Yes => {
             recent::note(&new.key);
             maps::note_opened(new.forward.mapping);
+            maps::take_table_room::<A>();
+            if new.opener != 0 {
+                maps::take_room(new.opener);
+            }
             packet.is_new = true;
             Ok(())
         }

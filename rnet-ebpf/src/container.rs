@@ -150,6 +150,7 @@ fn hairpin<A: Net>(packet: &Packet<A>, source: &Endpoint<A>, new: &mut NewFlow<A
         carried: Reason::HairpinReply as u8,
         ..deliver::into(source)
     };
+    new.opener = source.mapping;
     new.as_host = false;
     Ok(())
 }
@@ -221,5 +222,6 @@ pub(crate) fn plan<A: Net>(
         carried: answered as u8,
         ..deliver::into(source)
     };
+    new.opener = source.mapping;
     new.as_host = masquerades;
 }

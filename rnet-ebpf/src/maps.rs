@@ -19,8 +19,8 @@ use aya_ebpf::{
 };
 use rnet_common::{
     Backend, Be16, Counter, Endpoint, EndpointFlags, Family, Flow, FlowKey, FragmentHead, FragmentKey,
-    HeldKey, Ip4, Ip6, Mapping, PeerKey, PortKey, Program, Settings, SockAddr, SourceKey, Tuple, Uplink,
-    Veth,
+    HeldKey, Ip4, Ip6, Mapping, PeerKey, PortKey, Pressure, Program, Settings, SockAddr, SourceKey,
+    SourceNet, Tuple, Uplink, Veth,
     counter::{COUNTERS, REASONS},
     limits,
     local::{self, relay_index},
@@ -71,6 +71,8 @@ pub(crate) struct NewFlow<A> {
     pub(crate) old_key: FlowKey<A>,
     /// And of its twin.
     pub(crate) old_twin_key: FlowKey<A>,
+    /// The mapping of the endpoint whose container opens it; 0 when somebody outside does.
+    pub(crate) opener: u32,
     /// The source becomes an address of the host.
     pub(crate) as_host: bool,
 }
@@ -167,6 +169,12 @@ static DIVERTED6: Diverted<Ip6> = LruHashMap::new();
 static RELAYS: SockMap<2> = SockMap::new();
 #[btf_map]
 static SETTINGS: Array<Settings, 1> = Array::new();
+/// Written by the collector; programs take from what room there is.
+#[btf_map]
+static PRESSURE: Array<Pressure, 1> = Array::new();
+/// When a source outside has made up for the flows that it has opened ([`rnet_common::pressure::admits`]).
+#[btf_map]
+static SOURCE_RATES: LruHashMap<SourceNet, u64, { limits::SOURCE_RATES }> = LruHashMap::new();
 #[btf_map]
 static COUNTS: PerCpuArray<Counter, COUNTERS> = PerCpuArray::new();
 /// What is recorded, while somebody looks.
@@ -178,7 +186,7 @@ static TRACE_RECORDERS: PerCpuArray<Recorder, 1> = PerCpuArray::new();
 static TRACE_RECORDS: RingBuf<TraceRecord, { trace::BUFFER }> = RingBuf::new();
 
 /// A family's tables.
-pub(crate) trait Tables: Family {
+pub(crate) trait Tables: Family + Into<SourceNet> {
     fn flows() -> &'static Flows<Self>;
     fn ports() -> &'static Ports<Self>;
     fn sources() -> &'static Sources<Self>;
@@ -474,6 +482,30 @@ pub(crate) fn note_opened(mapping: u32) {
     }
 }
 
+/// How many flows the container of an endpoint with this mapping may open still.
+#[inline(always)]
+pub(crate) fn room(mapping: u32) -> i32 {
+    MAPPINGS.get(mapping).map_or(0, |mapping| mapping.room)
+}
+
+/// Notes that the container of an endpoint with this mapping opened a flow.
+#[inline(always)]
+pub(crate) fn take_room(mapping: u32) {
+    if let Some(mapping) = MAPPINGS.get_ptr_mut(mapping) {
+        // SAFETY: a pointer into an array map, whose slots live as long as the map.
+        take_one(unsafe { addr_of_mut!((*mapping).room) });
+    }
+}
+
+/// Takes a flow from the room of the family's table.
+#[inline(always)]
+pub(crate) fn take_table_room<A: Tables>() {
+    if let Some(pressure) = pressure() {
+        // SAFETY: as in `take_room`.
+        take_one(unsafe { addr_of_mut!((*pressure).room[A::V6 as usize]) });
+    }
+}
+
 /// Keeps the counts of a flow entry that is removed.
 #[inline(always)]
 pub(crate) fn note_ended<A: Family>(flow: &Flow<A>) {
@@ -532,6 +564,25 @@ pub(crate) fn settings() -> Option<&'static Settings> {
     SETTINGS.get(0)
 }
 
+/// What the collector has found.
+#[inline(always)]
+pub(crate) fn pressure() -> Option<*mut Pressure> {
+    PRESSURE.get_ptr_mut(0)
+}
+
+/// When a source has made up for the flows that it has opened, if it is known.
+#[inline(always)]
+pub(crate) fn due(source: &SourceNet) -> Option<*mut u64> {
+    SOURCE_RATES.get_ptr_mut(source)
+}
+
+/// The same for one that is not known yet.
+#[inline(always)]
+pub(crate) fn note_due(source: &SourceNet, due: u64) {
+    // Without the note it is let pass once more.
+    let _ = SOURCE_RATES.insert(source, due, 0);
+}
+
 /// Counts a packet of `bytes` under a program's reason.
 #[inline(always)]
 pub(crate) fn count(program: Program, reason: u8, bytes: u32) {
@@ -563,6 +614,13 @@ pub(crate) fn trace_filter(number: u32) -> Option<&'static TraceFilter> {
 #[inline(always)]
 pub(crate) fn hand_over(record: &TraceRecord) -> bool {
     TRACE_RECORDS.output(record, 0).is_ok()
+}
+
+/// The same as [`add`] for a room, of which there is one less.
+#[inline(always)]
+fn take_one(room: *mut i32) {
+    // SAFETY: as for `add`.
+    unsafe { atomic_xadd::<i32, i32, { AtomicOrdering::Relaxed }>(room, -1) };
 }
 
 /// Room for a record that is made where it is handed over.

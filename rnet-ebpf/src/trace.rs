@@ -23,6 +23,7 @@ use crate::{
 };
 
 /// Until when somebody looks, in nanoseconds of `CLOCK_MONOTONIC`; 0 when nobody does. The daemon writes it.
+// SAFETY: no other symbol has the name.
 #[unsafe(no_mangle)]
 static mut TRACED_UNTIL: u64 = 0;
 

@@ -9,6 +9,7 @@ use crate::{
     maps::{self, NewFlow, Work},
     nat::{self, Net},
     packet::{Class, Packet, Part},
+    pressure,
     programs::Outcome,
     skb::Skb,
 };
@@ -63,6 +64,7 @@ fn begin<A: Net>(skb: Skb, packet: &mut Packet<A>, new: &mut NewFlow<A>) -> Resu
         // What cannot be delivered opens nothing, unless the host's stack is to say so, whose answer is translated by
         // the flow.
         match packet.ttl > 1 || new.forward.is(flow_flags::VIA_STACK) {
+            true if !pressure::admits(&packet.tuple.src) => Err(Reason::SourceRate),
             true => conntrack::open(skb, packet, Side::Uplink, new),
             false => Ok(()),
         }
@@ -155,5 +157,6 @@ fn plan<A: Net>(packet: &Packet<A>, target: &Endpoint<A>, new: &mut NewFlow<A>) 
         flags: back,
         ..Flow::default()
     };
+    new.opener = 0;
     new.as_host = false;
 }

@@ -14,6 +14,7 @@
 //! the real ones together.
 
 pub mod api;
+mod bounded;
 pub mod cli;
 pub mod config;
 pub mod controller;
@@ -25,6 +26,7 @@ pub mod doctor;
 pub mod fuzzing;
 pub mod host;
 pub mod integrations;
+mod shares;
 pub mod store;
 pub mod system;
 pub mod version;

@@ -15,6 +15,7 @@ mod icmp;
 mod ipv6;
 mod lifetime;
 mod next_hop;
+mod pressure;
 mod publish;
 mod random;
 mod refusals;

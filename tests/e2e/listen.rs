@@ -1,10 +1,13 @@
 //! The daemon's interface beside its own socket: Docker's client over TCP, with and without TLS.
 
 use std::{
-    fs,
+    fs::{self, Permissions},
     io::{Read as _, Write as _},
     net::TcpStream,
-    os::unix::net::{UnixListener, UnixStream},
+    os::unix::{
+        fs::PermissionsExt as _,
+        net::{UnixListener, UnixStream},
+    },
     time::Duration,
 };
 
@@ -44,6 +47,7 @@ impl Authority {
         let files = [format!("{name}.pem"), format!("{name}-key.pem")].map(|file| self.path(&file));
         fs::write(&files[0], params.signed_by(&key, &self.issuer).unwrap().pem()).unwrap();
         fs::write(&files[1], key.serialize_pem()).unwrap();
+        fs::set_permissions(&files[1], Permissions::from_mode(0o600)).unwrap();
         files
     }
 }
@@ -107,6 +111,20 @@ fn dockers_client_drives_the_daemon_over_mutual_tls() {
     assert!(!String::from_utf8_lossy(&answer).contains("OK"), "{answer:?}");
     assert!(rnet.ok(&["network", "ls"]).contains("n1"), "nobody else has removed it");
     assert!(rnet.log().contains("is refused"), "{}", rnet.log());
+
+    // From another authority, in the places of the old ones.
+    let [new_cert, new_key] = others.issue("renewed", &["127.0.0.1", &HOST.to_string()]);
+    for (new, old) in [(&others.path("ca.pem"), &ca), (&new_cert, &cert), (&new_key, &key)] {
+        fs::copy(new, old).unwrap();
+    }
+    let said = rnet.reload();
+    assert!(said.contains("configuration reloaded") && !said.contains("started again"), "{said}");
+    ask(&host.client, &outside, &stranger, &["network", "rm", "n1"])
+        .assert_ok("remove a network from outside");
+    assert!(!ask(&host.client, &outside, &client, &["network", "ls"]).status.success());
+    fs::write(&key, "").unwrap();
+    assert!(rnet.reload().contains("reload the configuration, which stays as it was"), "{}", rnet.log());
+    ask(&host.client, &outside, &stranger, &["network", "ls"]).assert_ok("list as before");
 }
 
 #[test]

@@ -120,6 +120,23 @@ impl<'h> Rnet<'h> {
         command
     }
 
+    /// The same without one of root's capabilities, by its name as `net_admin`.
+    ///
+    /// # Panics
+    /// When it runs already, or does not start.
+    pub fn start_daemon_without(&self, capability: &str) {
+        self.start_daemon_by(self.command_without(capability, &["daemon"]), None);
+    }
+
+    /// A command as of [`Rnet::command`], without one of root's capabilities.
+    pub fn command_without(&self, capability: &str, args: &[&str]) -> Command {
+        let inner = self.command(args);
+        let mut command = self.host.ns.command("setpriv");
+        command.arg(format!("--bounding-set=-{capability}"));
+        command.arg(inner.get_program()).args(inner.get_args());
+        command
+    }
+
     fn start_daemon_by(&self, mut command: Command, listener: Option<&UnixListener>) {
         assert!(self.daemon.borrow().is_none(), "the daemon of {} runs", self.instance);
         let log = File::options().append(true).open(self.log.path());

@@ -20,7 +20,8 @@ use aya::{
 use nix::sched::{CloneFlags, setns};
 use rnet_common::{
     Backend, Be16, Counter, Endpoint, EndpointFlags, Family, Flow, FlowKey, Ip4, Ip6, Mac, Mapping, PortKey,
-    Program, Reason, Settings, Side, SourceKey, Tuple, Uplink, Veth, counter::counter_index, limits::FLOWS,
+    Pressure, Program, Reason, Settings, Side, SourceKey, Tuple, Uplink, Veth, counter::counter_index,
+    limits::FLOWS,
 };
 
 /// TC actions (linux/pkt_cls.h).
@@ -263,6 +264,24 @@ impl Lab {
     pub fn set_mapping(&mut self, slot: u32, generation: u32) {
         let map = self.ebpf.map_mut("MAPPINGS").unwrap();
         Array::try_from(map).unwrap().set(slot, Mapping::new(generation), 0).unwrap();
+    }
+
+    /// Says how many flows a container may open still.
+    pub fn set_room(&mut self, container: &Container, room: i32) {
+        let mapping = Mapping { room, ..self.mapping(container.mapping) };
+        let map = self.ebpf.map_mut("MAPPINGS").unwrap();
+        Array::try_from(map).unwrap().set(container.mapping, mapping, 0).unwrap();
+    }
+
+    /// Tells the programs what a collector would.
+    pub fn set_pressure(&mut self, pressure: Pressure) {
+        let map = self.ebpf.map_mut("PRESSURE").unwrap();
+        Array::try_from(map).unwrap().set(0, pressure, 0).unwrap();
+    }
+
+    /// What the programs have left of it.
+    pub fn pressure(&self) -> Pressure {
+        Array::<_, Pressure>::try_from(self.ebpf.map("PRESSURE").unwrap()).unwrap().get(&0, 0).unwrap()
     }
 
     /// Publishes a port on an address of the host, under the next generation of mapping 10 plus the protocol's number,

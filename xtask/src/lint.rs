@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use crate::{
     build,
-    command::{cargo, exec, line},
+    command::{cargo, exec, line, workspace},
     progress::step,
-    setup,
+    setup, unsafe_code,
 };
 
 pub(crate) fn run() -> Result<()> {
@@ -17,6 +17,7 @@ pub(crate) fn run() -> Result<()> {
     step("clippy, on the host's side of everything", || {
         exec(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
     })?;
+    step("the list of unsafe code", || unsafe_code::check(&workspace()))?;
     let toolchain = setup::bpf_toolchain()?;
     step("warnings of the datapath, compiled for BPF", || {
         let mut build = build::datapath(&toolchain);

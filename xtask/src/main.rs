@@ -17,6 +17,7 @@ mod run;
 mod setup;
 mod soak;
 mod test;
+mod unsafe_code;
 mod vm;
 
 use std::process::ExitCode;

@@ -3,11 +3,13 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
+
+use super::connections::Connections;
 
 /// Counts of one thing that is done again and again.
 #[derive(Debug, Default)]
@@ -54,6 +56,8 @@ pub(super) struct Activity {
     /// Requests by the route that they took and the status that they were answered with: as many as there are routes,
     /// whatever is asked for.
     requests: Mutex<BTreeMap<(String, u16), u64>>,
+    /// Connections by which these come.
+    connections: OnceLock<Arc<Connections>>,
 }
 
 impl Default for Activity {
@@ -63,6 +67,7 @@ impl Default for Activity {
             sweeps: Rounds::default(),
             refreshes: Rounds::default(),
             requests: Mutex::default(),
+            connections: OnceLock::new(),
         }
     }
 }
@@ -72,6 +77,17 @@ impl Activity {
     pub(super) fn answered(&self, route: &str, status: u16) {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         *requests.entry((route.to_owned(), status)).or_default() += 1;
+    }
+
+    /// From here on requests come by these.
+    pub(super) fn come_by(&self, connections: Arc<Connections>) {
+        // A daemon listens once.
+        let _ = self.connections.set(connections);
+    }
+
+    /// What requests come by, once they may.
+    pub(super) fn connections(&self) -> Option<&Connections> {
+        self.connections.get().map(|connections| &**connections)
     }
 
     /// How many requests took each route, by status.

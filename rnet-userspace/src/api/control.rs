@@ -86,6 +86,8 @@ pub trait Control: Send + Sync + 'static {
     fn usage(&self) -> Result<view::Usage>;
     /// Forgets the flows on a step through the flow table that are dead or have been idle for too long.
     fn sweep(&self, from: FlowPosition) -> Result<Page<usize>>;
+    /// Whether flows are opened so fast that the next round should come soon.
+    fn is_pressed(&self) -> bool;
     /// Follows a change of the host's links and addresses.
     fn refresh_host(&self) -> Result<()>;
     /// Removes everything that the instance made.

@@ -11,24 +11,27 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Notify, watch},
     task::JoinSet,
-    time::{self, Instant, MissedTickBehavior},
+    time::{self, Instant},
 };
-use tokio_rustls::rustls::ServerConfig;
 
 use super::{
     Control, Processes,
     activation::Inherited,
     address::Address,
+    connections::{Connections, Limits, MAX_CONNECTIONS},
     exporter,
     listeners::Listeners,
     server, socket,
     supervisor::{Graces, Supervisor},
+    tls::Tls,
 };
 use crate::controller::{Config, Events, events::Kind, packets::Packets};
 
 /// How often dead flows are cleared away. The shortest idle time, that of a TCP connection after a reset, is
 /// 10 s: no dead entry takes up room for half as long again.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// The same while a table fills up, or a container uses up its quota of flows.
+const SWEEP_PRESSED_EVERY: Duration = Duration::from_secs(1);
 /// How long requests may take to end once the daemon is to: a `stop` takes up to 10 s before it uses force.
 const DRAIN: Duration = Duration::from_secs(15);
 
@@ -45,7 +48,9 @@ pub struct Options {
     /// Where metrics are served beside the API; absent for nowhere else.
     pub metrics: Option<SocketAddr>,
     /// What it speaks TLS with on TCP; absent for none.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<Arc<Tls>>,
+    /// Connections to it at once, as far as there are descriptors for them.
+    pub max_connections: usize,
     /// Reads the configuration anew; absent where there is none to read.
     pub reload: Option<Reload>,
     /// Told when it is to be read.
@@ -63,6 +68,7 @@ impl Options {
             inherited: Inherited::default(),
             metrics: None,
             tls: None,
+            max_connections: MAX_CONNECTIONS,
             reload: None,
             reload_now: Arc::default(),
         }
@@ -145,6 +151,9 @@ pub(super) async fn serve(
     chores.spawn(follow_host(Arc::clone(&daemon), changed));
     chores.spawn(beside);
 
+    // By now the limit of descriptors is what it is to be.
+    let connections = Connections::new(Limits::within_descriptors(options.max_connections));
+    daemon.activity().come_by(Arc::clone(&connections));
     let listeners = Listeners::bind(&options.socket, &options.hosts, options.tls, options.inherited).await?;
     if let Some(addr) = options.metrics {
         chores.spawn(exporter::serve(exporter::bind(addr).await?, Arc::clone(&daemon)));
@@ -163,7 +172,7 @@ pub(super) async fn serve(
     }
 
     let ending = watch::Sender::new(false);
-    let mut server = Box::pin(listeners.serve(server::router(Arc::clone(&daemon)), &ending));
+    let mut server = Box::pin(listeners.serve(server::router(Arc::clone(&daemon)), connections, &ending));
     let has_failed = tokio::select! {
         () = &mut server => true,
         () = end => false,
@@ -215,10 +224,7 @@ async fn follow_configuration(daemon: Arc<Supervisor>, instance: String, told: A
 }
 
 async fn sweep(daemon: Arc<Supervisor>) {
-    let mut ticks = time::interval(SWEEP_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
         let began = Instant::now();
         let swept = daemon.walk(|c, from| c.sweep(from)).await;
         daemon.activity().sweeps.note(swept.is_ok(), began.elapsed());
@@ -226,6 +232,9 @@ async fn sweep(daemon: Arc<Supervisor>) {
             Ok(flows) => tracing::debug!(flows, took_us = began.elapsed().as_micros(), "swept"),
             Err(e) => tracing::warn!("sweep the flow table: {e}"),
         }
+        // Asked as everything is, on a thread that may wait for the controller. It has no error of its own.
+        let is_pressed = daemon.ask(|c| Ok(c.is_pressed())).await.unwrap_or_default();
+        time::sleep(if is_pressed { SWEEP_PRESSED_EVERY } else { SWEEP_EVERY }).await;
     }
 }
 

@@ -401,6 +401,8 @@ impl Control for FakeControl {
             containers: containers.len(),
             flows: 1,
             snat_ports: (1024, 32767),
+            flow_quota: Some(100),
+            source_rate: 500,
             engines: Vec::new(),
         })
     }
@@ -418,6 +420,7 @@ impl Control for FakeControl {
             name: "eth0".into(),
             network: network.into(),
             traffic: Some(traffic),
+            opened: vec![view::OpenedFlows { family: "ipv4".into(), flows: 1, quota: Some(100) }],
         };
         let container = |c: view::Container| view::ContainerUsage {
             id: c.id,
@@ -443,6 +446,10 @@ impl Control for FakeControl {
 
     fn sweep(&self, _from: FlowPosition) -> Result<Page<usize>> {
         Ok(Page { found: self.sweeps.fetch_add(1, Ordering::SeqCst), next: None })
+    }
+
+    fn is_pressed(&self) -> bool {
+        false
     }
 
     fn refresh_host(&self) -> Result<()> {

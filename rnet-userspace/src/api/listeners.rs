@@ -6,28 +6,26 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use axum::{Router, serve::Listener};
+use axum::Router;
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::watch,
     task::JoinSet,
 };
-use tokio_rustls::rustls::ServerConfig;
 
 use super::{
     activation::Inherited,
     address::Address,
+    connections::{Connections, Door},
     socket::{self, SocketFile},
-    tls::TlsListener,
+    tls::Tls,
 };
 
 /// Bound sockets. Those in the file system are removed on drop, but for those that the service manager has made.
 pub(super) struct Listeners {
-    unix: Vec<UnixListener>,
+    doors: Vec<Door>,
     files: Vec<SocketFile>,
     inherited: Vec<PathBuf>,
-    tcp: Vec<TcpListener>,
-    tls: Option<Arc<ServerConfig>>,
 }
 
 impl Listeners {
@@ -39,11 +37,10 @@ impl Listeners {
     pub(super) async fn bind(
         own: &Path,
         others: &[Address],
-        tls: Option<Arc<ServerConfig>>,
+        tls: Option<Arc<Tls>>,
         mut inherited: Inherited,
     ) -> Result<Self> {
-        let mut listeners =
-            Self { unix: Vec::new(), files: Vec::new(), inherited: Vec::new(), tcp: Vec::new(), tls };
+        let mut listeners = Self { doors: Vec::new(), files: Vec::new(), inherited: Vec::new() };
         listeners.bind_file(own, &mut inherited)?;
         for address in others {
             match address {
@@ -55,16 +52,19 @@ impl Listeners {
                     listeners.bind_file(path, &mut inherited)?;
                 }
                 Address::Tcp(ip, port) => {
-                    let bound =
-                        TcpListener::bind(Address::socket_addr(*ip, *port, listeners.tls.is_some())).await;
-                    listeners.tcp.push(bound.with_context(|| format!("listen at {address}"))?);
-                    if listeners.tls.is_none() {
-                        tracing::warn!(
-                            %address,
-                            "every user and program of this host may come by it, and is root's equal then: \
-                             tlsverify keeps them out"
-                        );
-                    }
+                    let bound = TcpListener::bind(Address::socket_addr(*ip, *port, tls.is_some())).await;
+                    let bound = bound.with_context(|| format!("listen at {address}"))?;
+                    listeners.doors.push(match &tls {
+                        Some(tls) => Door::Tls(bound, Arc::clone(tls)),
+                        None => {
+                            tracing::warn!(
+                                %address,
+                                "every user and program of this host may come by it, and is root's equal then: \
+                                 tlsverify keeps them out"
+                            );
+                            Door::Tcp(bound)
+                        }
+                    });
                 }
             }
             tracing::info!(%address, "listening");
@@ -77,11 +77,11 @@ impl Listeners {
         if let Some(listener) = inherited.remove(path) {
             let listening = || format!("listen at {}", path.display());
             listener.set_nonblocking(true).with_context(listening)?;
-            self.unix.push(UnixListener::from_std(listener).with_context(listening)?);
+            self.doors.push(Door::Unix(UnixListener::from_std(listener).with_context(listening)?));
             self.inherited.push(path.to_owned());
         } else {
             let (listener, file) = socket::bind(path)?;
-            self.unix.push(listener);
+            self.doors.push(Door::Unix(listener));
             self.files.push(file);
         }
         Ok(())
@@ -93,34 +93,20 @@ impl Listeners {
     }
 
     /// Serves requests until `end` says so, and then those that are under way.
-    pub(super) async fn serve(self, router: Router, end: &watch::Sender<bool>) {
-        let Self { unix, files, inherited: _, tcp, tls } = self;
+    pub(super) async fn serve(
+        self,
+        router: Router,
+        connections: Arc<Connections>,
+        end: &watch::Sender<bool>,
+    ) {
+        let Self { doors, files, inherited: _ } = self;
         let mut servers = JoinSet::new();
-        for socket in unix {
-            servers.spawn(serve(socket, router.clone(), end.subscribe()));
-        }
-        for listener in tcp {
-            match &tls {
-                Some(tls) => {
-                    let listener = TlsListener::new(listener, Arc::clone(tls));
-                    servers.spawn(serve(listener, router.clone(), end.subscribe()));
-                }
-                None => _ = servers.spawn(serve(listener, router.clone(), end.subscribe())),
-            }
+        for door in doors {
+            servers.spawn(Arc::clone(&connections).serve(door, router.clone(), end.subscribe()));
         }
         servers.join_all().await;
         drop(files);
     }
-}
-
-async fn serve<L: Listener>(listener: L, router: Router, mut end: watch::Receiver<bool>)
-where
-    L::Addr: std::fmt::Debug,
-{
-    // The sender is gone once nobody waits for the end.
-    let ended = async move { _ = end.wait_for(|ended| *ended).await };
-    // It never fails.
-    let _ = axum::serve(listener, router).with_graceful_shutdown(ended).await;
 }
 
 #[cfg(test)]
@@ -137,11 +123,11 @@ mod tests {
     };
     use tokio_rustls::{
         TlsConnector,
-        rustls::{ClientConfig, RootCertStore, crypto::ring},
+        rustls::{ClientConfig, RootCertStore, ServerConfig, crypto::ring},
     };
 
     use super::*;
-    use crate::api::tls;
+    use crate::api::{connections::Limits, tls};
 
     const LIMIT: Duration = Duration::from_secs(20);
 
@@ -180,6 +166,10 @@ mod tests {
             };
             TlsConnector::from(Arc::new(config))
         }
+    }
+
+    fn connections() -> Arc<Connections> {
+        Connections::new(Limits::new(100))
     }
 
     /// A port that nobody listens at.
@@ -227,7 +217,9 @@ mod tests {
             assert!(ask(TcpStream::connect(tcp).await.unwrap()).await.unwrap().ends_with("hello"));
             end.send_replace(true);
         };
-        time::timeout(LIMIT, async { tokio::join!(listeners.serve(router, &end), clients) }).await.unwrap();
+        time::timeout(LIMIT, async { tokio::join!(listeners.serve(router, connections(), &end), clients) })
+            .await
+            .unwrap();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "no socket is left");
     }
 
@@ -256,7 +248,9 @@ mod tests {
             assert!(ask(late).await.unwrap().ends_with("hello"));
             end.send_replace(true);
         };
-        time::timeout(LIMIT, async { tokio::join!(listeners.serve(router, &end), clients) }).await.unwrap();
+        time::timeout(LIMIT, async { tokio::join!(listeners.serve(router, connections(), &end), clients) })
+            .await
+            .unwrap();
         assert!(own.exists() && other.exists());
     }
 
@@ -266,10 +260,14 @@ mod tests {
         let (ours, others) = (Authority::new(), Authority::new());
         let tcp = free_port().await;
         let hosts = [Address::Tcp(tcp.ip(), Some(tcp.port()))];
-        let listeners =
-            Listeners::bind(&dir.path().join("own.sock"), &hosts, Some(ours.server()), Inherited::default())
-                .await
-                .unwrap();
+        let listeners = Listeners::bind(
+            &dir.path().join("own.sock"),
+            &hosts,
+            Some(Tls::new(ours.server())),
+            Inherited::default(),
+        )
+        .await
+        .unwrap();
         let end = watch::Sender::new(false);
         let router = Router::new().route("/", get(async || "hello"));
         let clients = async {
@@ -285,6 +283,64 @@ mod tests {
             assert!(ask_by(&ours.client(Some(&ours)), tcp).await.unwrap().ends_with("hello"));
             end.send_replace(true);
         };
-        time::timeout(LIMIT, async { tokio::join!(listeners.serve(router, &end), clients) }).await.unwrap();
+        time::timeout(LIMIT, async { tokio::join!(listeners.serve(router, connections(), &end), clients) })
+            .await
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn certificates_are_exchanged_while_clients_come() {
+        let dir = tempfile::tempdir().unwrap();
+        let (old, new) = (Authority::new(), Authority::new());
+        let tcp = free_port().await;
+        let hosts = [Address::Tcp(tcp.ip(), Some(tcp.port()))];
+        let tls = Tls::new(old.server());
+        let own = dir.path().join("own.sock");
+        let listeners =
+            Listeners::bind(&own, &hosts, Some(Arc::clone(&tls)), Inherited::default()).await.unwrap();
+        let end = watch::Sender::new(false);
+        let router = Router::new().route("/", get(async || "hello"));
+        let clients = async {
+            let name = ServerName::try_from("localhost").unwrap();
+            let stream = TcpStream::connect(tcp).await.unwrap();
+            let early = old.client(Some(&old)).connect(name, stream).await.unwrap();
+            tls.replace(new.server());
+            assert!(ask_by(&new.client(Some(&new)), tcp).await.unwrap().ends_with("hello"));
+            assert!(ask_by(&old.client(Some(&old)), tcp).await.is_err());
+            assert!(ask(early).await.unwrap().ends_with("hello"), "who is in stays in");
+            end.send_replace(true);
+        };
+        let served = listeners.serve(router, connections(), &end);
+        time::timeout(LIMIT, async { tokio::join!(served, clients) }).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_older_tls_is_refused_in_its_own_words() {
+        let dir = tempfile::tempdir().unwrap();
+        let tcp = free_port().await;
+        let hosts = [Address::Tcp(tcp.ip(), Some(tcp.port()))];
+        let tls = Some(Tls::new(Authority::new().server()));
+        let own = dir.path().join("own.sock");
+        let listeners = Listeners::bind(&own, &hosts, tls, Inherited::default()).await.unwrap();
+        let end = watch::Sender::new(false);
+        // RFC 5246 7.4.1.2: TLS 1.2, random, no session, two cipher suites, no compression, and of extensions the groups
+        // and the signatures that it can, without a word of newer versions.
+        let random = [7; 32];
+        let suites = [0, 4, 0xc0, 0x2b, 0xc0, 0x2f];
+        let extensions = [0, 16, 0, 10, 0, 4, 0, 2, 0, 23, 0, 13, 0, 4, 0, 2, 4, 3];
+        let hello = [&[3, 3][..], &random, &[0], &suites, &[1, 0], &extensions].concat();
+        let length = u8::try_from(hello.len()).unwrap();
+        let record = [&[22, 3, 1, 0, length + 4, 1, 0, 0, length][..], &hello].concat();
+        let client = async {
+            let mut stream = TcpStream::connect(tcp).await.unwrap();
+            stream.write_all(&record).await.unwrap();
+            let mut answer = Vec::new();
+            let _ = stream.read_to_end(&mut answer).await;
+            // An alert that ends the connection: protocol_version (RFC 8446 6).
+            assert_eq!((answer.first(), &answer[answer.len() - 2..]), (Some(&21), &[2, 70][..]));
+            end.send_replace(true);
+        };
+        let served = listeners.serve(Router::new(), connections(), &end);
+        time::timeout(LIMIT, async { tokio::join!(served, client) }).await.unwrap();
     }
 }

@@ -22,7 +22,7 @@ use super::{activity::Activity, error::ApiResult, supervisor::Supervisor};
 use crate::controller::{
     Error,
     backend::ReasonCount,
-    view::{ContainerState, Traffic, Usage},
+    view::{ContainerState, OpenedFlows, Traffic, Usage},
 };
 
 /// What the text is.
@@ -115,6 +115,25 @@ impl Snapshot {
         let opened = containers().filter(|c| c.ports > 0).map(|c| (name(&c.name), c.opened));
         let help = "Flows that the published ports of a container have opened";
         counters(to, "rnet_published_port_connections", help, None, opened)?;
+        let quotas = |read: fn(&OpenedFlows) -> Option<u64>| {
+            containers().flat_map(move |c| {
+                c.interfaces.iter().flat_map(move |interface| {
+                    interface.opened.iter().filter_map(move |opened| {
+                        let labels = [
+                            ("container", c.name.clone()),
+                            ("network", interface.network.clone()),
+                            ("interface", interface.name.clone()),
+                            ("family", opened.family.clone()),
+                        ];
+                        Some((labels, read(opened)?))
+                    })
+                })
+            })
+        };
+        let help = "Flows that a container has opened, as the collector saw them last";
+        gauges(to, "rnet_endpoint_opened_flows", help, quotas(|opened| Some(opened.flows)))?;
+        let help = "Flows that a container may have opened";
+        gauges(to, "rnet_endpoint_flow_quota", help, quotas(|opened| opened.quota))?;
         let traffic = |read: fn(&Traffic) -> u64| {
             containers().flat_map(move |c| {
                 c.interfaces.iter().filter_map(move |interface| {
@@ -157,6 +176,13 @@ impl Snapshot {
             let help = format!("{help}: time that all of them took");
             let metric = to.encode_descriptor(&duration, &help, seconds, MetricType::Counter)?;
             ConstCounter::new(Duration::as_secs_f64(&rounds.took())).encode(metric)?;
+        }
+        if let Some(connections) = self.activity.connections() {
+            let help = "Connections to the API that are open";
+            gauges(to, "rnet_daemon_api_connections", help, [([], connections.open() as u64)])?;
+            let help = "Connections to the API that were refused, as there were too many";
+            let refused = [([], connections.refused())];
+            counters(to, "rnet_daemon_api_refused_connections", help, None, refused)?;
         }
         let requests = self
             .activity

@@ -12,6 +12,7 @@ mod activity;
 pub mod address;
 pub mod calls;
 pub mod client;
+pub(crate) mod connections;
 mod control;
 pub mod daemon;
 pub mod docker;

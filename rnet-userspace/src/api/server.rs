@@ -3,9 +3,8 @@
 use std::{future::Future, sync::Arc};
 
 use axum::{
-    Router,
-    body::Bytes,
-    extract::{DefaultBodyLimit, FromRequest, FromRequestParts, MatchedPath, Request, State},
+    Router, body,
+    extract::{FromRequest, FromRequestParts, MatchedPath, Request, State},
     http::{
         HeaderName, HeaderValue, StatusCode, Uri, header::CONTENT_TYPE, request::Parts, uri::PathAndQuery,
     },
@@ -16,7 +15,7 @@ use axum::{
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
 use super::{
-    docker, engines,
+    connections, docker, engines,
     error::{ApiError, ApiResult},
     metrics, native,
     supervisor::Supervisor,
@@ -45,7 +44,6 @@ pub(super) fn router(daemon: Arc<Supervisor>) -> Router {
         .method_not_allowed_fallback(|| async {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed on this path")
         })
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(daemon);
     // Middleware of the router that holds the routes would run after one has been chosen.
     Router::new()
@@ -140,18 +138,16 @@ pub(super) struct Body<T>(pub(super) T);
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> ApiResult<Self> {
+    async fn from_request(request: Request, _state: &S) -> ApiResult<Self> {
         let kind = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
         if kind.split(';').next().map(str::trim) != Some("application/json") {
             return Err(ApiError::bad_request(format!(
                 "unsupported Content-Type header ({kind}): must be 'application/json'"
             )));
         }
-        let bytes = Bytes::from_request(request, state).await.map_err(|e| match e.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => {
-                ApiError::new(e.status(), format!("request body is larger than {BODY_LIMIT} bytes"))
-            }
-            status => ApiError::new(status, e.body_text()),
+        let bytes = body::to_bytes(request.into_body(), BODY_LIMIT).await.map_err(|e| {
+            let (status, message) = connections::refusal(&e, BODY_LIMIT);
+            ApiError::new(status, message)
         })?;
         match serde_json::from_slice(&bytes) {
             Ok(body) => Ok(Self(body)),

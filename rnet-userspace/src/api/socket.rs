@@ -2,12 +2,14 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt as _, FileTypeExt, MetadataExt, PermissionsExt},
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail};
 use tokio::net::{UnixListener, UnixStream};
+
+use crate::store::create_run_dir;
 
 /// Whoever may write to the socket rules the host's network: root, and whom root adds to the file's group.
 const MODE: u32 = 0o660;
@@ -69,12 +71,7 @@ async fn listener(path: &Path) -> Result<Option<String>> {
 pub(crate) fn bind(path: &Path) -> Result<(UnixListener, SocketFile)> {
     let listening = || format!("listen at {}", path.display());
     let directory = path.parent().unwrap_or(Path::new("/"));
-    // Whatever the umask is: who writes to it takes the socket's place.
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(directory)
-        .with_context(|| format!("create directory {}", directory.display()))?;
+    create_run_dir(directory)?;
 
     // Bound under another name and renamed once its mode is right, nobody can connect before it is.
     let unfinished = path.with_extension(format!("{}.tmp", std::process::id()));

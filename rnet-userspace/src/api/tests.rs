@@ -8,7 +8,13 @@ use hyper::{Request, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::{net::UnixStream, sync::oneshot, task::JoinHandle, time};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixStream,
+    sync::oneshot,
+    task::JoinHandle,
+    time,
+};
 
 use self::packets::FakePackets;
 use super::{
@@ -189,6 +195,17 @@ async fn a_body_beyond_the_limit_is_refused() {
     let json = Some("application/json");
     let (status, answer) = daemon.http_as("POST", "/networks/create", body(1 << 20), json).await;
     assert_eq!((status, &answer["message"]), (413, &json!("request body is larger than 1048576 bytes")));
+    // Who does not say how large it is learns it as well.
+    let mut stream = UnixStream::connect(daemon.socket()).await.unwrap();
+    let head = "POST /networks/create HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n\
+                transfer-encoding: chunked\r\n\r\n";
+    let request = format!("{head}{:x}\r\n{}\r\n0\r\n\r\n", body(1 << 20).len(), body(1 << 20));
+    let (mut reading, mut writing) = stream.split();
+    let mut answer = Vec::new();
+    // The daemon need not take all of it, and what it leaves resets the connection.
+    let _ = tokio::join!(writing.write_all(request.as_bytes()), reading.read_to_end(&mut answer));
+    assert!(answer.starts_with(b"HTTP/1.1 413 "), "{}", String::from_utf8_lossy(&answer));
+    assert_eq!(daemon.control.networks.lock().unwrap().len(), 1, "nothing is made");
     let (status, _) = daemon.http_as("POST", "/networks/create", body((1 << 20) - 100), json).await;
     assert_eq!(status, 201);
 }

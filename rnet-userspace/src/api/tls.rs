@@ -1,26 +1,52 @@
 //! TLS on both sides: whoever connects shows a certificate of the one authority that is trusted, as with Docker's
 //! `--tlsverify`.
+//!
+//! TLS 1.3 alone: every Docker client since 19.03 speaks it, and it shows clients' certificates to nobody on the way.
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
-use axum::serve::Listener;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::JoinSet,
-    time,
-};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject as _};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::net::TcpStream;
 use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{RootCertStore, ServerConfig, crypto::ring, server::WebPkiClientVerifier},
-    server::TlsStream,
+    Accept, TlsAcceptor,
+    rustls::{RootCertStore, ServerConfig, crypto::ring, server::WebPkiClientVerifier, version::TLS13},
 };
+use webpki::{EndEntityCert, KeyUsage};
 
-/// How long a client may take to show who it is.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-/// Clients that may be at it at the same time; the others wait in the kernel's queue.
-const HANDSHAKES: usize = 64;
+use crate::bounded;
+
+/// How long before a certificate ends that is said.
+const SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+
+/// What clients are taken by: exchanged while the daemon runs, for those that come afterwards.
+#[derive(Debug)]
+pub struct Tls(RwLock<Arc<ServerConfig>>);
+
+impl Tls {
+    /// Beginning with this.
+    pub fn new(config: Arc<ServerConfig>) -> Arc<Self> {
+        Arc::new(Self(RwLock::new(config)))
+    }
+
+    /// From here on by this.
+    pub fn replace(&self, config: Arc<ServerConfig>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = config;
+    }
+
+    /// A handshake.
+    pub(super) fn accept(&self, stream: TcpStream) -> Accept<TcpStream> {
+        let config = Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner));
+        TlsAcceptor::from(config).accept(stream)
+    }
+}
 
 /// The certificates of a PEM file, one at least.
 ///
@@ -28,7 +54,8 @@ const HANDSHAKES: usize = 64;
 /// The file cannot be read, or has none.
 pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let read = || format!("read certificates from {}", path.display());
-    let certificates = CertificateDer::pem_file_iter(path).with_context(read)?;
+    let text = bounded::file(path, bounded::SETTINGS).with_context(read)?;
+    let certificates = CertificateDer::pem_slice_iter(&text);
     let certificates = certificates.collect::<std::result::Result<Vec<_>, _>>().with_context(read)?;
     if certificates.is_empty() {
         bail!("{} has no certificate in it: it should be a PEM file", path.display());
@@ -39,9 +66,19 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
 /// The private key of a PEM file.
 ///
 /// # Errors
-/// The file cannot be read, or has none.
+/// The file cannot be read, has none, or others than its owner may read it.
 pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>> {
-    PrivateKeyDer::from_pem_file(path).with_context(|| format!("read a private key from {}", path.display()))
+    let read = || format!("read a private key from {}", path.display());
+    let file = File::open(path).with_context(read)?;
+    let mode = file.metadata().with_context(read)?.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        let path = path.display();
+        bail!(
+            "others than its owner may read or write {path}, a private key (mode {mode:04o}): chmod 600 {path}"
+        );
+    }
+    let text = bounded::read(file, bounded::SETTINGS).with_context(read)?;
+    PrivateKeyDer::from_pem_slice(&text).with_context(read)
 }
 
 /// What a server needs that shows `chain` and takes only clients with a certificate of one of `authorities`.
@@ -62,7 +99,7 @@ pub fn server_config(
         .build()
         .context("verify clients by the authority's certificate")?;
     let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(&[&TLS13])
         .context("choose versions of TLS")?
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)
@@ -71,53 +108,41 @@ pub fn server_config(
     Ok(Arc::new(config))
 }
 
-/// Takes connections whose handshake is done. One that is slow keeps no other waiting.
-pub(super) struct TlsListener {
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-    handshakes: JoinSet<Option<(TlsStream<TcpStream>, SocketAddr)>>,
-}
-
-impl TlsListener {
-    pub(super) fn new(listener: TcpListener, config: Arc<ServerConfig>) -> Self {
-        Self { listener, acceptor: config.into(), handshakes: JoinSet::new() }
+/// What is wrong at `now` with the time of a certificate, as the end of a sentence about it: it has ended, has not begun, or
+/// ends soon.
+pub(crate) fn out_of_time(certificate: &CertificateDer<'_>, now: OffsetDateTime) -> Option<String> {
+    let now = Duration::from_secs(u64::try_from(now.unix_timestamp()).unwrap_or_default());
+    match times(certificate, now) {
+        Some(Times::Ended(at)) => Some(format!("has expired, on {}", date(at))),
+        Some(Times::Begins(at)) => Some(format!("is not valid before {}: is the clock right?", date(at))),
+        None => match times(certificate, now + SOON) {
+            Some(Times::Ended(at)) => Some(format!("expires on {}", date(at))),
+            Some(Times::Begins(_)) | None => None,
+        },
     }
 }
 
-impl Listener for TlsListener {
-    type Io = TlsStream<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        loop {
-            tokio::select! {
-                // axum's own, which waits where descriptors have run out.
-                (stream, peer) = Listener::accept(&mut self.listener), if self.handshakes.len() < HANDSHAKES => {
-                    let handshake = time::timeout(HANDSHAKE_LIMIT, self.acceptor.accept(stream));
-                    self.handshakes.spawn(async move {
-                        match handshake.await {
-                            Ok(Ok(stream)) => Some((stream, peer)),
-                            Ok(Err(e)) => refused(peer, &e),
-                            Err(_) => refused(peer, &"it takes too long"),
-                        }
-                    });
-                }
-                Some(done) = self.handshakes.join_next() => {
-                    if let Ok(Some(accepted)) = done {
-                        return accepted;
-                    }
-                }
-                else => {}
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
+enum Times {
+    Ended(UnixTime),
+    Begins(UnixTime),
 }
 
-fn refused<T>(peer: SocketAddr, why: &dyn std::fmt::Display) -> Option<T> {
-    tracing::info!(%peer, "a client without TLS or without a certificate of ours is refused: {why}");
+/// webpki looks at a certificate's time before it looks for whoever has issued it, whom it is not told here.
+fn times(certificate: &CertificateDer<'_>, at: Duration) -> Option<Times> {
+    let certificate = EndEntityCert::try_from(certificate).ok()?;
+    let at = UnixTime::since_unix_epoch(at);
+    let verified = certificate.verify_for_usage(&[], &[], &[], at, KeyUsage::server_auth(), None, None);
+    let error = verified.err()?;
+    if let webpki::Error::CertExpired { not_after, .. } = error {
+        return Some(Times::Ended(not_after));
+    }
+    if let webpki::Error::CertNotValidYet { not_before, .. } = error {
+        return Some(Times::Begins(not_before));
+    }
     None
+}
+
+fn date(at: UnixTime) -> String {
+    let at = i64::try_from(at.as_secs()).ok().and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
+    at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default()
 }

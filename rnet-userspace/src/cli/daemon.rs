@@ -16,6 +16,7 @@ use crate::{
         self,
         activation::Inherited,
         daemon::{Options, run},
+        tls::Tls,
     },
     config::{self, DaemonConfig, Flags},
     controller::{
@@ -85,10 +86,9 @@ impl DaemonArgs {
             return Ok(());
         }
         let missing = privileges::restrict_daemon()?;
-        if !missing.is_empty() {
-            let missing = missing.join(", ");
+        for privileges::Needed { name, for_what, .. } in missing {
             print::notice(&format!(
-                "warning: the daemon is run without {missing}: what needs them will fail"
+                "warning: the daemon is run without {name}, which is needed for {for_what}"
             ));
         }
         Ok(())
@@ -111,7 +111,8 @@ impl DaemonArgs {
             replace_layout: self.replace_layout,
         };
         if validate {
-            DaemonConfig::load(&instance, &flags)?;
+            let config = DaemonConfig::load(&instance, &flags)?;
+            config.warnings.iter().for_each(|warning| print::notice(&format!("warning: {warning}")));
             // Where Docker writes it.
             print::notice("configuration OK");
             return Ok(());
@@ -122,22 +123,40 @@ impl DaemonArgs {
         let log = Log::start()?;
         let config = DaemonConfig::load(&instance, &flags)?;
         log.set_level(config.log_level);
+        warn(&config);
         let mut options = Options::new(&instance, api::socket_path(&instance));
         options.hosts.clone_from(&config.hosts);
         options.metrics = config.metrics;
-        options.tls.clone_from(&config.tls);
+        options.max_connections = config.max_connections;
+        let tls = config.tls.clone().map(Tls::new);
+        options.tls.clone_from(&tls);
         options.inherited = Inherited::take()?;
-        options.reload = Some(reload(instance, flags, config.clone(), log));
+        options.reload = Some(reload(instance, flags, config.clone(), log, tls));
         run(options, move || system.daemon(&config)).await
     }
 }
 
+fn warn(config: &DaemonConfig) {
+    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+}
+
 /// Reads the configuration again, and says which changes wait for the next start.
-fn reload(instance: String, flags: Flags, started: DaemonConfig, log: Log) -> api::daemon::Reload {
+fn reload(
+    instance: String,
+    flags: Flags,
+    started: DaemonConfig,
+    log: Log,
+    tls: Option<Arc<Tls>>,
+) -> api::daemon::Reload {
     let told = Mutex::new(Vec::new());
     Box::new(move || -> Result<controller::Config> {
         let config = DaemonConfig::load(&instance, &flags)?;
         log.set_level(config.log_level);
+        warn(&config);
+        // Whether there is TLS at all is a matter of `tlsverify`, which waits.
+        if let (Some(tls), Some(config)) = (&tls, &config.tls) {
+            tls.replace(Arc::clone(config));
+        }
         let waiting = config.waiting(&started);
         // Once is enough, however often the rest is changed.
         let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);

@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::log::Log;
 use crate::{
     api::{self, client::Client},
+    host::process::raise_open_files,
     integrations::docker_plugin::{Options, run, socket_path},
 };
 
@@ -26,6 +27,7 @@ impl DockerPluginArgs {
             bail!("rnet docker-plugin needs root: run it with sudo");
         }
         Log::start()?;
+        raise_open_files().context("raise the limit of open files")?;
         let catch = |kind| signal(kind).context("catch signals");
         let (mut terminate, mut interrupt) =
             (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);

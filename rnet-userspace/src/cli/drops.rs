@@ -84,6 +84,8 @@ fn remedy(reason: &str) -> Option<&'static str> {
         "no-ipv6" => "Create it with --ipv6.",
         "no-source-address" => "Give the uplink an address.",
         "source" => "Allow it with `rnet publish --from`.",
+        "flow-quota" => "Raise rnet.max-flows-per-container, or its network's option rnet.max_flows.",
+        "source-rate" => "Raise --max-flows, or rnet.source-rate.",
         "held" => "See whose it is with `rnet ps`.",
         "unserved" => "See `rnet status` for what is not served, and why.",
         _ => return None,
@@ -122,7 +124,7 @@ mod tests {
     fn there_are_remedies_for_what_is_dropped_alone() {
         let known = |reason: &&Reason| remedy(reason.name()).is_some();
         let all: Vec<_> = Reason::ALL.iter().filter(known).collect();
-        assert_eq!(all.len(), 13, "each is of a reason that there is");
+        assert_eq!(all.len(), 15, "each is of a reason that there is");
         assert!(all.iter().all(|reason| reason.verdict() == Verdict::Dropped), "{all:?}");
     }
 }

@@ -1,9 +1,6 @@
 //! What Podman, by netavark, calls this program with when it is a plugin.
 
-use std::{
-    io::{self, Read as _},
-    path::PathBuf,
-};
+use std::{io, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Subcommand;
@@ -11,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::{DONE, FAILED, print};
-use crate::{api::client::Client, integrations::netavark};
+use crate::{api::client::Client, bounded, integrations::netavark};
 
 /// The calls, each with JSON on standard input.
 #[derive(Debug, Subcommand)]
@@ -69,7 +66,6 @@ impl NetavarkCommand {
 }
 
 fn input<T: DeserializeOwned>() -> Result<T> {
-    let mut text = String::new();
-    io::stdin().read_to_string(&mut text).context("read standard input")?;
+    let text = bounded::read_text(io::stdin().lock(), bounded::CALL).context("read standard input")?;
     serde_json::from_str(&text).context("understand standard input, which netavark writes as JSON")
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, IsTerminal as _},
+    io::{self, BufRead as _, IsTerminal as _, Read as _},
     net::{Ipv4Addr, Ipv6Addr},
 };
 
@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     api::{client::Client, docker},
+    bounded,
     controller::model::MacAddr,
 };
 
@@ -261,7 +262,8 @@ fn confirmed() -> Result<bool> {
         print::line("")?;
     }
     let mut answer = String::new();
-    io::stdin().read_line(&mut answer)?;
+    // More than a word is no.
+    io::stdin().lock().take(bounded::WORD as u64).read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y"))
 }
 

@@ -36,6 +36,11 @@ pub(super) async fn stats(client: &Client, format: Format) -> Result<()> {
 
 fn at_a_glance(status: Status, socket: &Path) -> String {
     let (first, last) = status.snat_ports;
+    let quota = match status.flow_quota {
+        Some(0) => "none".to_owned(),
+        Some(flows) => format!("{flows} flows a container"),
+        None => "not told".to_owned(),
+    };
     let uplink = |name: &String| match status.xdp.get(name) {
         Some(mode) => format!("{name} (XDP {mode})"),
         None => name.clone(),
@@ -55,6 +60,7 @@ fn at_a_glance(status: Status, socket: &Path) -> String {
         ("ports", format!("{} published", status.ports)),
         ("flows", status.flows.to_string()),
         ("snat ports", format!("{first}-{last}")),
+        ("quota", quota),
     ];
     let engines = status.engines.iter().flat_map(engine_lines);
     let lines = lines.into_iter().chain(engines);
@@ -152,6 +158,8 @@ web         80/tcp    0.0.0.0:8080   1         10        1000";
             ports: 4,
             flows: 5,
             snat_ports: (1024, 32767),
+            flow_quota: Some(15872),
+            source_rate: 500,
             engines: vec![EngineStatus {
                 engine: Engine::Docker,
                 address: "unix:///var/run/docker.sock".into(),
@@ -172,6 +180,7 @@ containers  3, 1 running
 ports       4 published
 flows       5
 snat ports  1024-32767
+quota       15872 flows a container
 engine      docker at unix:///var/run/docker.sock, version 20.10.24
             ! this is not served";
         assert_eq!(at_a_glance(status.clone(), Path::new("/run/lab/rnet.sock")), expected);

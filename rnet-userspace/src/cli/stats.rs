@@ -218,6 +218,7 @@ mod tests {
             name: name.into(),
             network: "bridge".into(),
             traffic: Some(traffic),
+            opened: Vec::new(),
         };
         ContainerUsage {
             id: "0123456789ab".into(),

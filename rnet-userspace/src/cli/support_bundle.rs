@@ -30,6 +30,7 @@ use self::redact::Redact;
 use super::{doctor::lines, print};
 use crate::{
     api::client::{self, Client},
+    bounded,
     controller::{self, model::flow_filter::FlowFilter},
     datapath, doctor, host, version,
 };
@@ -141,7 +142,7 @@ fn local(instance: &str) -> Vec<Part> {
     let log = format!("--unit={instance}.service");
     let lines = format!("--lines={LINES}");
     vec![
-        Part { name: "daemon.json", text: configuration(fs::read_to_string(config)) },
+        Part { name: "daemon.json", text: configuration(bounded::text_file(&config, bounded::SETTINGS)) },
         Part { name: "links.txt", text: links() },
         Part { name: "pins.txt", text: files.join("\n") + "\n" },
         Part { name: "kernel.txt", text: kernel() },

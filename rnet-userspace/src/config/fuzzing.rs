@@ -29,6 +29,8 @@ const WORDS: &[&str] = &[
     "uplinks",
     "snat-port-range",
     "max-flows",
+    "max-flows-per-container",
+    "source-rate",
     "max-ports",
     "docker",
     "xdp",

@@ -13,7 +13,7 @@ pub struct Key {
 pub(super) const OWN: &str = "rnet.";
 
 /// All keys.
-pub const KEYS: [Key; 28] = [
+pub const KEYS: [Key; 31] = [
     at_start("bip"),
     at_start("default-gateway"),
     at_start("default-gateway-v6"),
@@ -31,14 +31,17 @@ pub const KEYS: [Key; 28] = [
     reloaded("log-level"),
     at_start("metrics-addr"),
     at_start("mtu"),
-    at_start("tlscacert"),
-    at_start("tlscert"),
-    at_start("tlskey"),
+    reloaded("tlscacert"),
+    reloaded("tlscert"),
+    reloaded("tlskey"),
     at_start("tlsverify"),
     at_start("rnet.docker"),
+    at_start("rnet.max-connections"),
     at_start("rnet.max-flows"),
+    reloaded("rnet.max-flows-per-container"),
     at_start("rnet.max-ports"),
     at_start("rnet.snat-port-range"),
+    reloaded("rnet.source-rate"),
     reloaded("rnet.timeouts"),
     reloaded("rnet.uplinks"),
     at_start("rnet.xdp"),

@@ -19,7 +19,6 @@ mod value;
 
 use std::{
     collections::BTreeMap,
-    fs,
     io::ErrorKind,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -37,12 +36,15 @@ pub use self::{
     value::Level,
 };
 use crate::{
-    api::address::Address,
+    api::{address::Address, connections},
+    bounded,
     controller::{self, model::xdp::Xdp, request::Subnet},
 };
 
-/// Entries of a flow table take more than 100 bytes of the kernel's memory each: this is some GB.
-pub const MAX_FLOWS: u32 = 1 << 24;
+/// Flows that a table can be made for.
+pub const MAX_FLOWS: u32 = controller::backend::MOST_FLOWS;
+/// New flows a second of one source: more than one processor opens.
+pub const MAX_SOURCE_RATE: u32 = 1_000_000;
 /// What the table of mappings has room for.
 pub const MAX_PORTS: u32 = rnet_common::limits::PORTS as u32;
 
@@ -110,8 +112,12 @@ pub struct DaemonConfig {
     pub metrics: Option<SocketAddr>,
     /// What it speaks TLS with on TCP.
     pub tls: Option<Arc<ServerConfig>>,
+    /// Connections to the API at once.
+    pub max_connections: usize,
     /// How much it logs.
     pub log_level: Level,
+    /// What the daemon can do with, and its operator had better know of.
+    pub warnings: Vec<String>,
     /// What the file says.
     said: BTreeMap<&'static str, serde_json::Value>,
 }
@@ -129,7 +135,7 @@ impl DaemonConfig {
     /// keys; what the flags say cannot be.
     pub fn load(instance: &str, flags: &Flags) -> Result<Self> {
         let path = flags.file.clone().unwrap_or_else(|| default_path(instance));
-        let text = match fs::read_to_string(&path) {
+        let text = match bounded::text_file(&path, bounded::SETTINGS) {
             Err(e) if e.kind() == ErrorKind::NotFound && flags.file.is_none() => String::new(),
             text => text.with_context(|| format!("read the configuration from {}", path.display()))?,
         };
@@ -179,7 +185,9 @@ impl DaemonConfig {
             hosts: Vec::new(),
             metrics: flags.metrics,
             tls: None,
+            max_connections: connections::MAX_CONNECTIONS,
             log_level: Level::default(),
+            warnings: Vec::new(),
             said: BTreeMap::new(),
         })
     }

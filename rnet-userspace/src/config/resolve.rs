@@ -4,15 +4,16 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use ipnetwork::IpNetwork;
+use time::OffsetDateTime;
 
 use super::{
-    DaemonConfig, MAX_FLOWS, MAX_PORTS,
+    DaemonConfig, MAX_FLOWS, MAX_PORTS, MAX_SOURCE_RATE,
     file::File,
     json::{Located, Result},
     value::{self, Pool},
 };
 use crate::{
-    api::tls,
+    api::{connections, tls},
     controller::{
         model::{
             name::check_interface,
@@ -191,11 +192,18 @@ fn datapath(file: &File<'_>, config: &mut DaemonConfig) -> Result<()> {
     if let Some(range) = file.get("rnet.snat-port-range", |v| v.string(value::port_range))? {
         config.instance.snat_ports = range.value;
     }
-    if let Some(flows) = file.get("rnet.max-flows", |v| value::count(v, MAX_FLOWS))? {
+    if let Some(flows) = file.get("rnet.max-flows", |v| value::count(v, 1..=MAX_FLOWS))? {
         config.max_flows = Some(flows.value);
     }
-    if let Some(ports) = file.get("rnet.max-ports", |v| value::count(v, MAX_PORTS))? {
+    if let Some(ports) = file.get("rnet.max-ports", |v| value::count(v, 1..=MAX_PORTS))? {
         config.max_ports = Some(ports.value);
+    }
+    let limits = &mut config.instance.flow_limits;
+    if let Some(flows) = file.get("rnet.max-flows-per-container", |v| value::limit(v, MAX_FLOWS))? {
+        limits.per_container = Some(flows.value);
+    }
+    if let Some(rate) = file.get("rnet.source-rate", |v| value::limit(v, MAX_SOURCE_RATE))? {
+        limits.source_rate = rate.value;
     }
     let name = |name: &str| check_interface(name).map(|()| name.to_owned()).map_err(|e| e.to_string());
     if let Some(uplinks) = file.get("rnet.uplinks", |v| value::strings(v, name))? {
@@ -225,6 +233,13 @@ fn interface(file: &File<'_>, config: &mut DaemonConfig) -> Result<()> {
         let authorities = tls::certificates(&ca.value).map_err(refuse("tlscacert"))?;
         let chain = tls::certificates(&cert.value).map_err(refuse("tlscert"))?;
         let private = tls::private_key(&key.value).map_err(refuse("tlskey"))?;
+        let now = OffsetDateTime::now_utc();
+        for (key, path, certificates) in [("tlscacert", ca, &authorities), ("tlscert", cert, &chain)] {
+            let wrong = certificates.iter().filter_map(|certificate| tls::out_of_time(certificate, now));
+            config.warnings.extend(
+                wrong.map(|wrong| format!("`{key}`: a certificate in {} {wrong}", path.value.display())),
+            );
+        }
         config.tls = Some(tls::server_config(authorities, chain, private).map_err(refuse("tlsverify"))?);
     } else if let Some(unused) =
         [("tlscacert", ca), ("tlscert", cert), ("tlskey", key)].into_iter().find_map(|(k, v)| v.map(|_| k))
@@ -250,6 +265,10 @@ fn interface(file: &File<'_>, config: &mut DaemonConfig) -> Result<()> {
     })?;
     if let Some(hosts) = hosts {
         config.hosts = hosts.value;
+    }
+    let connections = connections::FEWEST_CONNECTIONS..=connections::MOST_CONNECTIONS;
+    if let Some(most) = file.get("rnet.max-connections", |v| value::count(v, connections))? {
+        config.max_connections = most.value as usize;
     }
     if let Some(metrics) = file.get("metrics-addr", |v| v.string(value::listen_addr))? {
         config.metrics = Some(metrics.value);

@@ -1,11 +1,16 @@
 //! What files say, and what is said of those that are wrong.
 
-use std::io::Write as _;
+use std::{
+    fs::{self, Permissions},
+    io::Write as _,
+    os::unix::fs::PermissionsExt as _,
+};
 
 use proptest::prelude::*;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rnet_common::settings::SECOND;
 use tempfile::{NamedTempFile, TempDir};
+use time::OffsetDateTime;
 
 use super::*;
 
@@ -40,7 +45,8 @@ fn every_key_is_put_where_it_acts() {
         "default-address-pools": [{"base": "10.10.0.0/16", "size": 24}],
         "hosts": ["unix:///run/other.sock", "tcp://127.0.0.1"], "tlsverify": false, "log-level": "debug",
         "rnet": {"uplinks": ["eth0"], "timeouts": {"udp": 5, "icmp": "2m"}, "snat-port-range": "2000-3000",
-                 "max-flows": 1000, "max-ports": 10, "xdp": "auto"}
+                 "max-flows": 1000, "max-ports": 10, "max-connections": 100, "xdp": "auto",
+                 "max-flows-per-container": 0, "source-rate": 40}
         }"#,
     )
     .unwrap();
@@ -68,9 +74,11 @@ fn every_key_is_put_where_it_acts() {
         ["unix:///run/other.sock", "tcp://127.0.0.1"]
     );
     assert_eq!((config.log_level, config.max_flows, config.max_ports), (Level::Debug, Some(1000), Some(10)));
+    assert_eq!(config.max_connections, 100);
     assert_eq!(instance.uplinks, Some(vec!["eth0".to_owned()]));
     assert_eq!((instance.timeouts.udp, instance.timeouts.icmp), (5 * SECOND, 120 * SECOND));
     assert_eq!(instance.snat_ports, (2000, 3000));
+    assert_eq!((instance.flow_limits.per_container, instance.flow_limits.source_rate), (Some(0), 40));
     let pools: Vec<_> = instance.pools.iter().filter(|(pool, _)| pool.is_ipv4()).copied().collect();
     assert_eq!(pools, [("10.10.0.0/16".parse().unwrap(), 24)]);
     assert_eq!(instance.pools.len(), 2, "nothing is said of IPv6's");
@@ -150,7 +158,16 @@ fn a_value_that_cannot_be_is_refused_with_its_place() {
         (r#""rnet": {"timeouts": {"udp": "1w"}}"#, "it should be as udp=30s"),
         (r#""rnet": {"snat-port-range": "9-1"}"#, "it should be as 1024-32767"),
         (r#""rnet": {"max-ports": 131073}"#, "131073 is out of range: 1 to 131072 is allowed"),
+        (r#""rnet": {"max-connections": 15}"#, "15 is out of range: 16 to 65536 is allowed"),
         (r#""rnet": {"max-flows": 0}"#, "0 is out of range: 1 to 16777216 is allowed"),
+        (
+            r#""rnet": {"max-flows-per-container": 16777217}"#,
+            "16777217 is out of range: 1 to 16777216, or 0 for no limit, is allowed",
+        ),
+        (
+            r#""rnet": {"source-rate": 1000001}"#,
+            "1000001 is out of range: 1 to 1000000, or 0 for no limit, is allowed",
+        ),
         (r#""rnet": {"uplinks": ["a b"]}"#, "invalid interface name \"a b\""),
         (r#""rnet": {"xdp": "on"}"#, "unknown mode \"on\": auto, native and off are allowed"),
         (r#""rnet": {"xdp": "generic"}"#, "\"generic\" is not possible: the kernel passes packets on"),
@@ -249,6 +266,7 @@ fn certificates_are_read_when_the_file_is() {
         ("empty.pem", String::new()),
     ] {
         fs::write(path(name), text).unwrap();
+        fs::set_permissions(path(name), Permissions::from_mode(0o600)).unwrap();
     }
     let text = |ca: &str, cert: &str, key: &str| {
         let (ca, cert, key) = (path(ca), path(cert), path(key));
@@ -266,6 +284,41 @@ fn certificates_are_read_when_the_file_is() {
         let refused = refusal(&text(ca, cert, key));
         assert!(refused.contains(expected), "{refused:?} lacks {expected:?}");
     }
+    for mode in [0o640, 0o604, 0o620] {
+        fs::set_permissions(path("key.pem"), Permissions::from_mode(mode)).unwrap();
+        let refused = refusal(&text("ca.pem", "cert.pem", "key.pem"));
+        let expected = format!("(mode {mode:04o}): chmod 600 {}", path("key.pem"));
+        assert!(refused.ends_with(&expected), "{refused:?} lacks {expected:?}");
+    }
+    fs::set_permissions(path("key.pem"), Permissions::from_mode(0o400)).unwrap();
+    let config = load(&text("ca.pem", "cert.pem", "key.pem")).unwrap();
+    assert_eq!(config.warnings, Vec::<String>::new());
+
+    let now = OffsetDateTime::now_utc();
+    let day = time::Duration::DAY;
+    for (begins, ends, expected) in [
+        (now - 9 * day, now - day, "has expired, on "),
+        (now + day, now + 99 * day, "is not valid before "),
+        (now - 9 * day, now + 9 * day, "expires on "),
+    ] {
+        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        (params.not_before, params.not_after) = (begins, ends);
+        fs::write(path("cert.pem"), params.signed_by(&key, &ca).unwrap().pem()).unwrap();
+        let warnings = load(&text("ca.pem", "cert.pem", "key.pem")).unwrap().warnings;
+        let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+        let expected = format!("`tlscert`: a certificate in {} {expected}", path("cert.pem"));
+        assert!(warning.starts_with(&expected), "{warning:?} lacks {expected:?}");
+    }
+}
+
+#[test]
+fn a_file_that_is_too_large_is_not_read() {
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(b"{}").unwrap();
+    file.as_file().set_len(1 << 40).unwrap();
+    let flags = Flags { file: Some(file.path().to_owned()), ..Flags::default() };
+    let error = format!("{:#}", DaemonConfig::load("rnet", &flags).unwrap_err());
+    assert!(error.ends_with("it is larger than 1048576 bytes, which is the most"), "{error}");
 }
 
 proptest! {

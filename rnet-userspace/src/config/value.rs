@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    ops::RangeInclusive,
     path::PathBuf,
 };
 
@@ -124,11 +125,21 @@ pub(super) fn docker(value: &Value<'_>) -> Result<Option<PathBuf>> {
     is_followed.then(socket).transpose()
 }
 
-/// A number from 1 to `max`.
-pub(super) fn count(value: &Value<'_>, max: u32) -> Result<u32> {
+/// A number of something.
+pub(super) fn count(value: &Value<'_>, allowed: RangeInclusive<u32>) -> Result<u32> {
     let number = value.number()?;
-    let fits = u32::try_from(number).ok().filter(|number| (1..=max).contains(number));
-    fits.ok_or_else(|| value.refuse(format_args!("{number} is out of range: 1 to {max} is allowed")))
+    let fits = u32::try_from(number).ok().filter(|number| allowed.contains(number));
+    let (least, most) = allowed.into_inner();
+    fits.ok_or_else(|| value.refuse(format_args!("{number} is out of range: {least} to {most} is allowed")))
+}
+
+/// The same, or 0 for no limit.
+pub(super) fn limit(value: &Value<'_>, max: u32) -> Result<u32> {
+    let number = value.number()?;
+    let fits = u32::try_from(number).ok().filter(|number| *number <= max);
+    fits.ok_or_else(|| {
+        value.refuse(format_args!("{number} is out of range: 1 to {max}, or 0 for no limit, is allowed"))
+    })
 }
 
 /// As with Docker, 0 is the kernel's default.

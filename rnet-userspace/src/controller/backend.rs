@@ -217,6 +217,42 @@ pub struct Policy {
     pub via_stack: bool,
     /// What its containers send to the destinations of its list ([`rnet_common::source::exempt`]) is not masqueraded.
     pub exempts: bool,
+    /// How many flows each of its containers may have opened, of each address family; 0 for no limit, absent for what holds
+    /// for all ([`FlowLimits::per_container`]).
+    pub max_flows: Option<u32>,
+}
+
+/// Most flows that a table can be made for, and so a quota be: an entry takes more than 100 bytes of the kernel's memory,
+/// which makes some GB.
+pub const MOST_FLOWS: u32 = 1 << 24;
+
+/// How much of the flow table one container, and one source outside, may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowLimits {
+    /// How many flows a container may have opened, on each network and of each address family; 0 for no limit, absent for a
+    /// share of the table.
+    pub per_container: Option<u32>,
+    /// New flows a second of one source outside while the table fills up; 0 for no limit.
+    pub source_rate: u32,
+}
+
+/// What one source opens within the minute that half a connection is kept takes less than a quarter of a flow table of the
+/// default size.
+const SOURCE_RATE: u32 = 500;
+
+impl Default for FlowLimits {
+    fn default() -> Self {
+        Self { per_container: None, source_rate: SOURCE_RATE }
+    }
+}
+
+/// The flows that a container has opened from one of its addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// How many there are.
+    pub flows: u64,
+    /// How many there may be; absent for no limit.
+    pub quota: Option<u64>,
 }
 
 /// What may come from outside straight to a container's own address, past the host's published ports.
@@ -349,6 +385,8 @@ pub struct Tally {
     pub flows: u64,
     /// Those of them by the container that opened them towards the outside, or whose port or address they are to.
     pub by_container: BTreeMap<IpAddr, u64>,
+    /// Flows that containers have opened, by the addresses of all of them, with their quotas.
+    pub opened: BTreeMap<IpAddr, Opened>,
 }
 
 /// The eBPF half: programs on interfaces, and the maps behind them. Whatever is added stays in force when the
@@ -391,6 +429,12 @@ pub trait Datapath: Send {
     fn sweep(&mut self, from: FlowPosition) -> Result<Page<usize>>;
     /// What the last round of [`Datapath::sweep`] has seen; absent before the first has ended.
     fn tally(&self) -> Option<Tally>;
+    /// Whether a table of flows fills up, or a container uses up its quota, by that round: the next should come soon.
+    fn is_pressed(&self) -> bool;
+    /// Changes how many flows one container, and one source outside, may open, from the next round on.
+    fn set_flow_limits(&mut self, limits: &FlowLimits);
+    /// The limits in force, with the quota that follows from the tables' sizes where none was said.
+    fn flow_limits(&self) -> FlowLimits;
     /// How many entries tables have room for, by name: `FLOWS4`.
     fn capacities(&self) -> Result<BTreeMap<String, u32>>;
     /// How many flows these published ports have opened, in their order. Unlike [`Datapath::port_counts`] it does not

@@ -19,6 +19,7 @@ use super::{
     publishing::{self, Held},
     request::CreateContainer,
     sandbox::Mode,
+    sizes,
     step::{Change, Step},
     view::{self, ContainerState},
 };
@@ -32,6 +33,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     /// a port is taken, [`Error::Failed`]; nothing is left of it then.
     pub fn create_container(&mut self, request: &CreateContainer) -> Result<view::Container> {
         self.ensure_up()?;
+        sizes::check_container(request)?;
         let mut container = self.record(request)?;
         if !container.ports.is_empty() {
             publishing::check_publishable(&container, &self.machine.state.networks)?;

@@ -14,6 +14,7 @@ use super::{
     model::{InterfaceAddr, MacAddr, name::new_id, options::NetworkOptions},
     plan,
     request::Connect,
+    sizes,
     view::SubnetView,
 };
 use crate::store::schema::{Driver, Endpoint, Network, Phase};
@@ -141,6 +142,7 @@ fn check_aliases(aliases: &[String], network: &Network) -> Result<()> {
                 .to_owned(),
         ));
     }
+    sizes::check_aliases(aliases)?;
     aliases.iter().try_for_each(|alias| super::model::name::check_hostname(alias))
 }
 

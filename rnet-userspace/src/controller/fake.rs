@@ -14,8 +14,8 @@ use rnet_common::settings::Timeouts;
 
 use super::{
     backend::{
-        BridgeSpec, BridgeState, Datapath, DefaultRoute, EndpointSpec, FlowInfo, FlowPosition, Host, Link,
-        Page, PairSpec, PortCount, PortHold, PortUnavailable, ReasonCount, Tally, Uplink,
+        BridgeSpec, BridgeState, Datapath, DefaultRoute, EndpointSpec, FlowInfo, FlowLimits, FlowPosition,
+        Host, Link, Page, PairSpec, PortCount, PortHold, PortUnavailable, ReasonCount, Tally, Uplink,
     },
     model::{Binding, HostPort, MacAddr, flow_filter::FlowFilter, link::LinkKind},
 };
@@ -85,6 +85,7 @@ pub(super) struct World {
     pub(super) destroyed: bool,
     pub(super) flows: Vec<FlowInfo>,
     pub(super) timeouts: Timeouts,
+    pub(super) flow_limits: FlowLimits,
     fate: Fate,
     calls: usize,
     last_index: u32,
@@ -527,6 +528,18 @@ impl Datapath for Fake {
 
     fn sweep(&mut self, _from: FlowPosition) -> Result<Page<usize>> {
         self.call("sweep").map(|_| Page { found: 3, next: None })
+    }
+
+    fn is_pressed(&self) -> bool {
+        false
+    }
+
+    fn set_flow_limits(&mut self, limits: &FlowLimits) {
+        self.world().flow_limits = *limits;
+    }
+
+    fn flow_limits(&self) -> FlowLimits {
+        self.world().flow_limits
     }
 
     fn tally(&self) -> Option<Tally> {

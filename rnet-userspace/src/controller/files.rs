@@ -14,7 +14,7 @@ use super::{
     error::{Error, Result as ControllerResult},
     model::{name::check_hostname, resolv_conf::nameservers},
 };
-use crate::store::schema::Resolver;
+use crate::{bounded, store::schema::Resolver};
 
 /// Lines of every container's `hosts`.
 const LOCALHOST: &str = "127.0.0.1\tlocalhost\n\
@@ -93,10 +93,19 @@ impl ContainerFiles {
         };
         for (name, old, new) in [(RESOLV_CONF, old_resolv_conf, resolv_conf), (HOSTS, old_hosts, hosts)] {
             let path = self.dir.join(name);
-            // An empty one is what an interrupted write has left.
-            let is_ours = || fs::read_to_string(&path).is_ok_and(|text| text == *old || text.is_empty());
-            if old != new && is_ours() {
-                fs::write(&path, new).with_context(|| format!("write {}", path.display()))?;
+            // An empty one is what an interrupted write has left. The container may have made it as large as it likes.
+            let is_ours = || {
+                bounded::file(&path, old.len()).is_ok_and(|text| text.is_empty() || text == old.as_bytes())
+            };
+            if old == new || !is_ours() {
+                continue;
+            }
+            match fs::write(&path, new) {
+                // The container has made it read-only, and the daemon does without CAP_DAC_OVERRIDE: so it stays.
+                Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+                    tracing::warn!("leave {} as it is: {e}", path.display());
+                }
+                written => written.with_context(|| format!("write {}", path.display()))?,
             }
         }
         Ok(())
@@ -117,7 +126,7 @@ pub(super) fn remove(dir: &Path) -> Result<()> {
 /// The host's `resolv.conf`; empty if there is none. Where all that it names is a local stub of
 /// systemd-resolved, which no container can reach, it is the file with the servers behind the stub.
 pub(super) fn host_resolv_conf() -> String {
-    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let read = |path| of_host(path, bounded::SETTINGS).unwrap_or_default();
     let text = read("/etc/resolv.conf");
     let servers: Vec<IpAddr> = nameservers(&text).collect();
     if !servers.is_empty() && servers.iter().all(IpAddr::is_loopback) {
@@ -127,6 +136,18 @@ pub(super) fn host_resolv_conf() -> String {
         }
     }
     text
+}
+
+/// A file of the host's, which containers do without where it cannot be read.
+fn of_host(path: &str, most: usize) -> Option<String> {
+    match bounded::text_file(Path::new(path), most) {
+        Ok(text) => Some(text),
+        Err(e) if e.kind() == ErrorKind::NotFound => None,
+        Err(e) => {
+            tracing::warn!("containers do without what {path} says: {e}");
+            None
+        }
+    }
 }
 
 /// Where a container finds the addresses of names.
@@ -195,7 +216,7 @@ pub(super) fn hosts(addrs: &[IpAddr], hostname: &str, extra: &[(String, IpAddr)]
 
 /// The `hosts` of a container in the host's network: the host's own, and the `extra` ones.
 pub(super) fn hosts_of_host(extra: &[(String, IpAddr)]) -> String {
-    let mut text = fs::read_to_string("/etc/hosts").unwrap_or_else(|_| LOCALHOST.to_owned());
+    let mut text = of_host("/etc/hosts", bounded::HOSTS).unwrap_or_else(|| LOCALHOST.to_owned());
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
     }

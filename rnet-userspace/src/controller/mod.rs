@@ -44,6 +44,7 @@ mod reload;
 pub mod request;
 mod sandbox;
 mod show;
+mod sizes;
 mod step;
 mod subnets;
 #[cfg(test)]
@@ -71,7 +72,7 @@ pub use events::Events;
 
 use self::{
     apply::Machine,
-    backend::{Datapath, FlowInfo, FlowPosition, Host, Page, ReasonCount, Uplink},
+    backend::{Datapath, FlowInfo, FlowLimits, FlowPosition, Host, Page, ReasonCount, Uplink},
     faults::Fault,
     model::{
         engine::Engine,
@@ -116,6 +117,8 @@ pub struct Config {
     pub snat_ports: (u16, u16),
     /// How long flows may be idle.
     pub timeouts: Timeouts,
+    /// How many flows one container, and one source outside, may open.
+    pub flow_limits: FlowLimits,
     /// What is to go wrong, for tests: see [`faults`].
     pub fault: Option<Fault>,
 }
@@ -167,6 +170,7 @@ impl Config {
             dns_search: Vec::new(),
             dns_options: Vec::new(),
             timeouts: Timeouts::default(),
+            flow_limits: FlowLimits::default(),
             snat_ports: SNAT_PORTS,
             fault: faults::from_env().map_err(|e| Error::Invalid(format!("{e:#}")))?,
         })
@@ -282,6 +286,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     pub fn status(&self) -> Result<view::Status> {
         let containers = self.containers();
         let modes = self.machine.datapath.xdp_modes();
+        let limits = self.machine.datapath.flow_limits();
         let mode = |uplink: &Uplink| Some((uplink.name.clone(), (*modes.get(&uplink.index)?).to_owned()));
         let running = containers.iter().filter(|c| c.state == view::ContainerState::Running).count();
         Ok(view::Status {
@@ -298,6 +303,8 @@ impl<H: Host, D: Datapath> Controller<H, D> {
             ports: containers.iter().map(|c| c.ports.len()).sum(),
             flows: self.machine.datapath.count_flows()?,
             snat_ports: self.config.snat_ports,
+            flow_quota: limits.per_container,
+            source_rate: limits.source_rate,
             engines: self.engines.values().cloned().collect(),
         })
     }
@@ -308,6 +315,11 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     /// When the datapath's tables cannot be read or written.
     pub fn sweep(&mut self, from: FlowPosition) -> Result<Page<usize>> {
         Ok(self.machine.datapath.sweep(from)?)
+    }
+
+    /// Whether flows are opened so fast that the next round should come soon.
+    pub fn is_pressed(&self) -> bool {
+        self.machine.datapath.is_pressed()
     }
 
     fn ensure_up(&self) -> Result<()> {

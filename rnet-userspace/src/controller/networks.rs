@@ -15,6 +15,7 @@ use super::{
     },
     now, plan,
     request::CreateNetwork,
+    sizes,
     step::{Change, Step},
     view,
 };
@@ -167,6 +168,7 @@ impl<H: Host, D: Datapath> Controller<H, D> {
         request: &CreateNetwork,
         mut network: Network,
     ) -> Result<view::Network> {
+        sizes::check_network(request)?;
         let options = NetworkOptions::parse(&request.options)?;
         check_options(&options, request)?;
         let (bridge, adopted) = self.bridge(&network, options.bridge.clone())?;

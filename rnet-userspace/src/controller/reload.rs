@@ -8,7 +8,7 @@ use super::{
 
 impl<H: Host, D: Datapath> Controller<H, D> {
     /// Takes over from `config` what can change: where ports are published by default, address pools, what
-    /// containers get in their resolv.conf, idle times and uplinks. What was made before stays as it is.
+    /// containers get in their resolv.conf, idle times, limits of flows and uplinks. What was made before stays as it is.
     ///
     /// # Errors
     /// [`Error::Invalid`](super::Error::Invalid) when the configuration contradicts itself;
@@ -16,9 +16,19 @@ impl<H: Host, D: Datapath> Controller<H, D> {
     pub fn reload(&mut self, config: Config) -> Result<()> {
         config.check()?;
         self.machine.datapath.set_timeouts(&config.timeouts)?;
-        let Config { uplinks, bind, pools, dns, dns_search, dns_options, timeouts, .. } = config;
-        self.config =
-            Config { uplinks, bind, pools, dns, dns_search, dns_options, timeouts, ..self.config.clone() };
+        self.machine.datapath.set_flow_limits(&config.flow_limits);
+        let Config { uplinks, bind, pools, dns, dns_search, dns_options, timeouts, flow_limits, .. } = config;
+        self.config = Config {
+            uplinks,
+            bind,
+            pools,
+            dns,
+            dns_search,
+            dns_options,
+            timeouts,
+            flow_limits,
+            ..self.config.clone()
+        };
         if let Err(e) = self.refresh_host() {
             // As after any change of the host: it is tried again with the next.
             tracing::warn!("take up the uplinks of the new configuration: {e}");

@@ -82,8 +82,16 @@ impl<H: Host, D: Datapath> Controller<H, D> {
                         .map(|network| network.name.clone())
                         .unwrap_or_default(),
                     traffic: None,
+                    opened: e.addrs.iter().filter_map(|addr| opened_from(addr.ip(), tally?)).collect(),
                 })
                 .collect(),
         }
     }
+}
+
+/// What a container has opened from one of its addresses.
+fn opened_from(addr: IpAddr, tally: &Tally) -> Option<view::OpenedFlows> {
+    let opened = tally.opened.get(&addr)?;
+    let family = if addr.is_ipv4() { "ipv4" } else { "ipv6" };
+    Some(view::OpenedFlows { family: family.to_owned(), flows: opened.flows, quota: opened.quota })
 }

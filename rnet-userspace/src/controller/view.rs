@@ -235,6 +235,13 @@ pub struct Status {
     pub flows: usize,
     /// Source ports given to masqueraded flows.
     pub snat_ports: (u16, u16),
+    /// How many flows a container may have opened, on each network and of each address family, unless the network says
+    /// otherwise; 0 for no limit, absent when an older daemon answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flow_quota: Option<u32>,
+    /// New flows a second of one source outside while the flow table fills up; 0 for no limit.
+    #[serde(default)]
+    pub source_rate: u32,
     /// Engines that are followed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub engines: Vec<EngineStatus>,
@@ -309,6 +316,20 @@ pub struct InterfaceUsage {
     pub network: String,
     /// What the kernel has counted; absent when the namespace cannot be looked into.
     pub traffic: Option<Traffic>,
+    /// Flows that the container has opened by it, of each address family that it has, by the collector's last round.
+    #[serde(default)]
+    pub opened: Vec<OpenedFlows>,
+}
+
+/// Flows that a container has opened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenedFlows {
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// How many there are.
+    pub flows: u64,
+    /// How many there may be; absent for no limit.
+    pub quota: Option<u64>,
 }
 
 /// What the kernel counts for an interface, seen from its own side.

@@ -39,6 +39,7 @@ impl Ebpf {
                 IpAddr::V6(_) => self.tables.v6.forget_endpoint(mappings, spec, *addr)?,
             };
             if let Some(ifindex) = ifindex {
+                self.quotas.forget(addr);
                 self.drop_veth(ifindex)?;
             }
         }
@@ -52,6 +53,7 @@ impl Ebpf {
     pub(super) fn retain_endpoints(&mut self, specs: &[EndpointSpec]) -> Result<()> {
         let addrs: HashSet<IpAddr> =
             specs.iter().flat_map(|spec| spec.addrs.iter().map(|a| a.addr)).collect();
+        self.quotas.retain(&addrs);
         self.tables.v4.retain_endpoints(&self.tables.mappings, &addrs)?;
         self.tables.v6.retain_endpoints(&self.tables.mappings, &addrs)?;
         let ifindexes: BTreeSet<u32> = specs.iter().map(|spec| spec.ifindex).collect();
@@ -72,10 +74,11 @@ impl Ebpf {
         self.tables.veths.insert(&spec.ifindex, &Veth::new(Mac(spec.mac.0), flags))?;
         self.tables.frame_veths.set(spec.ifindex, spec.takes_frames)?;
         for addr in &spec.addrs {
+            let room = self.quotas.note(addr.addr, spec.policy.max_flows);
             let mappings = &mut self.tables.mappings;
             let before = match addr.addr {
-                IpAddr::V4(_) => self.tables.v4.add_endpoint(mappings, spec, addr)?,
-                IpAddr::V6(_) => self.tables.v6.add_endpoint(mappings, spec, addr)?,
+                IpAddr::V4(_) => self.tables.v4.add_endpoint(mappings, spec, addr, room)?,
+                IpAddr::V6(_) => self.tables.v6.add_endpoint(mappings, spec, addr, room)?,
             };
             if let Some(ifindex) = before.filter(|before| *before != spec.ifindex) {
                 self.drop_veth(ifindex)?;
@@ -93,12 +96,14 @@ impl Ebpf {
 }
 
 impl<A: Address> FamilyTables<A> {
-    /// Adds an endpoint under an address of this family, or replaces one. Says on which interface that was.
+    /// Adds an endpoint under an address of this family, or replaces one. Says on which interface that was. The container of
+    /// a new one may open as many flows as there is `room` for.
     fn add_endpoint(
         &mut self,
         mappings: &mut Mappings,
         spec: &EndpointSpec,
         addr: &EndpointAddr,
+        room: i32,
     ) -> Result<Option<u32>> {
         let Some(key) = A::of(addr.addr) else { return Ok(None) };
         let wanted = entry(spec, addr);
@@ -108,6 +113,7 @@ impl<A: Address> FamilyTables<A> {
             return Ok(None);
         }
         let id = mappings.take()?;
+        mappings.give_room(id, room.wrapping_sub(mappings.room(id)));
         let value = Endpoint { mapping: id.slot, generation: id.generation, ..wanted };
         if let Err(error) = self.endpoints.insert(&key, &value) {
             mappings.release(id);
@@ -146,9 +152,9 @@ impl<A: Address> FamilyTables<A> {
         Ok(())
     }
 
-    /// The mappings that endpoints hold.
-    pub(super) fn endpoint_mappings(&self) -> Result<Vec<MappingId>> {
-        Ok(self.endpoints.entries()?.iter().map(|(_, entry)| mapping(entry)).collect())
+    /// The mappings that endpoints hold, with the endpoints' addresses.
+    pub(super) fn endpoint_mappings(&self) -> Result<Vec<(IpAddr, MappingId)>> {
+        Ok(self.endpoints.entries()?.iter().map(|(addr, entry)| (addr.ip(), mapping(entry))).collect())
     }
 }
 

@@ -4,12 +4,16 @@
 //! The two halves of a flow lie anywhere in the table, so that a twin is looked up by itself. That is a system call, and
 //! is done only for flows that are listed or that may be over.
 
-use std::{collections::HashMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use nix::time::{ClockId, clock_gettime};
 use rnet_common::{
-    Flow, FlowKey, Reason, Tuple,
+    Flow, FlowKey, Reason, Side, Tuple,
     flow::flow_flags,
     settings::Timeouts,
     timeout::{self, State},
@@ -17,6 +21,7 @@ use rnet_common::{
 
 use super::{
     mappings::{MappingId, Mappings},
+    quotas::Quotas,
     tables::{Address, Table},
 };
 use crate::controller::{
@@ -125,40 +130,66 @@ impl<A: Address> Excerpt<A> {
         Ok(found)
     }
 
-    /// Removes the flows that are over from the table, and keeps their counts. Returns how many. `round` is one more in
-    /// each round of the collector.
+    /// Removes the flows that are over from the table, and keeps their counts. Returns how many. Of those that stay, each
+    /// that a container has opened is counted with its quota. `round` is one more in each round of the collector.
     pub(super) fn sweep(
         &self,
         flows: &mut Table<FlowKey<A>, Flow<A>>,
         mappings: &Mappings,
         timeouts: &Timeouts,
         round: u16,
+        quotas: &mut Quotas,
     ) -> Result<usize> {
         let mut swept = 0;
-        for (key, half) in self.halves.iter().filter(|(key, half)| {
-            !mappings.is_current(mapping(half))
-                || timeout::may_have_expired(self.now, key.proto, half, timeouts)
+        for (key, half) in &self.halves {
+            let mut opener = opener(key, half).and_then(|addr| quotas.opener(&addr));
+            let timeouts = opener.as_ref().and_then(|opener| opener.timeouts).unwrap_or(*timeouts);
+            let may_be_over = !mappings.is_current(mapping(half))
+                || timeout::may_have_expired(self.now, key.proto, half, &timeouts)
                 || key.tuple.sport.get() % LONE_EVERY == round % LONE_EVERY
-                    && timeout::expired(self.now, key.proto, half, None, timeouts)
-        }) {
-            // As they are: a packet may have come since, which began to use the entry again, or the other half has been
-            // met before.
-            let Some(half) = flows.get(key)?.filter(|last| mapping(last) == mapping(half)) else { continue };
-            let twin_key = half.twin_key(key.proto);
-            // What another mapping has made under the twin's key is another flow's.
-            let twin = flows.get(&twin_key)?.filter(|twin| mapping(twin) == mapping(&half));
-            if !self.is_over(key, &half, twin.as_ref(), mappings, timeouts) {
-                continue;
+                    && timeout::expired(self.now, key.proto, half, None, &timeouts);
+            let fate = match may_be_over {
+                true => self.remove_if_over(flows, mappings, &timeouts, key, half)?,
+                false => Fate::Stays,
+            };
+            match fate {
+                Fate::Stays if half.is(flow_flags::ORIGINAL) => {
+                    opener.iter_mut().for_each(|opener| opener.flows += 1);
+                }
+                Fate::Stays => {}
+                Fate::WasGone => {}
+                Fate::Removed => swept += 1,
             }
-            flows.remove(key)?;
-            mappings.note_ended(mapping(&half), half.packets, half.bytes);
-            if let Some(twin) = twin {
-                flows.remove(&twin_key)?;
-                mappings.note_ended(mapping(&twin), twin.packets, twin.bytes);
-            }
-            swept += 1;
         }
         Ok(swept)
+    }
+
+    /// Removes the flow of a half from the table if it is over, and keeps its counts.
+    fn remove_if_over(
+        &self,
+        flows: &mut Table<FlowKey<A>, Flow<A>>,
+        mappings: &Mappings,
+        timeouts: &Timeouts,
+        key: &FlowKey<A>,
+        half: &Flow<A>,
+    ) -> Result<Fate> {
+        // As it is: a packet may have come since, which began to use the entry again, or the other half has been met before.
+        let Some(half) = flows.get(key)?.filter(|last| mapping(last) == mapping(half)) else {
+            return Ok(Fate::WasGone);
+        };
+        let twin_key = half.twin_key(key.proto);
+        // What another mapping has made under the twin's key is another flow's.
+        let twin = flows.get(&twin_key)?.filter(|twin| mapping(twin) == mapping(&half));
+        if !self.is_over(key, &half, twin.as_ref(), mappings, timeouts) {
+            return Ok(Fate::Stays);
+        }
+        flows.remove(key)?;
+        mappings.note_ended(mapping(&half), half.packets, half.bytes);
+        if let Some(twin) = twin {
+            flows.remove(&twin_key)?;
+            mappings.note_ended(mapping(&twin), twin.packets, twin.bytes);
+        }
+        Ok(Fate::Removed)
     }
 
     /// Removes the flows that `filter` matches from the table, and keeps their counts. Returns how many.
@@ -229,6 +260,24 @@ impl<A: Address> Excerpt<A> {
             timeout: Duration::from_nanos(left).as_secs(),
         }
     }
+}
+
+/// What became of a half that was looked at.
+enum Fate {
+    Stays,
+    /// Somebody else has removed it.
+    WasGone,
+    Removed,
+}
+
+/// The address of the container that opened the flow of a half; absent where somebody outside did.
+fn opener<A: Address>(key: &FlowKey<A>, half: &Flow<A>) -> Option<IpAddr> {
+    let (side, addr) = match half.is(flow_flags::ORIGINAL) {
+        true => (key.side, key.tuple.src),
+        // Answers go back to who opened it.
+        false => (half.twin_side() as u8, half.to.dst),
+    };
+    (side == Side::Container as u8).then(|| addr.ip())
 }
 
 /// What made a flow.

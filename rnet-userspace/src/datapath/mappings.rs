@@ -4,13 +4,13 @@ use std::{
     collections::HashSet,
     mem::{offset_of, size_of},
     os::fd::{AsFd, AsRawFd},
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering},
 };
 
 use anyhow::{Context, Result, bail};
 use aya::maps::MapData;
 use memmap2::{MmapOptions, MmapRaw};
-use rnet_common::{Mapping, limits};
+use rnet_common::{Mapping, limits, pressure::UNLIMITED};
 
 use crate::controller::backend::PortCount;
 
@@ -55,6 +55,7 @@ impl Mappings {
         {
             self.number(slot, number).store(0, Ordering::Relaxed);
         }
+        self.room_of(slot).store(UNLIMITED, Ordering::Relaxed);
         let generation = self.load(LAST).checked_add(1).unwrap_or(1);
         self.generation(LAST).store(generation, Ordering::Relaxed);
         self.generation(slot).store(generation, Ordering::Release);
@@ -84,6 +85,18 @@ impl Mappings {
     pub(super) fn is_current(&self, id: MappingId) -> bool {
         let slot = id.slot as usize;
         id.generation != 0 && slot != LAST && slot < limits::MAPPINGS && self.load(slot) == id.generation
+    }
+
+    /// How many flows its container may open still; of the mapping of an endpoint.
+    pub(super) fn room(&self, id: MappingId) -> i32 {
+        if self.is_current(id) { self.room_of(id.slot as usize).load(Ordering::Relaxed) } else { 0 }
+    }
+
+    /// Adds to that. Programs may take from it meanwhile.
+    pub(super) fn give_room(&self, id: MappingId, more: i32) {
+        if self.is_current(id) {
+            self.room_of(id.slot as usize).fetch_add(more, Ordering::Relaxed);
+        }
     }
 
     /// Flows opened, and the traffic of those that have ended.
@@ -116,6 +129,11 @@ impl Mappings {
         // SAFETY: `field` gives aligned memory inside the map, which lives as long as `self`, and which everybody
         // reads and writes whole words of.
         unsafe { AtomicU32::from_ptr(self.field(slot, offset_of!(Mapping, generation)).cast()) }
+    }
+
+    fn room_of(&self, slot: usize) -> &AtomicI32 {
+        // SAFETY: as in `generation`.
+        unsafe { AtomicI32::from_ptr(self.field(slot, offset_of!(Mapping, room)).cast()) }
     }
 
     fn number(&self, slot: usize, offset: usize) -> &AtomicU64 {
@@ -168,6 +186,24 @@ mod tests {
         table.cursor = LAST;
         let again = table.take().unwrap();
         assert_eq!((again.slot, table.count(again)), (first.slot, PortCount::default()));
+    }
+
+    #[test]
+    fn room_is_given_to_what_is_current_and_does_not_pass_to_the_next() {
+        let mut table = table();
+        let first = table.take().unwrap();
+        assert_eq!(table.room(first), UNLIMITED);
+        // What is given is counted from what there was, so that it may wrap.
+        table.give_room(first, (-3_i32).wrapping_sub(UNLIMITED));
+        assert_eq!(table.room(first), -3);
+        table.give_room(first, UNLIMITED.wrapping_sub(-3));
+        assert_eq!(table.room(first), UNLIMITED);
+        table.give_room(first, -UNLIMITED);
+        table.release(first);
+        table.give_room(first, 5);
+        table.cursor = LAST;
+        let again = table.take().unwrap();
+        assert_eq!((again.slot, table.room(again), table.room(first)), (first.slot, UNLIMITED, 0));
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! ```
 
 mod batch;
+mod collector;
 mod early;
 mod endpoints;
 mod flows;
@@ -18,6 +19,7 @@ mod load;
 mod mappings;
 mod ports;
 mod private;
+mod quotas;
 mod relay;
 mod sources;
 mod stack;
@@ -38,10 +40,16 @@ use anyhow::{Context, Error, Result};
 use ipnetwork::IpNetwork;
 use rnet_common::{Settings, settings::Timeouts};
 
-use self::{early::Early, flows::Excerpt, links::Links, ports::HeldPorts, stack::TO_UPLINK, tables::Tables};
+use self::{
+    early::Early, flows::Excerpt, links::Links, ports::HeldPorts, quotas::Quotas, stack::TO_UPLINK,
+    tables::Tables,
+};
 pub use self::{relay::Relay, trace::Tracing};
 use crate::controller::{
-    backend::{Datapath, EndpointSpec, FlowInfo, FlowPosition, Page, PortCount, ReasonCount, Tally, Uplink},
+    backend::{
+        Datapath, EndpointSpec, FlowInfo, FlowLimits, FlowPosition, Page, PortCount, ReasonCount, Tally,
+        Uplink,
+    },
     model::{Binding, flow_filter::FlowFilter, xdp::Xdp},
 };
 
@@ -59,6 +67,8 @@ pub struct Options {
     pub replace_layout: bool,
     /// How long flows may be idle.
     pub timeouts: Timeouts,
+    /// How many flows one container, and one source outside, may open.
+    pub limits: FlowLimits,
     /// Cookie of the network namespace that is served.
     pub netns_cookie: u64,
     /// Which uplinks run an XDP program.
@@ -95,6 +105,11 @@ pub struct Ebpf {
     sweeps: u16,
     /// What the round that is under way has seen so far, and what the last one has.
     tallies: (Tally, Option<Tally>),
+    quotas: Quotas,
+    /// The tables' room when the round that is under way began ([`rnet_common::Pressure::room`]).
+    room_before: [i32; 2],
+    /// The last round has found a table filling up.
+    is_filling: bool,
 }
 
 const FROM_UPLINK: &str = "from_uplink";
@@ -107,7 +122,8 @@ impl Ebpf {
     /// There are tables of another layout, which nobody has said to give up; the object is missing from the build,
     /// the kernel refuses a map or program, or bpffs cannot be written.
     pub fn open(options: Options) -> Result<Self> {
-        let Options { pin_dir, snat_ports, sizes, replace_layout, timeouts, netns_cookie, .. } = options;
+        let Options { pin_dir, snat_ports, sizes, replace_layout, timeouts, limits, netns_cookie, .. } =
+            options;
         if !replace_layout {
             layout::refuse_others(&pin_dir)?;
         }
@@ -117,7 +133,7 @@ impl Ebpf {
         let mut settings = Settings::new(netns_cookie, snat_ports);
         settings.timeouts = timeouts;
         let early = Early::new(options.xdp, options.named_uplinks);
-        let opened = Self::make(pin_dir.clone(), &settings, sizes, early, &options.cgroup);
+        let opened = Self::make(pin_dir.clone(), &settings, limits, sizes, early, &options.cgroup);
         if opened.is_err()
             && !was_there
             && let Err(error) = remove_pins(&pin_dir)
@@ -140,6 +156,7 @@ impl Ebpf {
     fn make(
         pin_dir: PathBuf,
         settings: &Settings,
+        limits: FlowLimits,
         sizes: Sizes,
         early: Early,
         cgroup: &OwnedFd,
@@ -150,8 +167,7 @@ impl Ebpf {
         tables.set_settings(settings)?;
         let held = HeldPorts::adopt(&mut tables)?;
         let mut used: HashSet<_> = tables.port_mappings()?.into_iter().collect();
-        used.extend(tables.v4.endpoint_mappings()?);
-        used.extend(tables.v6.endpoint_mappings()?);
+        used.extend(tables.endpoint_mappings()?.into_iter().map(|(_, mapping)| mapping));
         tables.mappings.retain(&used);
         // Before the programs that lead to it.
         let relay = Relay::open(&mut programs)?;
@@ -160,6 +176,8 @@ impl Ebpf {
             links.attach_socket(&mut programs, program, cgroup)?;
         }
         let via_stack = stack::adopt(&tables)?;
+        let ports = u32::from(settings.snat_max.saturating_sub(settings.snat_min)) + 1;
+        let quotas = Quotas::new(limits, tables.v4.flows.capacity()?.1 / 2, ports);
         Ok(Self {
             pin_dir,
             programs,
@@ -172,6 +190,9 @@ impl Ebpf {
             tracing,
             sweeps: 0,
             tallies: Default::default(),
+            quotas,
+            room_before: [0; 2],
+            is_filling: false,
         })
     }
 }
@@ -255,27 +276,7 @@ impl Datapath for Ebpf {
     }
 
     fn sweep(&mut self, from: FlowPosition) -> Result<Page<usize>> {
-        if from == FlowPosition::default() {
-            self.sweeps = self.sweeps.wrapping_add(1);
-            self.tallies.0 = Tally::default();
-        }
-        let timeouts = self.tables.settings()?.timeouts;
-        let round = self.sweeps;
-        let Tables { v4, v6, mappings, .. } = &mut self.tables;
-        let tally = &mut self.tallies.0;
-        let page = if from.v6 {
-            let some = Excerpt::take(&v6.flows, from)?;
-            some.tally(tally, mappings, &timeouts);
-            some.page(some.sweep(&mut v6.flows, mappings, &timeouts, round)?)
-        } else {
-            let some = Excerpt::take(&v4.flows, from)?;
-            some.tally(tally, mappings, &timeouts);
-            some.page(some.sweep(&mut v4.flows, mappings, &timeouts, round)?)
-        };
-        if page.next.is_none() {
-            self.tallies.1 = Some(std::mem::take(&mut self.tallies.0));
-        }
-        Ok(page)
+        self.collect(from)
     }
 
     fn tally(&self) -> Option<Tally> {
@@ -335,6 +336,18 @@ impl Datapath for Ebpf {
         }
         let some = Excerpt::take(&v4.flows, from)?;
         Ok(some.page(some.flush(&mut v4.flows, mappings, filter)?))
+    }
+
+    fn is_pressed(&self) -> bool {
+        self.is_filling || self.quotas.is_hurried()
+    }
+
+    fn set_flow_limits(&mut self, limits: &FlowLimits) {
+        self.quotas.set_limits(*limits);
+    }
+
+    fn flow_limits(&self) -> FlowLimits {
+        self.quotas.limits()
     }
 
     fn set_timeouts(&mut self, timeouts: &Timeouts) -> Result<()> {

@@ -12,11 +12,15 @@ use aya::{
     maps::{self, Array, Map, MapData, MapError, PerCpuArray, xdp::DevMapHash},
 };
 use rnet_common::{
-    Backend, Counter, Endpoint, Family, Flow, FlowKey, HeldKey, Ip4, Ip6, PortKey, Program, Reason, Settings,
-    Uplink, Veth, counter::counter_index, local,
+    Backend, Counter, Endpoint, Family, Flow, FlowKey, HeldKey, Ip4, Ip6, PortKey, Pressure, Program, Reason,
+    Settings, Uplink, Veth, counter::counter_index, local,
 };
 
-use super::{batch, mappings::Mappings, sources::Sources};
+use super::{
+    batch,
+    mappings::{MappingId, Mappings},
+    sources::Sources,
+};
 use crate::controller::backend::ReasonCount;
 
 /// All maps.
@@ -36,6 +40,7 @@ pub(super) struct Tables {
     /// What flows owe their existence to.
     pub(super) mappings: Mappings,
     settings: Array<MapData, Settings>,
+    pressure: Array<MapData, Pressure>,
     counts: PerCpuArray<MapData, Counter>,
 }
 
@@ -111,6 +116,7 @@ impl Tables {
             held: Table::take(ebpf, "HELD")?,
             mappings,
             settings: take(ebpf, "SETTINGS")?.try_into().map_err(wrong("SETTINGS"))?,
+            pressure: take(ebpf, "PRESSURE")?.try_into().map_err(wrong("PRESSURE"))?,
             counts: take(ebpf, "COUNTS")?.try_into().map_err(wrong("COUNTS"))?,
         })
     }
@@ -123,6 +129,21 @@ impl Tables {
     /// The settings.
     pub(super) fn settings(&self) -> Result<Settings> {
         self.settings.get(&0, 0).context("read the settings")
+    }
+
+    /// The mappings that endpoints hold, with the endpoints' addresses.
+    pub(super) fn endpoint_mappings(&self) -> Result<Vec<(IpAddr, MappingId)>> {
+        Ok([self.v4.endpoint_mappings()?, self.v6.endpoint_mappings()?].concat())
+    }
+
+    /// What the programs were told, and what they have taken from it.
+    pub(super) fn pressure(&self) -> Result<Pressure> {
+        self.pressure.get(&0, 0).context("read how full the tables are")
+    }
+
+    /// Tells the programs what the collector has found.
+    pub(super) fn set_pressure(&mut self, pressure: &Pressure) -> Result<()> {
+        self.pressure.set(0, pressure, 0).context("tell the programs how full the tables are")
     }
 
     /// Every counter that is not zero.

@@ -17,6 +17,7 @@ use crate::controller::{
 };
 
 mod flows;
+mod quotas;
 
 #[test]
 fn an_instance_s_directory_goes_with_its_last_layout() {
@@ -59,6 +60,7 @@ impl Place {
             sizes,
             replace_layout: false,
             timeouts: Timeouts::default(),
+            limits: FlowLimits::default(),
             netns_cookie: 1,
             cgroup,
             xdp: Xdp::Off,
@@ -82,7 +84,7 @@ impl Place {
                 })
                 .to_vec(),
             mtu: 1500,
-            policy: Policy { icc: true, internal: false, via_stack: false, exempts: false },
+            policy: Policy { icc: true, internal: false, via_stack: false, exempts: false, max_flows: None },
             takes_frames: false,
         }
     }

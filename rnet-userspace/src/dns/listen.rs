@@ -8,15 +8,17 @@ use rustix::net::{
 };
 use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
-    sync::Semaphore,
     task::JoinSet,
     time::{sleep, timeout},
 };
 
 use super::{Server, answer::Transport, forward};
+use crate::shares::Shares;
 
-/// Connections at once, for one address.
+/// Connections at once, to one address.
 const CONNECTIONS: usize = 128;
+/// The same for each address of a container.
+const CONNECTIONS_OF_ONE: usize = 32;
 /// How long a connection may be idle, and how long it may take to take in an answer.
 const IDLE: Duration = Duration::from_secs(10);
 /// Pause after a failure, which mostly is a lack of descriptors.
@@ -77,7 +79,7 @@ pub(super) async fn datagrams(socket: UdpSocket, server: &Arc<Server>) {
 
 /// Answers queries on connections, until dropped.
 pub(super) async fn connections(listener: TcpListener, server: &Arc<Server>) {
-    let free = Arc::new(Semaphore::new(CONNECTIONS));
+    let shares = Shares::new(CONNECTIONS, CONNECTIONS_OF_ONE);
     let mut clients = JoinSet::new();
     loop {
         while clients.try_join_next().is_some() {}
@@ -86,12 +88,12 @@ pub(super) async fn connections(listener: TcpListener, server: &Arc<Server>) {
             continue;
         };
         // Who comes when all are taken is sent away.
-        let Ok(permit) = Arc::clone(&free).try_acquire_owned() else { continue };
+        let Ok(share) = shares.take(source.ip()) else { continue };
         let server = Arc::clone(server);
         clients.spawn(async move {
             // The client learns of a failure by the connection's end.
             let _ = converse(stream, source, &server).await;
-            drop(permit);
+            drop(share);
         });
     }
 }

@@ -12,7 +12,6 @@ mod forward;
 pub(crate) mod fuzzing;
 mod listen;
 mod resolvers;
-mod share;
 
 use std::{
     collections::HashMap,
@@ -27,9 +26,8 @@ use tokio::{task::JoinSet, time};
 use self::{
     answer::{Decision, Transport, decide, failure},
     resolvers::Resolvers,
-    share::Shares,
 };
-use crate::controller::Directory;
+use crate::{controller::Directory, shares::Shares};
 
 /// Questions that are under way upstream at once; what comes beyond them is refused, as with Docker.
 const FORWARDED: usize = 1024;
@@ -77,7 +75,7 @@ pub async fn serve(directory: Arc<Directory>) {
 struct Server {
     directory: Arc<Directory>,
     resolvers: Resolvers,
-    forwarded: Shares,
+    forwarded: Arc<Shares<IpAddr>>,
 }
 
 impl Server {
@@ -88,7 +86,7 @@ impl Server {
             Decision::Ignore => return None,
             Decision::Forward(servers) => servers,
         };
-        let Some(_share) = self.forwarded.take(source) else {
+        let Ok(_share) = self.forwarded.take(source) else {
             return failure(query, answer::REFUSED);
         };
         let servers = if servers.is_empty() { self.resolvers.of_host() } else { servers };

@@ -7,7 +7,7 @@ use std::{
     time::SystemTime,
 };
 
-use crate::controller::model::resolv_conf::nameservers;
+use crate::{bounded, controller::model::resolv_conf::nameservers};
 
 /// Those of `/etc/resolv.conf`, which is read again when it has changed. A stub on a loopback address does: it is asked
 /// from the host.
@@ -33,7 +33,7 @@ impl Resolvers {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = std::fs::metadata(&self.path).and_then(|file| file.modified()).ok();
         if changed.is_none() || changed != known.0 {
-            let text = std::fs::read_to_string(&self.path).unwrap_or_default();
+            let text = bounded::text_file(&self.path, bounded::SETTINGS).unwrap_or_default();
             *known = (changed, nameservers(&text).collect());
         }
         known.1.clone()

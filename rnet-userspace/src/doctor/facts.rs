@@ -82,6 +82,8 @@ pub(super) struct Configuration {
     pub(super) path: PathBuf,
     pub(super) is_there: bool,
     pub(super) wrong: Option<String>,
+    /// What the daemon can do with, and should be looked at.
+    pub(super) warnings: Vec<String>,
     pub(super) follows_docker: bool,
 }
 
@@ -217,7 +219,11 @@ fn local(instance: &str, config: Option<PathBuf>) -> Facts {
 fn configuration(instance: &str, file: Option<PathBuf>) -> Configuration {
     let path = file.clone().unwrap_or_else(|| crate::config::default_path(instance));
     let loaded = DaemonConfig::load(instance, &Flags { file, ..Flags::default() });
-    let follows_docker = loaded.as_ref().is_ok_and(|config| config.docker.is_some());
-    let wrong = loaded.err().map(|e| format!("{e:#}"));
-    Configuration { is_there: path.exists(), path, wrong, follows_docker }
+    let is_there = path.exists();
+    match loaded {
+        Ok(DaemonConfig { docker, warnings, .. }) => {
+            Configuration { path, is_there, wrong: None, warnings, follows_docker: docker.is_some() }
+        }
+        Err(e) => Configuration { path, is_there, wrong: Some(format!("{e:#}")), ..Configuration::default() },
+    }
 }

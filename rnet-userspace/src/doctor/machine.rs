@@ -3,11 +3,8 @@
 use super::{Finding, facts::Facts};
 use crate::{
     controller::SNAT_PORTS,
-    host::{parse_ports, preflight},
+    host::{parse_ports, preflight, privileges},
 };
-
-/// Numbers of capabilities (linux/capability.h).
-const NEEDED: [(u32, &str); 3] = [(12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADMIN"), (39, "CAP_BPF")];
 
 /// All of them.
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
@@ -36,8 +33,9 @@ fn kernel(facts: &Facts) -> Finding {
 }
 
 fn capabilities(facts: &Facts) -> Finding {
-    let lacks = |(bit, _): &(u32, &str)| facts.capabilities & (1 << bit) == 0;
-    let missing: Vec<&str> = NEEDED.into_iter().filter(lacks).map(|(_, name)| name).collect();
+    let lacks = |needed: &privileges::Needed| facts.capabilities & needed.set.bits() == 0;
+    let missing: Vec<&str> =
+        privileges::DAEMON.iter().filter(|needed| lacks(needed)).map(|needed| needed.name).collect();
     if missing.is_empty() {
         return Finding::ok("capabilities", "what the daemon needs is there");
     }
@@ -105,6 +103,11 @@ fn configuration(facts: &Facts) -> Finding {
             "configuration",
             wrong,
             format!("correct it, and check with `rnet daemon --validate --config {path}`"),
+        ),
+        None if !facts.config.warnings.is_empty() => Finding::warning(
+            "configuration",
+            facts.config.warnings.join("; "),
+            "put another certificate there, and have the daemon read it: systemctl reload rnet",
         ),
         None if facts.config.is_there => Finding::ok("configuration", format!("{path} is right")),
         None => Finding::ok("configuration", format!("{path} is not there: the defaults hold")),

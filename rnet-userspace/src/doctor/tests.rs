@@ -127,7 +127,7 @@ fn nothing_is_said_against_a_host_that_is_well() {
 #[test]
 fn faults_of_the_machine_are_told() {
     tells(|f| f.release = "6.1.0".into(), "kernel", Level::Error, "too old");
-    tells(|f| f.capabilities = 1 << 12, "capabilities", Level::Warning, "CAP_BPF");
+    tells(|f| f.capabilities = 1 << 12, "capabilities", Level::Warning, "CAP_SYS_ADMIN");
     tells(|f| set(f, "core/bpf_jit_enable", "0"), "bpf-jit", Level::Warning, "interpreted");
     tells(|f| set(f, "core/bpf_jit_harden", "2"), "bpf-jit", Level::Warning, "blinded");
     tells(|f| f.unprivileged_bpf = Some("0".into()), "unprivileged-bpf", Level::Warning, "every user");
@@ -135,6 +135,7 @@ fn faults_of_the_machine_are_told() {
     tells(|f| f.has_bpffs = false, "bpffs", Level::Warning, "/sys/fs/bpf");
     tells(|f| f.has_cgroup2 = false, "cgroup", Level::Error, "cgroup2");
     tells(|f| f.config.wrong = Some("1:2: bad".into()), "configuration", Level::Error, "1:2");
+    tells(|f| f.config.warnings = vec!["it has expired".into()], "configuration", Level::Warning, "expired");
     tells(|f| set(f, "ipv4/ip_local_port_range", "30000 60999"), "port-range", Level::Error, "30000-60999");
     tells(|f| set(f, "bridge/bridge-nf-call-iptables", "1"), "bridge-netfilter", Level::Warning, "rules");
     tells(|f| set(f, "ipv4/conf/all/route_localnet", "1"), "route-localnet", Level::Warning, "127.0.0.1");

@@ -7,28 +7,43 @@
 use anyhow::{Context, Result};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
-/// What the daemon cannot do without, each by its name and what it is for. docs/privileges.md says it at length.
-pub const DAEMON: [(&str, CapabilitySet, &str); 5] = [
-    ("CAP_DAC_OVERRIDE", CapabilitySet::DAC_OVERRIDE, "namespaces and files in other users' directories"),
-    ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN, "interfaces, addresses, routes, programs on interfaces"),
-    (
-        "CAP_NET_BIND_SERVICE",
-        CapabilitySet::NET_BIND_SERVICE,
-        "ports below 1024 and the name server's port 53",
+/// A capability that the daemon cannot do without.
+#[derive(Clone, Copy, Debug)]
+pub struct Needed {
+    /// Its name in capabilities(7).
+    pub name: &'static str,
+    /// The set with this one alone.
+    pub set: CapabilitySet,
+    /// What fails without it.
+    pub for_what: &'static str,
+}
+
+/// All of them: docs/privileges.md says of each what shows that it is needed.
+pub const DAEMON: [Needed; 5] = [
+    needed("CAP_DAC_READ_SEARCH", CapabilitySet::DAC_READ_SEARCH, "files in other users' directories"),
+    needed(
+        "CAP_NET_ADMIN",
+        CapabilitySet::NET_ADMIN,
+        "interfaces, addresses, routes, programs on interfaces",
     ),
-    ("CAP_SYS_ADMIN", CapabilitySet::SYS_ADMIN, "namespaces, mounts, eBPF programs and maps"),
-    ("CAP_SYS_PTRACE", CapabilitySet::SYS_PTRACE, "namespaces of processes that have more privileges"),
+    needed("CAP_NET_BIND_SERVICE", CapabilitySet::NET_BIND_SERVICE, "published ports below 1024, and names"),
+    needed("CAP_SYS_ADMIN", CapabilitySet::SYS_ADMIN, "namespaces, mounts, eBPF programs and maps"),
+    needed("CAP_SYS_PTRACE", CapabilitySet::SYS_PTRACE, "namespaces of processes that have more privileges"),
 ];
 
-/// Keeps of this thread's capabilities those of [`DAEMON`] alone, and returns the names of those that it never had.
+const fn needed(name: &'static str, set: CapabilitySet, for_what: &'static str) -> Needed {
+    Needed { name, set, for_what }
+}
+
+/// Keeps of this thread's capabilities those of [`DAEMON`] alone, and returns those that it never had.
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn restrict_daemon() -> Result<Vec<&'static str>> {
+pub fn restrict_daemon() -> Result<Vec<Needed>> {
     let held = capabilities(None).context("ask for the daemon's capabilities")?.permitted;
-    let wanted = DAEMON.iter().fold(CapabilitySet::empty(), |all, (_, one, _)| all | *one);
+    let wanted = DAEMON.iter().fold(CapabilitySet::empty(), |all, one| all | one.set);
     keep(held & wanted)?;
-    Ok(DAEMON.iter().filter(|(_, one, _)| !held.contains(*one)).map(|(name, ..)| *name).collect())
+    Ok(DAEMON.into_iter().filter(|one| !held.contains(one.set)).collect())
 }
 
 /// Gives up all capabilities of this thread: for what only calls the daemon.
@@ -61,7 +76,7 @@ mod tests {
     #[test]
     fn a_thread_keeps_what_is_listed_and_the_bounding_set_stays() {
         let outside = (bits("CapPrm"), bits("CapBnd"));
-        let listed = DAEMON.iter().fold(0, |all, (_, one, _)| all | one.bits());
+        let listed = DAEMON.iter().fold(0, |all, one| all | one.set.bits());
         // Another thread's, so that the other tests keep theirs.
         let (missing, kept, nothing) = thread::spawn(move || {
             let missing = restrict_daemon().unwrap();
@@ -82,9 +97,9 @@ mod tests {
 
     #[test]
     fn names_are_the_kernels() {
-        for (name, flag, _) in DAEMON {
-            let (constant, _) = flag.iter_names().next().unwrap();
-            assert_eq!(name, format!("CAP_{constant}"));
+        for needed in DAEMON {
+            let (constant, _) = needed.set.iter_names().next().unwrap();
+            assert_eq!(needed.name, format!("CAP_{constant}"));
         }
     }
 }

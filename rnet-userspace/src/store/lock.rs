@@ -1,9 +1,9 @@
 //! One daemon of an instance at a time.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{Read, Seek, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    fs::{self, File, OpenOptions},
+    io::{Seek, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -12,6 +12,8 @@ use rustix::{
     fs::{FlockOperation, flock},
     io::Errno,
 };
+
+use crate::bounded;
 
 const FILE: &str = "lock";
 
@@ -29,13 +31,7 @@ impl Lock {
     /// # Errors
     /// When another process has it, whose id the message names; or when the file cannot be made.
     pub fn take(run_dir: &Path) -> Result<Self> {
-        let mut directory = DirBuilder::new();
-        // Whatever the umask is: who writes to it takes the place of the daemon's socket.
-        directory
-            .recursive(true)
-            .mode(0o755)
-            .create(run_dir)
-            .with_context(|| format!("create directory {}", run_dir.display()))?;
+        super::create_run_dir(run_dir)?;
         let path = run_dir.join(FILE);
         let taking = || format!("take lock {}", path.display());
         loop {
@@ -50,8 +46,7 @@ impl Lock {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => {
-                    let mut pid = String::new();
-                    file.read_to_string(&mut pid).with_context(taking)?;
+                    let pid = bounded::read_text(&file, bounded::WORD).with_context(taking)?;
                     bail!(
                         "a daemon of this instance runs already, as process {}: stop it, or choose another --instance",
                         pid.trim()

@@ -25,6 +25,8 @@ use anyhow::{Context, Result, bail};
 pub use lock::Lock;
 use schema::{Container, Network, Record, State, VERSION};
 
+use crate::bounded;
+
 const VERSION_FILE: &str = "version";
 /// What a file is called until it is whole.
 const UNFINISHED: &str = "new";
@@ -127,7 +129,8 @@ impl Store {
                 remove()?;
                 continue;
             }
-            let text = fs::read(&path).with_context(|| format!("read state {}", path.display()))?;
+            let text = bounded::file(&path, bounded::RECORD)
+                .with_context(|| format!("read state {}", path.display()))?;
             let record: T = match serde_json::from_slice(&text) {
                 Ok(record) => record,
                 // The host has crashed before it was on disk: what it tells of has ended with that.
@@ -144,7 +147,7 @@ impl Store {
 
     fn check_version(&self) -> Result<()> {
         let path = self.dir.join(VERSION_FILE);
-        let version = match fs::read_to_string(&path) {
+        let version = match bounded::text_file(&path, bounded::WORD) {
             Ok(text) => text.trim().to_owned(),
             // The first schema was one file of that name.
             Err(e) if e.kind() == ErrorKind::NotFound && self.dir.join("state.json").exists() => {
@@ -173,6 +176,16 @@ impl Store {
         create_dir(&self.directory::<Container>())?;
         replace(&path, VERSION.to_string().as_bytes())
     }
+}
+
+/// Makes a directory of what a program keeps while it runs. Who writes to it takes the place of the sockets in it: root alone
+/// does, whatever the umask is.
+///
+/// # Errors
+/// When the disk refuses.
+pub(crate) fn create_run_dir(dir: &Path) -> Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o755).create(dir);
+    made.with_context(|| format!("create directory {}", dir.display()))
 }
 
 /// Removes a directory unless something is in it.

@@ -175,6 +175,10 @@ impl<H: Host + 'static, D: Datapath + 'static> Control for Shared<H, D> {
         self.lock().sweep(from)
     }
 
+    fn is_pressed(&self) -> bool {
+        self.lock().is_pressed()
+    }
+
     fn refresh_host(&self) -> Result<()> {
         self.lock().refresh_host()
     }

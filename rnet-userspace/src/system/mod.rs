@@ -102,6 +102,7 @@ fn controller(
         sizes,
         replace_layout,
         timeouts: config.timeouts,
+        limits: config.flow_limits,
         xdp: config.xdp,
         named_uplinks: config.uplinks.is_some(),
         netns_cookie: preflight::netns_cookie()?,

@@ -22,7 +22,8 @@ use crate::interrupt;
 const TICK: Duration = Duration::from_millis(1);
 /// Length of an Ethernet header, which the kernel puts before what is sent.
 const ETHERNET: usize = 14;
-const PORTS_OF_ONE: u32 = 50_000;
+/// Addresses of 198.18.0.0/15.
+const ADDRESSES: u32 = 1 << 17;
 const FIRST_PORT: u32 = 10_000;
 
 /// Where a flood leads, and which of the forged sources come next: none is used twice.
@@ -88,11 +89,12 @@ fn due(per_second: u32, elapsed: Duration) -> u32 {
     due.try_into().unwrap_or(u32::MAX)
 }
 
-/// One of some billion sources.
+/// One of some billion sources, of which one behind the other has other addresses: to who forges them that costs nothing, and
+/// whoever limits the rate of one finds none to limit.
 fn source(number: u32) -> SocketAddrV4 {
-    let addr = u32::from(Ipv4Addr::new(198, 18, 0, 1)) + number / PORTS_OF_ONE;
+    let addr = u32::from(Ipv4Addr::new(198, 18, 0, 0)) + number % ADDRESSES;
     // Below 2^16.
-    SocketAddrV4::new(Ipv4Addr::from_bits(addr), (FIRST_PORT + number % PORTS_OF_ONE) as u16)
+    SocketAddrV4::new(Ipv4Addr::from_bits(addr), (FIRST_PORT + number / ADDRESSES) as u16)
 }
 
 #[cfg(test)]
@@ -101,7 +103,7 @@ mod tests {
 
     #[test]
     fn no_source_is_used_twice_and_all_are_for_benchmarks() {
-        let sources = [0, 1, 49_999, 50_000, u32::MAX].map(source);
+        let sources = [0, 1, ADDRESSES - 1, ADDRESSES, u32::MAX].map(source);
         for (index, one) in sources.iter().enumerate() {
             assert!(!sources[..index].contains(one), "{one}");
             assert!(one.ip().octets()[0] == 198 && [18, 19].contains(&one.ip().octets()[1]), "{one}");

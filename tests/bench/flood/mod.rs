@@ -123,6 +123,8 @@ struct Outcome {
     flows_after: u64,
     /// Packets that found the table full. Conntrack counts them for the whole machine only.
     table_full_packets: Option<u64>,
+    /// Packets of sources beyond their rate, likewise of rnet only.
+    source_rate_packets: Option<u64>,
     effects: Vec<Effect>,
 }
 
@@ -216,6 +218,7 @@ fn flood(bench: &Bench, amounts: Amounts, round: u32, filter: Filter, room: Room
         sent_segments: sent,
         flows_after: count_flows(&host, &path)?,
         table_full_packets: path.rnet().map(|rnet| rnet.packets_for("table-full")),
+        source_rate_packets: path.rnet().map(|rnet| rnet.packets_for("source-rate")),
         effects: effects.into(),
     })
 }

@@ -106,7 +106,8 @@ fn unanswered(phase: &Phase) -> f64 {
 }
 
 fn fates(outcomes: &[Outcome]) -> Result<Table> {
-    let columns = ["path", "table", "filled with", "sent", "flows after", "found the table full"];
+    let columns =
+        ["path", "table", "filled with", "sent", "flows after", "found the table full", "beyond a rate"];
     let mut table = Table::new("The floods: median", &columns);
     for filter in [Filter::Iptables, Filter::Rnet] {
         for (room, name) in [(Room::Holds, "holds"), (Room::Fills, "full")] {
@@ -120,9 +121,12 @@ fn fates(outcomes: &[Outcome]) -> Result<Table> {
                 Spread::of(&values).map(|spread| format!("{:.0}", spread.median)).context("no flood")
             };
             // Exact: far below 2^53.
-            let full = match filter {
-                Filter::Iptables => "not told".to_owned(),
-                Filter::Rnet => median(&|o| o.table_full_packets.unwrap_or_default() as f64)?,
+            let [full, refused] = match filter {
+                Filter::Iptables => ["not told".to_owned(), "-".to_owned()],
+                Filter::Rnet => [
+                    median(&|o| o.table_full_packets.unwrap_or_default() as f64)?,
+                    median(&|o| o.source_rate_packets.unwrap_or_default() as f64)?,
+                ],
             };
             table.row([
                 filter.name().to_owned(),
@@ -131,6 +135,7 @@ fn fates(outcomes: &[Outcome]) -> Result<Table> {
                 median(&|o| f64::from(o.sent_segments))?,
                 median(&|o| o.flows_after as f64)?,
                 full,
+                refused,
             ]);
         }
     }

@@ -50,6 +50,7 @@ const NETWORK: &[&str] = &[
     "true",
     "1500",
     "rnet.non_masquerade",
+    "rnet.max_flows",
 ];
 const CONNECT: &[&str] = &[
     "Container",

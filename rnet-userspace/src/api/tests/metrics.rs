@@ -59,6 +59,14 @@ async fn a_scrape_tells_what_the_controller_and_the_daemon_know() {
         (r#"rnet_table_capacity_entries{table="ports",family="ipv4"}"#, 10.0),
         (r#"rnet_containers{state="exited"}"#, 0.0),
         (r#"rnet_container_flows{container="web"}"#, 2.0),
+        (
+            r#"rnet_endpoint_opened_flows{container="web",network="bridge",interface="eth0",family="ipv4"}"#,
+            1.0,
+        ),
+        (
+            r#"rnet_endpoint_flow_quota{container="web",network="bridge",interface="eth0",family="ipv4"}"#,
+            100.0,
+        ),
         (r#"rnet_endpoint_receive_bytes_total{container="web",network="bridge",interface="eth0"}"#, 1000.0),
         (r#"rnet_endpoint_transmit_packets_total{container="web",network="bridge",interface="eth0"}"#, 20.0),
         (r#"rnet_daemon_api_requests_total{route="/rnet/containers/{id}",code="404"}"#, 1.0),

@@ -6,7 +6,7 @@ use ipnetwork::IpNetwork;
 
 use super::{link::LinkKind, name::check_interface};
 use crate::controller::{
-    backend::{Direct, Policy},
+    backend::{Direct, MOST_FLOWS, Policy},
     error::{Error, Result},
 };
 
@@ -21,9 +21,10 @@ const GATEWAY_MODE_IPV4: &str = "com.docker.network.bridge.gateway_mode_ipv4";
 const GATEWAY_MODE_IPV6: &str = "com.docker.network.bridge.gateway_mode_ipv6";
 /// What joins containers to the bridge.
 pub const LINK: &str = "rnet.link";
+const MAX_FLOWS: &str = "rnet.max_flows";
 pub(in crate::controller) const VIA_STACK: &str = "rnet.via_stack";
 pub(in crate::controller) const NON_MASQUERADE: &str = "rnet.non_masquerade";
-const KNOWN: [&str; 10] = [
+const KNOWN: [&str; 11] = [
     BRIDGE_NAME,
     ENABLE_ICC,
     ENABLE_IP_MASQUERADE,
@@ -31,6 +32,7 @@ const KNOWN: [&str; 10] = [
     GATEWAY_MODE_IPV6,
     HOST_BINDING,
     LINK,
+    MAX_FLOWS,
     MTU,
     NON_MASQUERADE,
     VIA_STACK,
@@ -89,6 +91,8 @@ pub struct NetworkOptions {
     pub gateway_mode_v6: GatewayMode,
     /// What passes between containers and the outside takes the host's stack, so that its filter rules see it.
     pub via_stack: bool,
+    /// How many flows a container may have opened, of each address family; 0 for no limit, absent for what holds for all.
+    pub max_flows: Option<u32>,
 }
 
 impl Default for NetworkOptions {
@@ -104,6 +108,7 @@ impl Default for NetworkOptions {
             gateway_mode_v4: GatewayMode::Nat,
             gateway_mode_v6: GatewayMode::Nat,
             via_stack: false,
+            max_flows: None,
         }
     }
 }
@@ -127,6 +132,7 @@ impl NetworkOptions {
                 GATEWAY_MODE_IPV6 => parsed.gateway_mode_v6 = gateway_mode(key, value)?,
                 HOST_BINDING => parsed.bind = Some(host_address(key, value)?),
                 LINK => parsed.link = link(value)?,
+                MAX_FLOWS => parsed.max_flows = Some(max_flows(value)?),
                 MTU => parsed.mtu = mtu(value)?,
                 NON_MASQUERADE => parsed.non_masquerade = prefixes(key, value)?,
                 VIA_STACK => parsed.via_stack = boolean(key, value)?,
@@ -148,6 +154,7 @@ impl NetworkOptions {
             internal,
             via_stack: self.via_stack,
             exempts: !self.non_masquerade.is_empty(),
+            max_flows: self.max_flows,
         }
     }
 
@@ -226,6 +233,16 @@ fn mtu(value: &str) -> Result<Option<u32>> {
     }
 }
 
+/// As the key `rnet.max-flows-per-container`, 0 is no limit.
+fn max_flows(value: &str) -> Result<u32> {
+    value.parse().ok().filter(|flows| *flows <= MOST_FLOWS).ok_or_else(|| {
+        Error::Invalid(format!(
+            "invalid value {value:?} of network option {MAX_FLOWS}: a number of flows up to {MOST_FLOWS}, or 0 for no \
+             limit, is allowed"
+        ))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,6 +263,7 @@ mod tests {
             (GATEWAY_MODE_IPV6, "routed"),
             (LINK, "netkit"),
             (NON_MASQUERADE, "10.0.0.0/8, fd00::/8"),
+            (MAX_FLOWS, "100"),
             (VIA_STACK, "true"),
         ]);
         let expected = NetworkOptions {
@@ -259,8 +277,10 @@ mod tests {
             gateway_mode_v4: GatewayMode::NatUnprotected,
             gateway_mode_v6: GatewayMode::Routed,
             via_stack: true,
+            max_flows: Some(100),
         };
         assert_eq!(parsed.unwrap(), expected);
+        assert_eq!(parse(&[(MAX_FLOWS, "0")]).unwrap().policy(false).max_flows, Some(0), "no limit");
         for default in [(MTU, "0"), (LINK, "veth")] {
             assert_eq!(parse(&[default]).unwrap(), NetworkOptions::default());
         }
@@ -292,6 +312,9 @@ mod tests {
             assert!(error(key, "maybe").contains("true or false"));
         }
         assert!(error(GATEWAY_MODE_IPV4, "open").contains("unknown gateway mode \"open\""));
+        for bad in ["", "-1", "many", "16777217"] {
+            assert!(error(MAX_FLOWS, bad).contains("a number of flows up to 16777216, or 0"), "{bad}");
+        }
         for bad in ["", "10.0.0.1/8", "10.0.0.0/8,", "ten"] {
             assert!(error(NON_MASQUERADE, bad).contains("subnets are allowed"), "{bad}");
         }

@@ -86,9 +86,11 @@ fn what_changes_without_a_restart_is_taken_over_and_the_rest_is_not() {
         ..told(&bench, DefaultNetwork { mtu: Some(1300), ..DefaultNetwork::default() })
     };
     config.timeouts.udp = 7;
+    config.flow_limits.per_container = Some(77);
     assert_eq!(bench.fake.tables().known_uplinks.len(), 1);
     instance.reload(config.clone()).unwrap();
     assert_eq!((udp(&bench.fake), bench.fake.tables().known_uplinks.len()), (7, 0));
+    assert_eq!(instance.status().unwrap().flow_quota, Some(77));
     let made = instance.create_container(&publishing("web", &["80"])).unwrap();
     assert_eq!(made.ports[0].host.addr.to_string(), "192.0.2.1");
     assert_eq!(
@@ -101,8 +103,10 @@ fn what_changes_without_a_restart_is_taken_over_and_the_rest_is_not() {
     let before = bench.snapshot();
     config.pools = vec![("10.77.0.0/16".parse().unwrap(), 8)];
     config.timeouts.udp = 9;
+    config.flow_limits.per_container = Some(9);
     assert!(message(instance.reload(config)).contains("subnets of /8 cannot be cut from it"));
     assert_eq!((udp(&bench.fake), bench.snapshot()), (7, before));
+    assert_eq!(instance.status().unwrap().flow_quota, Some(77));
 }
 
 #[test]

@@ -1,3 +1,5 @@
+use std::fs::File;
+
 use super::*;
 use crate::controller::{
     backend::{Direct, EndpointAddr, FlowPosition, Page},
@@ -302,4 +304,61 @@ fn a_request_cannot_ask_for_more_ports_than_there_can_be() {
     let request = CreateContainer { from, ..publishing("web", &["1-65535"]) };
     let refused = message(instance.create_container(&request));
     assert!(refused.contains("sources of 65535 ports are too many"), "{refused}");
+}
+
+#[test]
+fn lists_have_an_end() {
+    let bench = Bench::new();
+    let mut instance = bench.start();
+    let subnet = Subnet {
+        aux: (0..600).map(|n| (n.to_string(), [10, 1, 0, 9].into())).collect(),
+        ..Subnet::default()
+    };
+    let mut wide = network("n2");
+    wide.subnets = vec![subnet; 2];
+    let labels = (0..1025).map(|n| (n.to_string(), String::new())).collect();
+    let before = bench.snapshot();
+    for (request, expected) in [
+        (CreateNetwork { labels, ..network("n2") }, "1025 labels are too many: 1024 are allowed"),
+        (wide, "1200 auxiliary addresses are too many: 1024 are allowed"),
+    ] {
+        assert_eq!(message(instance.create_network(&request)), expected);
+    }
+    instance.create_network(&network("n1")).unwrap();
+    let dns = |many| vec!["192.0.2.53".parse().unwrap(); many];
+    let words = |many| vec!["a.test".to_owned(); many];
+    let aliases = Connect { aliases: words(65), ..Connect::to("n1") };
+    for (request, expected) in [
+        (
+            CreateContainer { dns: dns(33), ..namespace("web") },
+            "33 name servers are too many: 32 are allowed",
+        ),
+        (CreateContainer { dns_search: words(33), ..namespace("web") }, "33 search domains are too many"),
+        (CreateContainer { extra_hosts: words(1025), ..namespace("web") }, "1025 extra hosts are too many"),
+        (
+            CreateContainer { networks: vec![Connect::to("n1"); 129], ..namespace("web") },
+            "129 networks are too many",
+        ),
+        (joining("web", aliases), "65 aliases are too many: 64 are allowed"),
+    ] {
+        let told = message(instance.create_container(&request));
+        assert!(told.contains(expected), "{told:?} lacks {expected:?}");
+    }
+    instance.remove_network("n1").unwrap();
+    assert_eq!(bench.snapshot(), before);
+    instance.create_container(&CreateContainer { dns: dns(32), ..namespace("web") }).unwrap();
+}
+
+#[test]
+fn a_container_cannot_fill_the_daemons_memory_by_its_own_hosts() {
+    let bench = Bench::new();
+    let mut instance = bench.start();
+    let made = instance.create_container(&namespace("web")).unwrap();
+    let hosts = made.dir.join("hosts");
+    // Read whole it would be a terabyte.
+    File::options().write(true).open(&hosts).unwrap().set_len(1 << 40).unwrap();
+    instance.create_network(&network("n1")).unwrap();
+    instance.connect("web", &Connect::to("n1")).unwrap();
+    assert_eq!(fs::metadata(&hosts).unwrap().len(), 1 << 40, "it is the container's by now");
+    assert!(fs::read_to_string(made.dir.join("resolv.conf")).unwrap().contains("nameserver"));
 }

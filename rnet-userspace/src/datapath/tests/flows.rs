@@ -17,7 +17,7 @@ use crate::datapath::{
 /// More than some steps' worth.
 const MANY: u16 = 10_000;
 
-type Halves<A> = [(FlowKey<A>, Flow<A>); 2];
+pub(super) type Halves<A> = [(FlowKey<A>, Flow<A>); 2];
 
 /// Both halves of an established connection to a published port, which carried a packet each.
 fn flow<A: Address>(
@@ -61,7 +61,10 @@ fn published(place: &Place) -> (Ebpf, (u32, u32)) {
     (datapath, (backend.mapping, backend.generation))
 }
 
-fn write<A: Address>(table: &mut Table<FlowKey<A>, Flow<A>>, flows: impl IntoIterator<Item = Halves<A>>) {
+pub(super) fn write<A: Address>(
+    table: &mut Table<FlowKey<A>, Flow<A>>,
+    flows: impl IntoIterator<Item = Halves<A>>,
+) {
     table.insert_all(&flows.into_iter().flatten().collect::<Vec<_>>()).unwrap();
 }
 
@@ -76,7 +79,7 @@ fn walk<T>(mut step: impl FnMut(FlowPosition) -> Result<Page<T>>) -> Vec<T> {
     found
 }
 
-fn sweep(datapath: &mut Ebpf) -> usize {
+pub(super) fn sweep(datapath: &mut Ebpf) -> usize {
     walk(|from| datapath.sweep(from)).iter().sum()
 }
 
@@ -167,6 +170,9 @@ fn a_half_that_is_over_takes_no_other_flow_with_it() {
 fn a_half_without_its_twin_is_swept_within_some_rounds() {
     in_place(|place| {
         let (mut datapath, mapping) = published(place);
+        // So many rounds take some seconds on a busy machine.
+        let timeouts = Timeouts { tcp_opening: 2 * SECOND, ..Timeouts::default() };
+        datapath.set_timeouts(&timeouts).unwrap();
         let now = now().unwrap();
         // Too long for a connection that was never answered, which is what a lone half looks like.
         let idle = now - 3 * SECOND;

@@ -18,7 +18,7 @@ pub(super) mod surroundings;
 mod terminal;
 
 use std::{
-    fs, io,
+    io,
     os::{
         fd::{AsFd, OwnedFd},
         unix::process::CommandExt,
@@ -30,7 +30,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::controller::view::Namespaces;
+use crate::{bounded, controller::view::Namespaces};
 use channel::Channel;
 
 pub use limit::raise_open_files;
@@ -192,7 +192,9 @@ impl Input {
 /// Where the init `pid` will leave the exit code. `None` when it is no such init or is gone.
 pub fn status_file(pid: u32) -> Option<PathBuf> {
     // An init's command line is its shim's, tells all that there is to know, and outlasts the daemon.
-    let command_line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    // Whoever runs there may have made it as long as it likes; one argument takes 128 KiB at the most (MAX_ARG_STRLEN).
+    let command_line = Path::new("/proc").join(pid.to_string()).join("cmdline");
+    let command_line = bounded::file(&command_line, bounded::SETTINGS).ok()?;
     let mut arguments = command_line.split(|&byte| byte == 0).skip(1);
     if arguments.next()? != b"shim" {
         return None;

@@ -1,7 +1,7 @@
 //! The exit code that a container's init leaves in a file, for whoever is not its parent or was not there.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, Write},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -10,6 +10,8 @@ use std::{
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
+
+use crate::bounded;
 
 /// The file of a container's directory that has its command's exit code once that has ended.
 pub const STATUS_FILE: &str = "status";
@@ -20,7 +22,7 @@ pub const STATUS_FILE: &str = "status";
 /// The file cannot be read or holds something else.
 pub fn read_status(status: &Path) -> Result<Option<i32>> {
     let of = || format!("read exit code from {}", status.display());
-    match fs::read_to_string(status) {
+    match bounded::text_file(status, bounded::WORD) {
         Ok(text) => text.trim().parse().map(Some).with_context(of),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(of),
@@ -72,6 +74,8 @@ impl StatusFile {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -3,13 +3,14 @@
 use std::{collections::BTreeMap, io, path::PathBuf, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::{Request, Response, StatusCode, body::Incoming, client::conn::http1, header::HOST};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::{net::UnixStream, time::timeout};
 
 use super::messages::{Container, Event, Network, Refusal, Summary, Version};
+use crate::bounded;
 
 /// How long an answer may take. dockerd answers about a container when it has started, which takes as long as its
 /// mounts do.
@@ -83,10 +84,10 @@ impl Client {
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        let body = async { self.send(path).await?.into_body().collect().await.map_err(broken) };
+        let body = async { whole(self.send(path).await?).await };
         let body = timeout(ANSWER_LIMIT, body).await;
         let body = body.map_err(|_| broken(format_args!("no answer to {path} in {ANSWER_LIMIT:?}")))??;
-        serde_json::from_slice(&body.to_bytes())
+        serde_json::from_slice(&body)
             .map_err(|e| broken(format_args!("answer to {path} not understood: {e}")))
     }
 
@@ -101,7 +102,7 @@ impl Client {
         if status.is_success() {
             return Ok(answer);
         }
-        let body = answer.into_body().collect().await.map_err(broken)?.to_bytes();
+        let body = whole(answer).await?;
         let message = serde_json::from_slice::<Refusal>(&body).map(|refusal| refusal.message);
         let message = message.unwrap_or_else(|_| path.to_owned());
         Err(match status {
@@ -117,6 +118,12 @@ impl Client {
         }
         Error::Broken(format!("connect to {socket}: {e}"))
     }
+}
+
+/// An answer's body. Of a list of containers each is some KB.
+async fn whole(answer: Response<Incoming>) -> Result<Bytes> {
+    let body = Limited::new(answer.into_body(), bounded::RECORD).collect().await;
+    Ok(body.map_err(broken)?.to_bytes())
 }
 
 fn broken(why: impl ToString) -> Error {

@@ -20,13 +20,13 @@ mod tests;
 mod translate;
 
 use std::{
-    future::{Future, IntoFuture as _},
+    future::Future,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, bail};
 use axum::{
     Router,
     body::{self, Body},
@@ -44,13 +44,21 @@ use tokio::{
 
 use self::{error::Error, state::State};
 use crate::{
-    api::{client::Client, daemon::tell_manager, socket},
+    api::{
+        client::Client,
+        connections::{self, Connections, Door, Limits},
+        daemon::tell_manager,
+        socket,
+    },
     controller::model::engine::Engine,
 };
 
 const ENGINE: Engine = Engine::DockerDriver;
 /// What dockerd accepts.
 const CONTENT: &str = "application/vnd.docker.plugins.v1.2+json";
+/// Connections at once, half of them root's, who is dockerd: when it starts, it has 128 containers for each processor set up at a
+/// time, and takes a refusal for a failure.
+const CALLS: usize = 8192;
 /// A port map with every port of an address is 7 MB.
 const BODY_LIMIT: usize = 16 << 20;
 /// How often what could not be removed is tried again.
@@ -93,14 +101,12 @@ pub async fn run(options: Options, end: impl Future<Output = ()> + Send) -> Resu
     let (listener, _file) = socket::bind(&socket)?;
     let router = Router::new().fallback(serve).with_state(Arc::clone(&plugin));
     let ending = watch::Sender::new(false);
-    let mut told = ending.subscribe();
-    let ended = async move { _ = told.wait_for(|ended| *ended).await };
-    let mut server =
-        std::pin::pin!(axum::serve(listener, router).with_graceful_shutdown(ended).into_future());
+    let connections = Connections::new(Limits::within_descriptors(CALLS));
+    let mut server = std::pin::pin!(connections.serve(Door::Unix(listener), router, ending.subscribe()));
     tell_manager(&[NotifyState::Ready]);
     tracing::info!(socket = %socket.display(), "ready");
     tokio::select! {
-        served = &mut server => return served.context("serve dockerd"),
+        () = &mut server => bail!("serve dockerd: nobody listens any more"),
         () = make_up(&plugin) => {}
         () = end => {}
     }
@@ -126,7 +132,10 @@ async fn serve(Shared(plugin): Shared<Arc<Plugin>>, request: Request<Body>) -> R
     let call = request.uri().path().trim_start_matches('/').to_owned();
     let body = match body::to_bytes(request.into_body(), BODY_LIMIT).await {
         Ok(body) => body,
-        Err(e) => return answer(StatusCode::BAD_REQUEST, &refusal(&e.to_string())),
+        Err(e) => {
+            let (status, why) = connections::refusal(&e, BODY_LIMIT);
+            return answer(status, &refusal(&why));
+        }
     };
     // A dockerd that hangs up must not leave half of what it asked for.
     let name = call.clone();

@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use crate::store::remove_empty_dir;
+use crate::{bounded, store::remove_empty_dir};
 
 const FILE: &str = "docker-plugin.json";
 
@@ -60,7 +60,7 @@ impl State {
     /// It cannot be read or understood.
     pub(super) fn load(dir: &Path) -> Result<Self> {
         let file = dir.join(FILE);
-        let kept = match fs::read(&file) {
+        let kept = match bounded::file(&file, bounded::RECORD) {
             Ok(content) => serde_json::from_slice(&content)
                 .with_context(|| format!("understand the plugin's state {}", file.display()))?,
             Err(e) if e.kind() == ErrorKind::NotFound => Kept::default(),

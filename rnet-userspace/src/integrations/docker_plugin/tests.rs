@@ -362,3 +362,11 @@ async fn pools_and_addresses_are_given_and_taken_back() {
     }
     assert!(!site.dir.path().join("state").exists());
 }
+
+#[tokio::test]
+async fn a_call_that_is_too_large_is_refused() {
+    let site = Site::without_daemon().await;
+    let (status, _, answer) = site.call_raw("NetworkDriver.Join", vec![b' '; BODY_LIMIT + 1]).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(answer["Err"], "request body is larger than 16777216 bytes");
+}
