@@ -47,6 +47,15 @@ fn is_refused(host: &Host) -> bool {
     true
 }
 
+/// A host to try them on.
+fn host_with_netkits() -> Option<Host> {
+    if !testbed::can_run() {
+        return None;
+    }
+    let host = Host::new();
+    (!is_refused(&host)).then_some(host)
+}
+
 /// The kind and the MTU of an interface.
 fn link(ns: &Netns, name: &str) -> (String, u64) {
     let shown = ns.output_of("ip", &["-d", "-j", "link", "show", "dev", name]).unwrap();
@@ -64,11 +73,7 @@ fn ports_of(ns: &Netns, bridge: &str) -> Vec<String> {
 
 #[test]
 fn every_way_is_open_that_veths_have() {
-    testbed::require_root!();
-    let host = Host::new();
-    if is_refused(&host) {
-        return;
-    }
+    let Some(host) = host_with_netkits() else { return };
     let rnet = start(&host);
     create(&rnet, "n1", 88, &NETKIT);
     let web = run(&rnet, "web", "n1", &["-p", "8080:80", "-p", "8080:80/udp"]);
@@ -125,11 +130,7 @@ fn every_way_is_open_that_veths_have() {
 
 #[test]
 fn the_mtu_holds_on_both_ends() {
-    testbed::require_root!();
-    let host = Host::new();
-    if is_refused(&host) {
-        return;
-    }
+    let Some(host) = host_with_netkits() else { return };
     let rnet = start(&host);
     create(&rnet, "n1", 88, &[&NETKIT[..], &["-o", "com.docker.network.driver.mtu=1400"]].concat());
     let web = run(&rnet, "web", "n1", &["-p", "8080:80"]);
@@ -152,11 +153,7 @@ fn the_mtu_holds_on_both_ends() {
 
 #[test]
 fn nothing_is_sent_in_anothers_name() {
-    testbed::require_root!();
-    let host = Host::new();
-    if is_refused(&host) {
-        return;
-    }
+    let Some(host) = host_with_netkits() else { return };
     let stage = Stage::on(&host, &NETKIT);
     spoof::send_from_others(&stage);
     spoof::answer_for_others_in_arp(&stage);
@@ -166,11 +163,7 @@ fn nothing_is_sent_in_anothers_name() {
 /// Through a netkit the kernel goes on taking a frame for what its sender's socket has said that it is.
 #[test]
 fn a_frame_is_what_is_written_in_it_whatever_its_socket_says() {
-    testbed::require_root!();
-    let host = Host::new();
-    if is_refused(&host) {
-        return;
-    }
+    let Some(host) = host_with_netkits() else { return };
     let stage = Stage::on(&host, &NETKIT);
     let Stage { liar, neighbour, gateway_mac, .. } = &stage;
     let to = |to: IpAddr| std::net::SocketAddr::new(to, 4001);
@@ -207,29 +200,19 @@ fn a_frame_is_what_is_written_in_it_whatever_its_socket_says() {
 
 #[test]
 fn without_icc_neighbours_meet_at_published_ports_only() {
-    testbed::require_root!();
-    let host = Host::new();
-    if !is_refused(&host) {
-        policy::meet_at_published_ports_only(&host, &NETKIT);
-    }
+    let Some(host) = host_with_netkits() else { return };
+    policy::meet_at_published_ports_only(&host, &NETKIT);
 }
 
 #[test]
 fn without_icc_a_bridge_carries_nothing_between_neighbours() {
-    testbed::require_root!();
-    let host = Host::new();
-    if !is_refused(&host) {
-        policy::carry_nothing_between_neighbours(&host, &NETKIT);
-    }
+    let Some(host) = host_with_netkits() else { return };
+    policy::carry_nothing_between_neighbours(&host, &NETKIT);
 }
 
 #[test]
 fn a_killed_daemon_is_not_missed_and_a_restarted_one_takes_over() {
-    testbed::require_root!();
-    let host = Host::new();
-    if is_refused(&host) {
-        return;
-    }
+    let Some(host) = host_with_netkits() else { return };
     let rnet = start(&host);
     create(&rnet, "n1", 88, &NETKIT);
     be_killed_and_restarted(&host, &rnet, "n1");
@@ -238,11 +221,7 @@ fn a_killed_daemon_is_not_missed_and_a_restarted_one_takes_over() {
 
 #[test]
 fn what_is_removed_leaves_nothing_and_what_goes_by_itself_comes_again() {
-    testbed::require_root!();
-    let host = Host::new();
-    if is_refused(&host) {
-        return;
-    }
+    let Some(host) = host_with_netkits() else { return };
     let rnet = Rnet::new(&host);
     let at_first = Snapshot::take(&host.ns, rnet.instance());
     rnet.start_daemon();
