@@ -45,12 +45,15 @@ fn date(text: &str) -> Option<OffsetDateTime> {
         _ => clock.to_owned(),
     };
     let full = |zone: &str| OffsetDateTime::parse(&format!("{day}T{clock}{zone}"), &Rfc3339).ok();
-    if !zone.is_empty() {
-        return full(zone);
-    }
-    let time = full("Z")?;
-    // The zone cannot be known where several threads run: it is read from the environment.
-    Some(time.replace_offset(UtcOffset::local_offset_at(time).unwrap_or(UtcOffset::UTC)))
+    let time = if zone.is_empty() {
+        let time = full("Z")?;
+        // The zone cannot be known where several threads run: it is read from the environment.
+        time.replace_offset(UtcOffset::local_offset_at(time).unwrap_or(UtcOffset::UTC))
+    } else {
+        full(zone)?
+    };
+    // In the last hours of 9999 west of Greenwich it is a year later there, which is none that is known.
+    time.checked_to_offset(UtcOffset::UTC)
 }
 
 #[cfg(test)]
@@ -82,9 +85,16 @@ mod tests {
 
     #[test]
     fn what_is_no_time_is_refused_with_what_would_be() {
-        for text in
-            ["", "yesterday", "2026-13-01", "10 m", "1767323045.5x", "1767323045.0000000001", "2026-01-02Tx"]
-        {
+        for text in [
+            "",
+            "yesterday",
+            "2026-13-01",
+            "10 m",
+            "1767323045.5x",
+            "1767323045.0000000001",
+            "2026-01-02Tx",
+            "9999-12-31T23-12:11",
+        ] {
             let refused = parse(text, OffsetDateTime::UNIX_EPOCH).unwrap_err();
             assert!(
                 refused.starts_with(&format!("failed to parse value as time or duration: \"{text}\"")),
