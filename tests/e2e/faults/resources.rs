@@ -9,8 +9,10 @@ use std::{
 };
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use rustix::process::{Resource, Rlimit, prlimit};
 use testbed::{
     Host, Rnet, Snapshot,
+    commands::assert_refused,
     consistency::assert_consistent,
     topology::{self, CLIENT, HOST},
     traffic::{Failure, Server, tcp},
@@ -157,7 +159,7 @@ fn a_bpffs_that_cannot_be_written_is_refused_and_traffic_goes_on() {
     let rnet = Rnet::new(&host);
     let before = Snapshot::take(&host.ns, rnet.instance());
     let refused = rnet.try_start_daemon(READ_ONLY, &[], |_| {}).expect_err("it cannot pin anything");
-    let line = testbed::commands::assert_refused("rnet daemon", &refused);
+    let line = assert_refused("rnet daemon", &refused);
     assert!(line.contains("/sys/fs/bpf") && line.contains("Read-only file system"), "{line}");
     before.assert_restored(&host.ns, rnet.instance(), "a daemon that could not pin anything");
 
@@ -203,6 +205,51 @@ fn without_descriptors_no_port_of_a_range_is_published() {
     rnet.ok(PUBLISH);
     rnet.ok(RUN);
     assert_consistent(&host, rnet, "descriptors that are free again");
+}
+
+/// What the address space of a process may grow by (RLIMIT_AS); as it likes without a number.
+fn limit_memory(process: u32, room: Option<u64>) {
+    let pages = fs::read_to_string(format!("/proc/{process}/statm")).unwrap();
+    let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
+    let has = pages * rustix::param::page_size() as u64;
+    let id = rustix::process::Pid::from_raw(process.try_into().unwrap());
+    let limit = Rlimit { current: room.map(|room| has + room), maximum: None };
+    prlimit(id, Resource::As, limit).unwrap();
+}
+
+/// A Rust program that gets no memory aborts, unless it is the kernel that says so.
+#[test]
+fn without_memory_a_daemon_refuses_or_ends_and_the_next_goes_on() {
+    testbed::require_root!();
+    const PORTS: &[&str] = &["publish", "web", "10000-13999:10000-13999"];
+    let host = Host::new();
+    let served = Served::by(&host, Rnet::start(&host));
+    let rnet = &served.rnet;
+    for (room, command) in [0, 1 << 20, 8 << 20].into_iter().flat_map(|room| [(room, RUN), (room, PORTS)]) {
+        limit_memory(rnet.daemon_id(), Some(room));
+        let what = format!("{command:?} with {room} bytes of room");
+        let finished = rnet.cmd(command);
+        if !finished.status.success() {
+            assert_refused(&what, &finished);
+        }
+        served.assert_served();
+        if rnet.cmd(&["status"]).status.success() {
+            limit_memory(rnet.daemon_id(), None);
+        } else {
+            rnet.kill9();
+            rnet.start_daemon();
+        }
+        assert_consistent(&host, rnet, &what);
+        let undo: &[&str] = match command {
+            RUN => &["rm", "-f", "other"],
+            _ => &["unpublish", "web", "10000-13999:10000-13999"],
+        };
+        rnet.cmd(undo);
+        rnet.ok(command);
+        assert_consistent(&host, rnet, &format!("{what}, and with more"));
+        rnet.ok(undo);
+        served.assert_served();
+    }
 }
 
 #[test]
