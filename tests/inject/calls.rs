@@ -82,7 +82,8 @@ macro_rules! known {
     (@) => { false };
 }
 
-/// Memory that is mapped is not among them: Rust ends the program when there is none, which is tested by killing it.
+/// Memory that is mapped is not among them: Rust ends the program when there is none, which is tested by killing it. Nor are
+/// limits of the process itself (prlimit(2)), which the kernel has at hand whatever it lacks.
 const KNOWN: &[Known] = known! {
     Sockets {
         SYS_socket ENFILE Nothing;
@@ -166,7 +167,6 @@ const KNOWN: &[Known] = known! {
         SYS_dup3 EMFILE Descriptor(0);
         SYS_setsid EPERM Nothing;
         SYS_capset ENOMEM Nothing;
-        SYS_prlimit64 ENOMEM Number(0);
     }
 };
 

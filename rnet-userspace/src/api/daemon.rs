@@ -2,14 +2,15 @@
 //!
 //! Its end changes nothing for containers and traffic, except after everything was taken down.
 
-use std::{future::Future, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context, Result};
 use futures::future::BoxFuture;
 use sd_notify::NotifyState;
 use tokio::{
+    runtime::Handle,
     signal::unix::{SignalKind, signal},
-    sync::{Notify, watch},
+    sync::{Notify, oneshot, watch},
     task::JoinSet,
     time::{self, Instant},
 };
@@ -94,6 +95,8 @@ pub struct Parts {
     pub watch: WatchHost,
     /// What is to run beside the requests; dropped when the daemon ends.
     pub beside: BoxFuture<'static, ()>,
+    /// There was nothing of the instance before: a start that fails takes back what it has made.
+    pub is_first: bool,
     /// Removes what the instance keeps until its end, such as its lock. Called last, once everything has been
     /// taken down and the socket is gone; dropped uncalled when the daemon ends without that.
     pub clean_up: Box<dyn FnOnce() -> Result<()> + Send>,
@@ -138,29 +141,45 @@ pub(super) async fn serve(
     if !options.inherited.has(&options.socket) {
         socket::refuse_if_live(&options.socket, &options.instance).await?;
     }
-    let Parts { control, processes, events, packets, watch, beside, clean_up } =
-        tokio::task::spawn_blocking(parts).await.context("start")??;
+    let Parts { control, processes, events, packets, watch, beside, is_first, clean_up } =
+        on_a_thread(parts).await?;
     let daemon = Supervisor::new(control, processes, events, packets, graces);
 
     let changed = Arc::new(Notify::new());
     let on_change = Arc::clone(&changed);
     // What could not be put right at the start, of one container, is tried again.
     changed.notify_one();
-    let _watch =
-        watch(Box::new(move || on_change.notify_one())).context("follow the host's links and addresses")?;
-    daemon.adopt().await.context("take hold of the containers' processes")?;
+    let opened = async {
+        let watching = watch(Box::new(move || on_change.notify_one()))
+            .context("follow the host's links and addresses")?;
+        daemon.adopt().await.context("take hold of the containers' processes")?;
+        let listeners =
+            Listeners::bind(&options.socket, &options.hosts, options.tls, options.inherited).await?;
+        let metrics = match options.metrics {
+            Some(addr) => Some(exporter::bind(addr).await?),
+            None => None,
+        };
+        anyhow::Ok((watching, listeners, metrics))
+    };
+    let (_watching, listeners, metrics) = match opened.await {
+        Ok(opened) => opened,
+        Err(error) => {
+            if is_first {
+                take_back(&daemon, clean_up).await;
+            }
+            return Err(error);
+        }
+    };
 
     let mut chores = JoinSet::new();
     chores.spawn(sweep(Arc::clone(&daemon)));
     chores.spawn(follow_host(Arc::clone(&daemon), changed));
     chores.spawn(beside);
-
     // By now the limit of descriptors is what it is to be.
     let connections = Connections::new(Limits::within_descriptors(options.max_connections));
     daemon.activity().come_by(Arc::clone(&connections));
-    let listeners = Listeners::bind(&options.socket, &options.hosts, options.tls, options.inherited).await?;
-    if let Some(addr) = options.metrics {
-        chores.spawn(exporter::serve(exporter::bind(addr).await?, Arc::clone(&daemon)));
+    if let Some(metrics) = metrics {
+        chores.spawn(exporter::serve(metrics, Arc::clone(&daemon)));
     }
     let inherited = listeners.inherited().to_vec();
     tell_manager(&[NotifyState::Ready]);
@@ -198,6 +217,27 @@ pub(super) async fn serve(
     }
     tracing::info!(instance = options.instance, "ended");
     Ok(())
+}
+
+/// Runs what may block. Without a thread for it, tokio would panic, and run it all the same.
+async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let (done, result) = oneshot::channel();
+    let runtime = Handle::current();
+    let run = move || {
+        let _inside = runtime.enter();
+        // Nobody waits where the daemon was told to end meanwhile.
+        let _ = done.send(work());
+    };
+    thread::Builder::new().name("start".into()).spawn(run).context("start a thread")?;
+    result.await.context("start")?
+}
+
+/// Removes what a first start has made that fails.
+async fn take_back(daemon: &Supervisor, clean_up: Box<dyn FnOnce() -> Result<()> + Send>) {
+    let removed = daemon.take_down().await.map_err(anyhow::Error::from).and_then(|()| clean_up());
+    if let Err(e) = removed {
+        tracing::warn!("remove what a failed start has made: {e:#}");
+    }
 }
 
 /// Best effort: without a service manager there is nobody to tell.

@@ -72,6 +72,7 @@ impl Daemon {
                     Ok(Box::new(()))
                 }),
                 beside: Box::pin(std::future::ready(())),
+                is_first: true,
                 // Fails as long as something is in there.
                 clean_up: Box::new(move || Ok(std::fs::remove_dir(run_dir)?)),
             })

@@ -39,6 +39,7 @@ impl System for Local {
         let config = config.instance.clone();
         preflight::ensure_bpffs()?;
         host::process::raise_open_files().context("raise the limit of open files")?;
+        let is_first = !config.state_dir.exists();
         let lock =
             Lock::take(&config.run_dir).with_context(|| format!("start instance {}", config.instance))?;
         match controller(config.clone(), sizes, replace_layout) {
@@ -66,6 +67,7 @@ impl System for Local {
                         };
                         tokio::join!(relay, tracing.run(), dns::serve(directory), docker);
                     }),
+                    is_first,
                     clean_up: Box::new(|| lock.remove()),
                 })
             }
