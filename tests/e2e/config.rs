@@ -14,6 +14,7 @@ use testbed::{
     commands::assert_refused,
     topology::{CLIENT, HOST, HOST_SECOND},
     traffic::{Failure, tcp, udp},
+    uninterrupted,
 };
 
 /// A file that a daemon is told to read.
@@ -211,7 +212,7 @@ fn the_service_manager_is_told_of_start_reload_and_end() {
     manager.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let told = || {
         let mut message = [0; 1000];
-        let length = manager.recv(&mut message).unwrap();
+        let length = uninterrupted(|| manager.recv(&mut message)).unwrap();
         String::from_utf8_lossy(&message[..length]).into_owned()
     };
     rnet.set_env("NOTIFY_SOCKET", path.to_str().unwrap());

@@ -11,7 +11,7 @@ use hickory_proto::{
     op::{Message, Query, ResponseCode},
     rr::{Name, RData, RecordType, rdata},
 };
-use testbed::{Host, Netns, Rnet, Task, topology::CLIENT, traffic::udp, wait_until};
+use testbed::{Host, Netns, Rnet, Task, topology::CLIENT, traffic::udp, uninterrupted, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -33,7 +33,8 @@ fn ask(ns: &Netns, server: &str, name: &str, kind: RecordType) -> Message {
         socket.set_read_timeout(Some(LIMIT)).unwrap();
         socket.send_to(&bytes, server).unwrap();
         let mut buffer = [0; 4096];
-        let (len, from) = socket.recv_from(&mut buffer).unwrap_or_else(|e| panic!("ask {server}: {e}"));
+        let (len, from) =
+            uninterrupted(|| socket.recv_from(&mut buffer)).unwrap_or_else(|e| panic!("ask {server}: {e}"));
         assert_eq!(from, server);
         buffer[..len].to_vec()
     });

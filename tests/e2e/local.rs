@@ -13,6 +13,7 @@ use testbed::{
     Container, Host, Rnet,
     topology::{CLIENT, HOST},
     traffic::{Failure, tcp, udp},
+    uninterrupted,
 };
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 1);
@@ -80,7 +81,7 @@ fn every_name_of_the_host_leads_to_the_container_over_udp() {
         assert_eq!(socket.peer_addr().unwrap(), told(name));
         udp::exchange(&socket, MIB / 8, 6);
         socket.send(b"whence").unwrap();
-        let (n, from) = socket.recv_from(&mut [0; 16]).unwrap();
+        let (n, from) = uninterrupted(|| socket.recv_from(&mut [0; 16])).unwrap();
         assert_eq!((n, from), (6, told(name)), "a connected socket that asks where a datagram came from");
         assert_eq!(udp::ask_unconnected(&host.ns, name), Ok(told(name)));
     }
@@ -107,8 +108,10 @@ fn one_socket_speaks_with_many_containers_and_knows_them_apart() {
         let mut from = SockAddr::from(addr("0.0.0.0:0"));
         let mut buffer = [MaybeUninit::uninit(); 64];
         let mut parts = [MaybeUninitSlice::new(&mut buffer)];
-        let n =
-            socket.recvmsg(&mut MsgHdrMut::new().with_addr(&mut from).with_buffers(&mut parts), 0).unwrap();
+        let n = uninterrupted(|| {
+            socket.recvmsg(&mut MsgHdrMut::new().with_addr(&mut from).with_buffers(&mut parts), 0)
+        })
+        .unwrap();
         assert_eq!((n, from.as_socket()), (payload.len(), Some(name)));
     }
     assert_eq!(outside.peers().len(), 2);
@@ -318,7 +321,7 @@ fn an_unpublished_port_is_refused_again_and_its_connections_are_counted() {
     let sender = host.ns.run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
     sender.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
     sender.send_to(b"x", name).unwrap();
-    assert_eq!(sender.recv_from(&mut [0; 8]).unwrap(), (1, name));
+    assert_eq!(uninterrupted(|| sender.recv_from(&mut [0; 8])).unwrap(), (1, name));
     assert_eq!((flows(&rnet, "web", "80/tcp"), flows(&rnet, "web", "80/udp")), (4, 1));
     rnet.ok(&["rm", "-f", "web"]);
     for from in ["0.0.0.0:0", "127.0.0.1:0"].map(addr) {
@@ -328,7 +331,7 @@ fn an_unpublished_port_is_refused_again_and_its_connections_are_counted() {
     // The port is the host's own again, also for a socket that was led to the container before.
     let own = udp::echo(&host.ns, "127.0.0.1:8080");
     sender.send_to(b"xy", name).unwrap();
-    assert_eq!(sender.recv_from(&mut [0; 8]).unwrap(), (2, name));
+    assert_eq!(uninterrupted(|| sender.recv_from(&mut [0; 8])).unwrap(), (2, name));
     assert_eq!(own.peers(), [addr(&format!("127.0.0.1:{}", sender.local_addr().unwrap().port()))]);
 }
 

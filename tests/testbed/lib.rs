@@ -28,6 +28,7 @@ pub mod topology;
 pub mod traffic;
 
 use std::{
+    io,
     sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
@@ -109,6 +110,21 @@ pub fn wait_until<T>(what: &str, limit: Duration, mut done: impl FnMut() -> Opti
     }
 }
 
+/// Waits as often as it takes until the wait ends by itself. One with a time limit of the socket's is not taken up again by
+/// the kernel where the process was stopped or frozen meanwhile, as a whole machine may be, though no signal has been
+/// handled (signal(7), `sock_intr_errno`).
+///
+/// # Errors
+/// Those of the wait, except that it was interrupted.
+pub fn uninterrupted<T>(mut wait: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match wait() {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            ended => return ended,
+        }
+    }
+}
+
 /// A number that is unique in this process.
 pub(crate) fn next_number() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -128,5 +144,13 @@ mod tests {
     #[should_panic(expected = "RNET_TEST_PATIENCE=0: not a number above 0")]
     fn no_patience_at_all_is_refused() {
         factor(Some("0"));
+    }
+
+    #[test]
+    fn a_wait_ends_by_itself_alone() {
+        let mut waits = [Err(libc::EINTR), Err(libc::EINTR), Ok(7), Err(libc::EAGAIN)].into_iter();
+        let mut wait = || uninterrupted(|| waits.next().unwrap().map_err(io::Error::from_raw_os_error));
+        assert_eq!(wait().unwrap(), 7);
+        assert_eq!(wait().unwrap_err().raw_os_error(), Some(libc::EAGAIN));
     }
 }

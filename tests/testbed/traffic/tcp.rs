@@ -16,7 +16,7 @@ use socket2::{SockRef, Socket, Type};
 use super::{
     Failure, Peers, SILENCE, STOP_INTERVAL, Server, any_for, bound, parse, random_bytes, reply_limit,
 };
-use crate::{Netns, Stop, Task, wait_until};
+use crate::{Netns, Stop, Task, uninterrupted, wait_until};
 
 /// Starts a server on `addr` (`0.0.0.0:80`) that sends back what it gets.
 ///
@@ -143,8 +143,7 @@ pub fn exchange(stream: &TcpStream, len: usize, seed: u64) {
         let mut at = 0;
         while at < len {
             let room = buffer.len().min(len - at);
-            let n = stream
-                .read(&mut buffer[..room])
+            let n = uninterrupted(|| stream.read(&mut buffer[..room]))
                 .unwrap_or_else(|e| panic!("{what}: receiving, {at} bytes came: {e}"));
             assert_ne!(n, 0, "{what}: closed by the peer after {at} bytes");
             assert!(buffer[..n] == sent[at..at + n], "{what}: wrong bytes in {at}..{}", at + n);

@@ -10,7 +10,7 @@ use socket2::Type;
 use super::{
     Failure, Peers, SILENCE, STOP_INTERVAL, Server, any_for, bound, parse, random_bytes, reply_limit,
 };
-use crate::Netns;
+use crate::{Netns, uninterrupted};
 
 /// The largest payload that fits an Ethernet frame: 1500 less the headers of IPv4 and UDP.
 pub const FULL: usize = 1472;
@@ -72,7 +72,7 @@ pub fn connect_from(ns: &Netns, from: SocketAddr, to: SocketAddr) -> UdpSocket {
 pub fn ask(socket: &UdpSocket, payload: &[u8]) -> Result<(), Failure> {
     let what = format!("ask {:?} over udp", socket.peer_addr());
     let mut buffer = vec![0; 1 << 16];
-    let answer = socket.send(payload).and_then(|_| socket.recv(&mut buffer));
+    let answer = socket.send(payload).and_then(|_| uninterrupted(|| socket.recv(&mut buffer)));
     let n = answer.map_err(|e| Failure::of(&e, &what))?;
     assert!(buffer[..n] == *payload, "{what}: {n} bytes came back, not the {} that were sent", payload.len());
     Ok(())
@@ -97,7 +97,8 @@ pub fn ask_unconnected(ns: &Netns, to: SocketAddr) -> Result<SocketAddr, Failure
     let socket = ns.run(|| bound(Type::DGRAM, any_for(to))).unwrap_or_else(|e| panic!("{what}: {e}"));
     socket.set_read_timeout(Some(reply_limit())).unwrap_or_else(|e| panic!("{what}: {e}"));
     let socket = UdpSocket::from(socket);
-    let answer = socket.send_to(b"who are you", to).and_then(|_| socket.recv_from(&mut [0; 64]));
+    let answer =
+        socket.send_to(b"who are you", to).and_then(|_| uninterrupted(|| socket.recv_from(&mut [0; 64])));
     answer.map(|(_, from)| from).map_err(|e| Failure::of(&e, &what))
 }
 
