@@ -2,16 +2,15 @@
 //!
 //! Its end changes nothing for containers and traffic, except after everything was taken down.
 
-use std::{future::Future, net::SocketAddr, path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{future::Future, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use futures::future::BoxFuture;
 use sd_notify::NotifyState;
 use tokio::{
-    runtime::Handle,
     signal::unix::{SignalKind, signal},
-    sync::{Notify, oneshot, watch},
-    task::JoinSet,
+    sync::{Notify, watch},
+    task::{self, JoinSet},
     time::{self, Instant},
 };
 
@@ -142,7 +141,7 @@ pub(super) async fn serve(
         socket::refuse_if_live(&options.socket, &options.instance).await?;
     }
     let Parts { control, processes, events, packets, watch, beside, is_first, clean_up } =
-        on_a_thread(parts).await?;
+        on_the_first_thread(parts).await?;
     let daemon = Supervisor::new(control, processes, events, packets, graces);
 
     let changed = Arc::new(Notify::new());
@@ -219,17 +218,14 @@ pub(super) async fn serve(
     Ok(())
 }
 
-/// Runs what may block. Without a thread for it, tokio would panic, and run it all the same.
-async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let (done, result) = oneshot::channel();
-    let runtime = Handle::current();
-    let run = move || {
-        let _inside = runtime.enter();
-        // Nobody waits where the daemon was told to end meanwhile.
-        let _ = done.send(work());
-    };
-    thread::Builder::new().name("start".into()).spawn(run).context("start a thread")?;
-    result.await.context("start")?
+/// Runs the start, which may block, on a thread of the runtime's pool. A pool without a thread panics where the kernel
+/// has none for it, and runs what it was given all the same; one that has a thread waits for it. So the first is had
+/// while there is nothing yet that would stay behind, and the daemon's chores keep it busy from then on.
+async fn on_the_first_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    task::spawn_blocking(|| ()).await.context("start a thread")?;
+    task::spawn_blocking(work).await.context("start")?
 }
 
 /// Removes what a first start has made that fails.
