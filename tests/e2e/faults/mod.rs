@@ -2,6 +2,7 @@
 //! resources run out.
 
 mod changes;
+mod clock;
 mod following;
 mod resources;
 mod start;

@@ -43,7 +43,7 @@ const REFUSAL: &str = "kernel::one_that_is_too_old_is_refused_in_one_line_and_no
 const LOADING: &str = "kernel::one_that_is_new_enough_takes_every_program";
 
 /// Some of each kind: an emulated verifier needs ten seconds for the programs, which each test loads. All tests would
-/// take an hour, these three minutes on two idle processors.
+/// take an hour, these four minutes on two idle processors.
 const PACKETS: [&str; 6] = [
     "egress::tcp",
     "fragments::fragments_follow_their_first",
@@ -52,8 +52,9 @@ const PACKETS: [&str; 6] = [
     "xdp::ipv6",
     "xdp::unfinished_checksums_are_left_alone_where_they_may_be",
 ];
-const TRAFFIC: [&str; 11] = [
+const TRAFFIC: [&str; 12] = [
     "egress::finalised::tcp_leaves_with_the_hosts_address",
+    "faults::clock::a_clock_that_is_set_changes_nothing_but_the_times_that_are_shown",
     "hairpin::offloaded::a_container_reaches_its_own_published_port",
     "ipv6::finalised::a_published_port_is_reached_over_ipv6",
     "lifecycle::a_killed_daemon_is_not_missed_and_a_restarted_one_takes_over",
