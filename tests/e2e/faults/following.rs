@@ -3,14 +3,9 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use testbed::{
-    Host, Rnet, Snapshot,
-    consistency::assert_consistent,
-    inject::{Injection, KINDS},
-    wait_until,
-};
+use testbed::{Host, Rnet, consistency::assert_consistent, inject::KINDS, wait_until};
 
-use super::sweep::{Which, describe, each, report, tracer};
+use super::sweep::{Place, describe, sweep_step};
 
 const SOON: Duration = Duration::from_secs(60);
 const WHAT: &[&str] = &["(an uplink comes)"];
@@ -34,34 +29,21 @@ fn wait_for_uplink(rnet: &Rnet<'_>, is_there: bool, what: &str) {
 #[test]
 fn any_call_may_fail_while_an_uplink_comes() {
     testbed::require_root!();
-    let which = Which::of_this_run();
-    let host = Host::new();
-    let rnet = Rnet::start(&host);
-    let calls = KINDS.map(|kind| {
-        let counting = Injection::start(tracer(), rnet.daemon_id(), kind, "resources", 0);
-        come(&host);
-        wait_for_uplink(&rnet, true, "the uplink is used");
-        let calls = counting.end().calls;
-        host.ns.ip("link del eth1");
-        wait_for_uplink(&rnet, false, "the uplink is gone");
-        (kind, calls)
-    });
-    let failures = each(&which.of(&calls), |tries, current| {
-        let host = Host::new();
-        let rnet = Rnet::start(&host);
+    let prepare = |rnet: &Rnet<'_>| {
+        rnet.start_daemon();
         rnet.run("web", &["-p", "8080:80"]);
-        let before = Snapshot::take(&host.ns, rnet.instance());
-        for one in tries {
-            current.set(Some(*one));
-            let injection = Injection::start(tracer(), rnet.daemon_id(), one.kind, "resources", one.at);
-            come(&host);
-            wait_for_uplink(&rnet, true, &format!("an uplink that comes while {one:?} fails"));
-            let what = describe(WHAT, one, injection.end().injected.as_ref());
-            assert_consistent(&host, &rnet, &what);
-            host.ns.ip("link del eth1");
-            wait_for_uplink(&rnet, false, &format!("{what}, and goes again"));
-            before.assert_restored(&host.ns, rnet.instance(), &what);
-        }
+    };
+    sweep_step(WHAT, &KINDS, prepare, |place, one| {
+        let Place { host, rnet, .. } = place;
+        let injection = place.inject(one, "resources");
+        come(host);
+        wait_for_uplink(rnet, true, &format!("an uplink that comes while {one:?} fails"));
+        let seen = injection.end();
+        let what = describe(WHAT, one, &seen);
+        assert_consistent(host, rnet, &what);
+        host.ns.ip("link del eth1");
+        wait_for_uplink(rnet, false, &format!("{what}, and goes again"));
+        place.assert_restored(&what);
+        seen
     });
-    report(&failures, WHAT, &which);
 }

@@ -6,4 +6,5 @@ mod clock;
 mod following;
 mod resources;
 mod start;
+mod stopped;
 mod sweep;

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use testbed::{
-    Host, Rnet, Snapshot,
+    Rnet,
     commands::assert_refused,
     consistency::assert_consistent,
     inject::{Injection, KINDS, Seen},
@@ -11,7 +11,7 @@ use testbed::{
     traffic::tcp,
 };
 
-use super::sweep::{Try, Which, describe, each, report, tracer};
+use super::sweep::{Place, Try, describe, sweep_step, tracer};
 
 const START: &[&str] = &["daemon"];
 const DOWN: &[&str] = &["down"];
@@ -31,9 +31,10 @@ fn start(rnet: &Rnet<'_>, one: Try) -> (Result<(), Finished>, Seen) {
     (started, injection.end())
 }
 
-/// A start that failed has said so in one line, behind what it had to say before.
-fn assert_said(what: &str, finished: &Finished) {
-    // Without its first thread tokio panics, before anything of rnet runs that could say so in other words.
+/// A start that failed had a call fail, and has said so in one line, behind what it had to say before.
+fn assert_said(what: &str, finished: &Finished, seen: &Seen) {
+    assert!(seen.injected.is_some(), "{what}: {}", finished.stderr);
+    // Without its first threads tokio panics, before anything is made, and nothing of rnet could say so in other words.
     if finished.stderr.contains("OS can't spawn worker thread") {
         assert!(!finished.status.success(), "{what}: {}", finished.stderr);
         return;
@@ -47,113 +48,79 @@ fn assert_said(what: &str, finished: &Finished) {
 #[test]
 fn any_call_may_fail_while_a_daemon_starts_for_the_first_time() {
     testbed::require_root!();
-    let which = Which::of_this_run();
-    let host = Host::new();
-    let rnet = Rnet::new(&host);
-    let calls = KINDS.map(|kind| {
-        let (started, seen) = start(&rnet, Try { kind, at: 0 });
-        assert!(started.is_ok(), "{started:?}");
-        rnet.down();
-        (kind, seen.calls)
-    });
-    let failures = each(&which.of(&calls), |tries, current| {
-        let host = Host::new();
-        let rnet = Rnet::new(&host);
-        let before = Snapshot::take(&host.ns, rnet.instance());
-        for one in tries {
-            current.set(Some(*one));
-            let (started, seen) = start(&rnet, *one);
-            let what = describe(START, one, seen.injected.as_ref());
+    sweep_step(
+        START,
+        &KINDS,
+        |_| (),
+        |place, one| {
+            let Place { host, rnet, .. } = place;
+            let (started, seen) = start(rnet, one);
+            let what = describe(START, one, &seen);
             if let Err(finished) = &started {
-                assert_said(&what, finished);
-                before.assert_restored(&host.ns, rnet.instance(), &what);
+                assert_said(&what, finished, &seen);
+                place.assert_restored(&what);
                 rnet.start_daemon();
             }
-            assert_consistent(&host, &rnet, &what);
+            assert_consistent(host, rnet, &what);
             rnet.down();
-            before.assert_restored(&host.ns, rnet.instance(), &format!("{what}, and rnet down"));
-        }
-    });
-    report(&failures, START, &which);
+            place.assert_restored(&format!("{what}, and rnet down"));
+            seen
+        },
+    );
 }
 
 #[test]
 fn any_call_may_fail_while_a_daemon_takes_over() {
     testbed::require_root!();
-    let which = Which::of_this_run();
-    let host = Host::new();
-    let rnet = prepared(&host);
-    let calls = KINDS.map(|kind| {
+    let prepare = |rnet: &Rnet<'_>| {
+        rnet.start_daemon();
+        prepare(rnet);
+        tcp::echo(&rnet.container("web").ns, "0.0.0.0:80")
+    };
+    sweep_step(START, &KINDS, prepare, |place, one| {
+        let Place { host, rnet, .. } = place;
         rnet.terminate();
-        let (started, seen) = start(&rnet, Try { kind, at: 0 });
-        assert!(started.is_ok(), "{started:?}");
-        (kind, seen.calls)
-    });
-    let failures = each(&which.of(&calls), |tries, current| {
-        let host = Host::new();
-        let rnet = prepared(&host);
-        let web = rnet.container("web");
-        let _server = tcp::echo(&web.ns, "0.0.0.0:80");
-        let before = Snapshot::take(&host.ns, rnet.instance());
-        for one in tries {
-            current.set(Some(*one));
-            rnet.terminate();
-            let (started, seen) = start(&rnet, *one);
-            let what = describe(START, one, seen.injected.as_ref());
-            // Whatever comes of it, who is served goes on being served.
-            tcp::ask(&host.client, host.at(8080));
-            if let Err(finished) = &started {
-                assert_said(&what, finished);
-                rnet.start_daemon();
-            }
-            assert_consistent(&host, &rnet, &what);
-            tcp::ask(&host.client, host.at(8080));
-            before.assert_restored(&host.ns, rnet.instance(), &what);
+        let (started, seen) = start(rnet, one);
+        let what = describe(START, one, &seen);
+        // Whatever comes of it, who is served goes on being served.
+        tcp::ask(&host.client, host.at(8080));
+        if let Err(finished) = &started {
+            assert_said(&what, finished, &seen);
+            rnet.start_daemon();
         }
+        assert_consistent(host, rnet, &what);
+        tcp::ask(&host.client, host.at(8080));
+        place.assert_restored(&what);
+        seen
     });
-    report(&failures, START, &which);
 }
 
 #[test]
 fn any_call_may_fail_while_all_is_taken_down() {
     testbed::require_root!();
-    let which = Which::of_this_run();
-    let host = Host::new();
-    let rnet = Rnet::new(&host);
-    let calls = KINDS.map(|kind| {
-        rnet.start_daemon();
-        prepare(&rnet);
-        let counting = Injection::start(tracer(), rnet.daemon_id(), kind, "resources", 0);
-        rnet.down();
-        (kind, counting.end().calls)
-    });
-    let failures = each(&which.of(&calls), |tries, current| {
-        let host = Host::new();
-        let rnet = Rnet::new(&host);
-        let before = Snapshot::take(&host.ns, rnet.instance());
-        for one in tries {
-            current.set(Some(*one));
+    sweep_step(
+        DOWN,
+        &KINDS,
+        |_| (),
+        |place, one| {
+            let Place { rnet, .. } = place;
             rnet.start_daemon();
-            prepare(&rnet);
-            let injection = Injection::start(tracer(), rnet.daemon_id(), one.kind, "resources", one.at);
+            prepare(rnet);
+            let injection = place.inject(one, "resources");
             let finished = rnet.cmd(DOWN);
-            let what = describe(DOWN, one, injection.end().injected.as_ref());
+            let seen = injection.end();
+            let what = describe(DOWN, one, &seen);
             if finished.status.success() {
                 rnet.wait_ended();
             } else {
+                assert!(seen.injected.is_some(), "{what}: {}", finished.stderr);
                 assert_refused(&what, &finished);
                 rnet.down();
             }
-            before.assert_restored(&host.ns, rnet.instance(), &what);
-        }
-    });
-    report(&failures, DOWN, &which);
-}
-
-fn prepared(host: &Host) -> Rnet<'_> {
-    let rnet = Rnet::start(host);
-    prepare(&rnet);
-    rnet
+            place.assert_restored(&what);
+            seen
+        },
+    );
 }
 
 fn prepare(rnet: &Rnet<'_>) {

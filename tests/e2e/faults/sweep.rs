@@ -39,14 +39,14 @@ pub(super) struct Change<'a> {
 }
 
 /// Which calls are tried.
-pub(super) enum Which {
+enum Which {
     All,
     Some(u64),
 }
 
 impl Which {
     /// What the environment asks for; else the same calls each time, so that what fails comes of a change.
-    pub(super) fn of_this_run() -> Self {
+    fn of_this_run() -> Self {
         const SEED: u64 = 3;
         match std::env::var(WHICH) {
             Ok(all) if all == "all" => Self::All,
@@ -58,7 +58,7 @@ impl Which {
     }
 
     /// Calls of each kind, of so many. Some that come behind are with all of them, as no two runs make the same calls.
-    pub(super) fn of(&self, calls: &[(&'static str, u64)]) -> Vec<Try> {
+    fn of(&self, calls: &[(&'static str, u64)]) -> Vec<Try> {
         let numbers = |calls: u64| match self {
             Self::All => (1..=calls + calls / 20).collect::<Vec<_>>(),
             Self::Some(seed) => {
@@ -75,7 +75,7 @@ impl Which {
     }
 
     /// How the same ones are tried again.
-    pub(super) fn again(&self) -> String {
+    fn again(&self) -> String {
         match self {
             Self::All => format!("{WHICH}=all"),
             Self::Some(seed) => format!("{WHICH}={seed}"),
@@ -83,12 +83,14 @@ impl Which {
     }
 }
 
-/// Where commands are tried, until one has broken something.
-struct Place<'h> {
-    host: &'h Host,
-    rnet: Rnet<'h>,
-    before: Snapshot,
-    files: BTreeMap<String, usize>,
+/// Where something is tried, until one try has broken something.
+pub(super) struct Place<'h, T = ()> {
+    pub(super) host: &'h Host,
+    pub(super) rnet: Rnet<'h>,
+    /// What there was when it had been prepared.
+    pub(super) before: Snapshot,
+    /// What was prepared beside that.
+    pub(super) prepared: T,
 }
 
 /// A call that is to fail.
@@ -117,45 +119,58 @@ pub(super) fn sweep_interruptions(change: &Change<'_>) {
 }
 
 fn sweep_by(change: &Change<'_>, kinds: &[&'static str], failure: &str) {
+    let prepare = |rnet: &Rnet<'_>| {
+        rnet.start_daemon();
+        open_files(rnet.daemon_id())
+    };
+    sweep_step(change.command, kinds, prepare, |place, one| place.try_change(change, one, failure));
+}
+
+/// Has `step` carry out something again and again, with a call of one of these kinds failing that is another each time, after
+/// it has done so with none. It is given the call, and returns what the tracer has seen.
+///
+/// # Panics
+/// When `step` does, with all the calls for which it has.
+pub(super) fn sweep_step<T>(
+    what: &[&str],
+    kinds: &[&'static str],
+    prepare: impl Fn(&Rnet<'_>) -> T,
+    step: impl Fn(&Place<'_, T>, Try) -> Seen,
+) {
     let which = Which::of_this_run();
-    let calls = in_a_place(|place| {
-        let count = |kind: &&'static str| {
-            place.prepare(change);
-            let counting = place.inject(kind, failure, 0);
-            place.rnet.ok(change.command);
-            let calls = counting.end().calls;
-            change.undo.iter().for_each(|command| _ = place.rnet.ok(command));
-            (*kind, calls)
-        };
-        kinds.iter().map(count).collect::<Vec<_>>()
+    let in_a_place = |tries: &mut dyn FnMut(&Place<'_, T>)| {
+        let host = Host::new();
+        let rnet = Rnet::new(&host);
+        let prepared = prepare(&rnet);
+        let before = Snapshot::take(&host.ns, rnet.instance());
+        tries(&Place { host: &host, rnet, before, prepared });
+    };
+    let mut calls = Vec::new();
+    in_a_place(&mut |place| {
+        calls.extend(kinds.iter().map(|kind| (*kind, step(place, Try { kind, at: 0 }).calls)));
     });
     let failures = each(&which.of(&calls), |tries, current| {
-        in_a_place(|place| {
+        in_a_place(&mut |place| {
             for one in tries {
                 current.set(Some(*one));
-                place.try_one(change, one, failure);
+                step(place, *one);
             }
         });
     });
-    report(&failures, change.command, &which);
+    report(&failures, what, &which);
 }
 
 /// Says which calls were tried.
 #[expect(clippy::print_stderr, reason = "a test that fails says how to make it fail again")]
-pub(super) fn report(failures: &[String], command: &[&str], which: &Which) {
+fn report(failures: &[String], command: &[&str], which: &Which) {
     eprintln!("rnet {}: with {}, {} failed", command.join(" "), which.again(), failures.len());
     assert!(failures.is_empty(), "{} failed ({}):\n{}", failures.len(), which.again(), failures.join("\n"));
-}
-
-fn in_a_place<T>(f: impl FnOnce(&Place<'_>) -> T) -> T {
-    let host = Host::new();
-    f(&Place::new(&host))
 }
 
 /// Has `try_them` try calls one after another, having noted each before, and returns why which of them failed. It is called
 /// again for those behind one that failed, and makes a new place for them: nothing can be told by one where something is
 /// left.
-pub(super) fn each(tries: &[Try], try_them: impl Fn(&[Try], &Cell<Option<Try>>)) -> Vec<String> {
+fn each(tries: &[Try], try_them: impl Fn(&[Try], &Cell<Option<Try>>)) -> Vec<String> {
     let mut failures = Vec::new();
     let (mut left, current) = (tries, Cell::new(None));
     note(tries);
@@ -179,35 +194,32 @@ fn message(panic: &(dyn std::any::Any + Send)) -> &str {
     panic.downcast_ref::<String>().map_or("a panic without words", String::as_str)
 }
 
-impl<'h> Place<'h> {
-    fn new(host: &'h Host) -> Self {
-        let rnet = Rnet::start(host);
-        let before = Snapshot::take(&host.ns, rnet.instance());
-        let files = open_files(rnet.daemon_id());
-        Self { host, rnet, before, files }
+impl<T> Place<'_, T> {
+    /// Lets a call of the daemon that runs fail.
+    pub(super) fn inject(&self, one: Try, failure: &str) -> Injection {
+        Injection::start(tracer(), self.rnet.daemon_id(), one.kind, failure, one.at)
     }
 
-    fn prepare(&self, change: &Change<'_>) {
-        for command in change.prepare {
-            self.rnet.ok(command);
-        }
+    /// # Panics
+    /// When not all is as it was at first.
+    pub(super) fn assert_restored(&self, what: &str) {
+        self.before.assert_restored(&self.host.ns, self.rnet.instance(), what);
     }
+}
 
-    fn inject(&self, kind: &str, failure: &str, at: u64) -> Injection {
-        Injection::start(tracer(), self.rnet.daemon_id(), kind, failure, at)
-    }
-
-    fn try_one(&self, change: &Change<'_>, one: &Try, failure: &str) {
+/// With the files that the daemon had open.
+impl Place<'_, BTreeMap<String, usize>> {
+    fn try_change(&self, change: &Change<'_>, one: Try, failure: &str) -> Seen {
         let Self { host, rnet, .. } = self;
-        self.prepare(change);
+        change.prepare.iter().for_each(|command| _ = rnet.ok(command));
         let prepared = Snapshot::take(&host.ns, rnet.instance());
         let listed = self.listed();
         let id = rnet.daemon_id();
 
-        let injection = self.inject(one.kind, failure, one.at);
+        let injection = self.inject(one, failure);
         let finished = rnet.cmd(change.command);
-        let Seen { injected, .. } = injection.end();
-        let what = describe(change.command, one, injected.as_ref());
+        let seen = injection.end();
+        let what = describe(change.command, one, &seen);
 
         assert_eq!(rnet.daemon_id(), id, "{what}: the daemon lives on");
         assert!(fs::exists(format!("/proc/{id}/ns")).unwrap(), "{what}: the daemon lives on");
@@ -220,6 +232,7 @@ impl<'h> Place<'h> {
                 "{what}: an interrupted call is made again: {}",
                 finished.stderr
             );
+            assert!(seen.injected.is_some(), "{what}: {}", finished.stderr);
             assert_refused(&what, &finished);
             if !change.removes {
                 prepared.assert_restored(&host.ns, rnet.instance(), &what);
@@ -235,8 +248,9 @@ impl<'h> Place<'h> {
             let undone = rnet.cmd(command);
             assert!(undone.status.success(), "{once_more}, undone by {command:?}: {}", undone.stderr);
         }
-        self.before.assert_restored(&host.ns, rnet.instance(), &format!("{once_more}, and undone"));
+        self.assert_restored(&format!("{once_more}, and undone"));
         self.assert_nothing_left_open(&once_more);
+        seen
     }
 
     fn listed(&self) -> [String; 2] {
@@ -248,7 +262,7 @@ impl<'h> Place<'h> {
         let id = self.rnet.daemon_id();
         let more = || -> BTreeMap<String, usize> {
             let open = open_files(id).into_iter();
-            open.filter(|(file, count)| self.files.get(file).is_none_or(|before| count > before)).collect()
+            open.filter(|(file, count)| self.prepared.get(file).is_none_or(|before| count > before)).collect()
         };
         let mut last = BTreeMap::new();
         let deadline = std::time::Instant::now() + testbed::patient(CLOSE_LIMIT);
@@ -264,13 +278,14 @@ impl<'h> Place<'h> {
 }
 
 /// What went wrong, for messages.
-pub(super) fn describe(command: &[&str], one: &Try, injected: Option<&Injected>) -> String {
-    let (command, Try { kind, at }) = (command.join(" "), one);
-    match injected {
+pub(super) fn describe(what: &[&str], one: Try, seen: &Seen) -> String {
+    let (what, Try { kind, at }) = (what.join(" "), one);
+    match &seen.injected {
         Some(Injected { call, about, error, thread }) => {
-            format!("rnet {command}, {kind} call {at} failing ({call} of {about:?} in {thread}: {error})")
+            format!("rnet {what}, {kind} call {at} failing ({call} of {about:?} in {thread}: {error})")
         }
-        None => format!("rnet {command}, without {kind} call {at}, which it does not make"),
+        None if at == 0 => format!("rnet {what}, with no call failing"),
+        None => format!("rnet {what}, without {kind} call {at}, which it does not make"),
     }
 }
 
