@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use testbed::{Host, Rnet, topology::UPLINK, traffic::tcp, wait_until};
+use testbed::{Host, Rnet, bpf, topology::UPLINK, traffic::tcp, wait_until};
 
 /// What it says of one check.
 fn found(rnet: &Rnet<'_>, check: &str) -> (String, String) {
@@ -138,7 +138,16 @@ fn what_others_have_put_at_the_same_hooks_is_told() {
     testbed::require_root!();
     let host = Host::new();
     let rnet = Rnet::start(&host);
-    // rnet's own programs would be taken for another's by name alone; the hook of older tools is enough here.
+    let theirs = bpf::Foreign::at_ingress(&host.ns, UPLINK);
+    tells(
+        &rnet,
+        "other-programs",
+        "warning",
+        &format!("tcx ingress of {UPLINK}: {}, before rnet's", bpf::Foreign::NAME),
+    );
+    drop(theirs);
+    is_well(&rnet, "other-programs");
+    // The hook of older tools.
     assert!(host.ns.output_of("tc", &["qdisc", "add", "dev", UPLINK, "clsact"]).is_some());
     tells(&rnet, "other-programs", "warning", "clsact");
     assert!(host.ns.output_of("tc", &["qdisc", "del", "dev", UPLINK, "clsact"]).is_some());

@@ -8,13 +8,18 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
+use aya::{
+    Ebpf,
+    programs::{LinkOrder, SchedClassifier, TcAttachType, tc::TcAttachOptions},
+};
 use nix::{
     mount::{MsFlags, mount},
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 use serde_json::Value;
 
-use crate::{process, snapshot};
+use crate::{Netns, lab, process, snapshot};
 
 /// Where bpffs is expected.
 pub const BPFFS: &str = "/sys/fs/bpf";
@@ -51,6 +56,39 @@ impl Object {
     /// Whether the kernel still has it, pinned or not.
     pub fn is_alive(&self) -> bool {
         bpftool(&[self.kind, "show", "id", &self.id.to_string()]).is_some()
+    }
+}
+
+/// A program that is not rnet's; it is gone when this is dropped.
+#[derive(Debug)]
+pub struct Foreign(#[expect(dead_code, reason = "keeps the program where it is")] Ebpf);
+
+impl Foreign {
+    /// Its name.
+    pub const NAME: &str = "theirs_here";
+
+    /// Attaches one to the tcx hook for what arrives at an interface, before those that are there.
+    ///
+    /// # Panics
+    /// When it cannot be attached.
+    pub fn at_ingress(ns: &Netns, interface: &str) -> Self {
+        // With tables of its own, in which nothing is, it lets pass all that it sees, whatever it is called.
+        let mut object = lab::object();
+        let (ours, theirs) = (b"\0from_uplink\0", format!("\0{}\0", Self::NAME).into_bytes());
+        // The symbol, and what describes its type.
+        while let Some(at) = object.windows(ours.len()).position(|name| name == ours) {
+            object[at..at + ours.len()].copy_from_slice(&theirs);
+        }
+        let attach = || -> anyhow::Result<Ebpf> {
+            let mut ebpf = Ebpf::load(&object)?;
+            let program = ebpf.program_mut(Self::NAME).context("it is not in the object")?;
+            let program: &mut SchedClassifier = program.try_into()?;
+            program.load()?;
+            let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+            program.attach_with_options(interface, TcAttachType::Ingress, first)?;
+            Ok(ebpf)
+        };
+        Self(ns.run(attach).unwrap_or_else(|e| panic!("attach another's program to {interface}: {e:#}")))
     }
 }
 

@@ -475,7 +475,8 @@ pub fn tuple(src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16)) -> Tuple<Ip4> {
     Tuple { src: src.0.into(), dst: dst.0.into(), sport: Be16::new(src.1), dport: Be16::new(dst.1) }
 }
 
-fn object() -> Vec<u8> {
+/// The datapath as it was built.
+pub(crate) fn object() -> Vec<u8> {
     let built = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/datapath.o");
     let file = std::env::var_os("RNET_BPF_OBJECT").map_or(built, PathBuf::from);
     std::fs::read(&file)

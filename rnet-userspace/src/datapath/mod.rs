@@ -19,6 +19,7 @@ mod load;
 mod mappings;
 mod ports;
 mod private;
+mod query;
 mod quotas;
 mod relay;
 mod sources;

@@ -170,6 +170,21 @@ fn a_port_that_an_engine_keeps_is_left_to_its_sockets() {
 }
 
 #[test]
+fn programs_on_the_root_cgroup_are_found_at_their_hooks() {
+    in_place(|place| {
+        let _datapath = place.open();
+        let hooks = survey::socket_hooks();
+        assert_eq!(hooks.len(), load::SOCKETS.len());
+        for (hook, programs) in hooks {
+            let own = format!("sock_{}", hook.trim_start_matches("get"));
+            assert!(programs.contains(&own), "{own} at {hook}: {programs:?}");
+            let others = |program: &&String| load::SOCKETS.contains(&program.as_str()) && **program != own;
+            assert_eq!(programs.iter().find(others), None, "at {hook}");
+        }
+    });
+}
+
+#[test]
 fn a_second_daemon_adopts_what_the_first_left() {
     in_place(|place| {
         let mut first = place.open();

@@ -59,6 +59,8 @@ pub(super) struct Facts {
     pub(super) docker_has_rules: bool,
     pub(super) links: BTreeMap<String, LinkFacts>,
     pub(super) hooks: BTreeMap<String, Hooks>,
+    /// Names of the programs on the root cgroup, by hook.
+    pub(super) socket_hooks: BTreeMap<&'static str, Vec<String>>,
     /// Names of the XDP programs on interfaces.
     pub(super) xdp: BTreeMap<String, String>,
     /// Directories of pins, by layout.
@@ -201,6 +203,7 @@ fn local(instance: &str, config: Option<PathBuf>) -> Facts {
         has_cgroup2: preflight::cgroup2().is_ok(),
         docker_has_rules: netfilter::has_nat_chain("DOCKER").unwrap_or(false),
         hooks: links.keys().map(|name| (name.clone(), programs::hooks(name))).collect(),
+        socket_hooks: programs::socket_hooks(),
         xdp: links.iter().filter_map(xdp).collect(),
         links,
         layouts: survey::names(&pins).into_iter().filter(|name| name.starts_with('v')).collect(),

@@ -87,13 +87,8 @@ fn foreign(facts: &Facts) -> Finding {
     };
     for name in facts.links.keys().filter(beside) {
         let Some(hooks) = facts.hooks.get(name) else { continue };
-        for (side, programs) in [("ingress", &hooks.ingress), ("egress", &hooks.egress)] {
-            let first = programs.iter().position(|program| is_own(program));
-            for (at, program) in programs.iter().enumerate().filter(|(_, program)| !is_own(program)) {
-                let order = if first.is_some_and(|first| at < first) { "before" } else { "behind" };
-                others.push(format!("tcx {side} of {name}: {program}, {order} rnet's"));
-            }
-        }
+        others.extend(foreign_at(&format!("tcx ingress of {name}"), &hooks.ingress));
+        others.extend(foreign_at(&format!("tcx egress of {name}"), &hooks.egress));
         if let Some(program) = facts.xdp.get(name).filter(|program| !is_own(program)) {
             others.push(format!("XDP of {name}: {program}"));
         }
@@ -101,12 +96,26 @@ fn foreign(facts: &Facts) -> Finding {
             others.push(format!("clsact of {name}, whose filters run behind rnet's programs"));
         }
     }
+    for (hook, programs) in &facts.socket_hooks {
+        others.extend(foreign_at(&format!("{hook} of the root cgroup"), programs));
+    }
     if others.is_empty() {
         return Finding::ok("other-programs", "none at the hooks where rnet's are");
     }
-    let remedy =
-        "see that they let pass what rnet carries (`bpftool net`, `tc filter show`), or take them off";
+    let remedy = "see that they let pass what rnet carries (`bpftool net`, `bpftool cgroup tree`, `tc filter show`), or \
+                  take them off";
     Finding::warning("other-programs", others.join("; "), remedy)
+}
+
+/// Programs at a hook that are not rnet's, and on which side of its own they run.
+fn foreign_at(hook: &str, programs: &[String]) -> Vec<String> {
+    let first = programs.iter().position(|program| is_own(program));
+    let others = programs.iter().enumerate().filter(|(_, program)| !is_own(program));
+    let told = |(at, program): (usize, &String)| {
+        let order = if first.is_some_and(|first| at < first) { "before" } else { "behind" };
+        format!("{hook}: {program}, {order} rnet's")
+    };
+    others.map(told).collect()
 }
 
 fn uplinks(facts: &Facts, answers: &Answers) -> Finding {

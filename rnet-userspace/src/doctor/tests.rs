@@ -40,6 +40,7 @@ fn well() -> Facts {
         ]
         .map(|(name, hooks)| (name.to_owned(), hooks))
         .into(),
+        socket_hooks: [("bind4", vec!["sock_bind4".to_owned()])].into(),
         xdp: BTreeMap::new(),
         layouts: [own].into(),
         pinned: [("from_uplink".into(), 2), ("from_container".into(), 4)].into(),
@@ -159,6 +160,9 @@ fn faults_of_the_instance_are_told() {
     tells(|f| _ = f.layouts.insert("v1".into()), "layout", Level::Warning, "v1");
     let other = |f: &mut Facts| f.hooks.get_mut("eth0").unwrap().ingress.insert(0, "theirs".into());
     tells(other, "other-programs", Level::Warning, "theirs, before rnet's");
+    let other = |f: &mut Facts| f.socket_hooks.get_mut("bind4").unwrap().push("theirs".into());
+    let told = "bind4 of the root cgroup: theirs, behind rnet's";
+    tells(other, "other-programs", Level::Warning, told);
     tells(|f| _ = f.xdp.insert("eth0".into(), "x".into()), "other-programs", Level::Warning, "XDP of eth0");
     tells(|f| f.links.get_mut("eth0").unwrap().has_clsact = true, "other-programs", Level::Warning, "clsact");
     tells(|f| f.hooks.get_mut("eth0").unwrap().ingress.clear(), "uplinks", Level::Error, "eth0");
