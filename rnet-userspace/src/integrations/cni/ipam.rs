@@ -82,11 +82,14 @@ impl<'a> Ipam<'a> {
         let input = process.stdin.take();
         // It may write before it has read everything.
         let output = thread::scope(|scope| {
-            scope.spawn(move || {
+            let tell = move || {
                 // One that does not read what it is told says so itself.
                 let _ = input.map(|mut input| input.write_all(self.config));
-            });
-            process.wait_with_output()
+            };
+            // Without a thread it is told nothing, and ends.
+            let telling = thread::Builder::new().spawn_scoped(scope, tell).map(drop);
+            let output = process.wait_with_output();
+            telling.and(output)
         });
         let output = output.map_err(|e| failed(&e))?;
         if output.status.success() {
