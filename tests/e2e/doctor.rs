@@ -3,7 +3,14 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use testbed::{Host, Rnet, bpf, topology::UPLINK, traffic::tcp, wait_until};
+use testbed::{
+    Host, Rnet, bpf,
+    topology::{CLIENT, UPLINK},
+    traffic::{tcp, udp},
+    wait_until,
+};
+
+const SOON: Duration = Duration::from_secs(20);
 
 /// What it says of one check.
 fn found(rnet: &Rnet<'_>, check: &str) -> (String, String) {
@@ -56,6 +63,7 @@ fn a_host_that_is_well_has_no_error() {
         "containers",
         "socket-programs",
         "tables",
+        "flow-quotas",
         "leftovers",
         "mtu",
         "forwarding",
@@ -101,7 +109,7 @@ fn a_bridge_that_is_gone_is_made_again_and_then_well() {
     let rnet = Rnet::start(&host);
     rnet.ok(&["network", "create", "-o", "com.docker.network.bridge.name=br-a", "a"]);
     host.ns.ip("link del br-a");
-    wait_until("the bridge is there again", Duration::from_secs(20), || {
+    wait_until("the bridge is there again", SOON, || {
         host.ns.output_of("ip", &["link", "show", "br-a"]).filter(|shown| !shown.is_empty())
     });
     is_well(&rnet, "bridges");
@@ -166,6 +174,25 @@ fn tables_that_are_nearly_full_are_told_and_larger_ones_help() {
     rnet.start_daemon_with(&["--max-ports", "100"]);
     rnet.run("web", &["-p", "8000-8008:8000-8008"]);
     is_well(&rnet, "tables");
+}
+
+#[test]
+fn a_container_that_uses_up_its_flows_is_told() {
+    testbed::require_root!();
+    let host = Host::new();
+    let rnet = Rnet::start(&host);
+    rnet.ok(&["network", "create", "-o", "rnet.max_flows=5", "few"]);
+    let app = rnet.run("app", &["--network", "few"]);
+    is_well(&rnet, "flow-quotas");
+    let sockets: Vec<_> = (20_000..20_005).map(|port| udp::connect(&app.ns, (CLIENT, port).into())).collect();
+    wait_until("its flows are counted", SOON, || {
+        // That nobody listens there may be told of an earlier datagram.
+        sockets.iter().for_each(|socket| _ = socket.send(b"x"));
+        (found(&rnet, "flow-quotas").0 == "warning").then_some(())
+    });
+    tells(&rnet, "flow-quotas", "warning", "app has 5 of 5 over ipv4");
+    rnet.ok(&["rm", "-f", "app"]);
+    is_well(&rnet, "flow-quotas");
 }
 
 #[test]

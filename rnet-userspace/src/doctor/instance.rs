@@ -27,6 +27,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
         containers(facts, answers),
         socket_programs(facts),
         tables(answers),
+        quotas(answers),
         leftovers(facts, answers),
         mtu(facts, answers),
         forwarding(facts, answers),
@@ -193,6 +194,24 @@ fn tables(answers: &Answers) -> Finding {
     let remedy = "give them more entries: rnet.max-flows and rnet.max-ports, by `rnet down` and a new start; for flows, \
                   `rnet conntrack ls` says whose they are";
     Finding::warning("tables", format!("nearly full: {}", full.join(", ")), remedy)
+}
+
+fn quotas(answers: &Answers) -> Finding {
+    let mut near = Vec::new();
+    for container in &answers.usage.containers {
+        for opened in container.interfaces.iter().flat_map(|interface| &interface.opened) {
+            let view::OpenedFlows { family, flows, quota: Some(quota) } = opened else { continue };
+            if *flows as f64 > *quota as f64 * NEARLY_FULL {
+                near.push(format!("{} has {flows} of {quota} over {family}", container.name));
+            }
+        }
+    }
+    if near.is_empty() {
+        return Finding::ok("flow-quotas", "no container has nearly used up its own");
+    }
+    let remedy = "see what it opens (`rnet conntrack ls`); for more, rnet.max-flows-per-container, or `-o rnet.max_flows` \
+                  of its network";
+    Finding::warning("flow-quotas", format!("flows are nearly used up: {}", near.join("; ")), remedy)
 }
 
 fn leftovers(facts: &Facts, answers: &Answers) -> Finding {

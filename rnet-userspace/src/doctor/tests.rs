@@ -74,10 +74,18 @@ fn answers() -> Answers {
         "instance": "rnet", "version": crate::version::full(), "pid": 7, "pins": "", "state": "", "uplinks": ["eth0"],
         "networks": 1, "containers": 1, "running": 1, "ports": 0, "flows": 0, "snat_ports": [1024, 32767]
     });
+    let opened = |flows: u64, quota: Option<u64>| view::OpenedFlows { family: "ipv4".into(), flows, quota };
+    let used = serde_json::json!({
+        "id": "c1", "name": "web", "state": "running", "netns": null, "ports": 0, "opened": 0, "flows": 8,
+        "interfaces": [{
+            "name": "eth0", "network": "bridge", "traffic": null, "opened": [opened(8, Some(10)), opened(99, None)]
+        }]
+    });
     Answers {
         status: serde_json::from_value(status).unwrap(),
         usage: view::Usage {
             tables: vec![view::TableUsage { name: "FLOWS4".into(), entries: Some(8), capacity: 10 }],
+            containers: vec![serde_json::from_value(used).unwrap()],
             ..view::Usage::default()
         },
         networks: vec![serde_json::from_value(network).unwrap()],
@@ -171,6 +179,8 @@ fn faults_of_the_instance_are_told() {
     tells(|f| f.hooks.get_mut("veth0").unwrap().ingress.clear(), "containers", Level::Error, "not on veth0");
     tells(|f| f.unpinned_sockets.push("sock_bind4"), "socket-programs", Level::Error, "sock_bind4");
     tells(|f| answering(f).usage.tables[0].entries = Some(9), "tables", Level::Warning, "FLOWS4 9 of 10");
+    let near = |f: &mut Facts| answering(f).usage.containers[0].interfaces[0].opened[0].flows = 9;
+    tells(near, "flow-quotas", Level::Warning, "web has 9 of 10 over ipv4");
     tells(|f| _ = f.namespaces.insert("old".into()), "leftovers", Level::Warning, "rnet-old");
     tells(|f| _ = f.records.insert("c2".into()), "leftovers", Level::Warning, "c2");
     tells(|f| _ = f.pinned.insert(("from_uplink".into(), 99)), "leftovers", Level::Warning, "from_uplink-99");
