@@ -227,6 +227,10 @@ impl Call {
         // Shorter at the end of a mapping.
         let count = memory.read_at(&mut bytes, self.args[at]).ok()?;
         let text = bytes.get(..count)?.split(|byte| *byte == 0).next()?;
+        // What the descriptor before it is of (AT_EMPTY_PATH).
+        if text.is_empty() && at > 0 {
+            return self.descriptor(at - 1);
+        }
         Some(String::from_utf8_lossy(text).into_owned())
     }
 
