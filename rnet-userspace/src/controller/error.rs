@@ -18,7 +18,14 @@ pub enum Error {
     Forbidden(String),
     /// The kernel or the disk refused: HTTP 500.
     #[error("{0:#}")]
-    Failed(#[from] anyhow::Error),
+    Failed(anyhow::Error),
+}
+
+/// Not as its source: the message tells all of its causes, and whoever prints an error with its causes would tell them twice.
+impl From<anyhow::Error> for Error {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
 }
 
 /// A result with the controller's error.

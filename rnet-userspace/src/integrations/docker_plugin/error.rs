@@ -22,7 +22,14 @@ pub(super) enum Error {
     Invalid(String),
     /// The plugin's own state.
     #[error("{0:#}")]
-    State(#[from] anyhow::Error),
+    State(anyhow::Error),
+}
+
+/// Not as its source, which is told with the message.
+impl From<anyhow::Error> for Error {
+    fn from(error: anyhow::Error) -> Self {
+        Self::State(error)
+    }
 }
 
 impl From<controller::Error> for Error {
