@@ -1,19 +1,11 @@
 //! XDP on uplinks: small packets of known flows are delivered without a packet buffer, and nothing else changes.
 
-use std::{
-    fs,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
-use aya::{
-    EbpfLoader,
-    programs::{Xdp, XdpMode},
-};
+use aya::programs::{Xdp, XdpMode};
 use testbed::{
     Checksums, Container, Host, Netns, Rnet,
-    bpf::BPFFS,
+    bpf::{self, BPFFS},
     capture::Capture,
     packet,
     snapshot::Snapshot,
@@ -218,11 +210,9 @@ fn uplinks_that_come_run_it_and_those_that_go_leave_nothing() {
 
 /// The datapath's own object stands in for a program of somebody else's.
 fn foreign() -> aya::Ebpf {
-    let built = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/datapath.o");
-    let file = std::env::var_os("RNET_BPF_OBJECT").map_or(built, PathBuf::from);
-    let mut ebpf = EbpfLoader::new().load(&fs::read(file).unwrap()).unwrap();
+    let mut ebpf = bpf::loader().load(&bpf::object()).unwrap();
     let program: &mut Xdp = ebpf.program_mut("xdp_uplink").unwrap().try_into().unwrap();
-    program.load().unwrap();
+    bpf::verify("xdp_uplink", || program.load());
     ebpf
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     path::{Path, PathBuf},
     process::Command,
     sync::Once,
@@ -10,8 +11,8 @@ use std::{
 
 use anyhow::Context as _;
 use aya::{
-    Ebpf,
-    programs::{LinkOrder, SchedClassifier, TcAttachType, tc::TcAttachOptions},
+    Ebpf, EbpfLoader, VerifierLogLevel,
+    programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, tc::TcAttachOptions},
 };
 use nix::{
     mount::{MsFlags, mount},
@@ -19,7 +20,7 @@ use nix::{
 };
 use serde_json::Value;
 
-use crate::{Netns, lab, process, snapshot};
+use crate::{Netns, process, snapshot};
 
 /// Where bpffs is expected.
 pub const BPFFS: &str = "/sys/fs/bpf";
@@ -59,6 +60,40 @@ impl Object {
     }
 }
 
+/// The datapath as it was built.
+///
+/// # Panics
+/// When it has not been.
+pub fn object() -> Vec<u8> {
+    let built = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/datapath.o");
+    let file = std::env::var_os("RNET_BPF_OBJECT").map_or(built, PathBuf::from);
+    std::fs::read(&file)
+        .unwrap_or_else(|e| panic!("read {}: {e}; run `cargo xtask build` first", file.display()))
+}
+
+/// What loads it. The verifier takes many times as long where it writes down what it does.
+pub fn loader() -> EbpfLoader<'static> {
+    let mut loader = EbpfLoader::new();
+    loader.verifier_log_level(VerifierLogLevel::STATS);
+    loader
+}
+
+/// Gives a program to the kernel. The verifier gives up when its thread is to be stopped or frozen, as the whole machine may
+/// be: then it is given again.
+///
+/// # Panics
+/// When the kernel refuses it.
+pub fn verify(name: &str, mut load: impl FnMut() -> Result<(), ProgramError>) {
+    loop {
+        match load() {
+            Ok(()) => return,
+            Err(ProgramError::LoadError { io_error, .. }) if io_error.kind() == io::ErrorKind::WouldBlock => {
+            }
+            Err(e) => panic!("load {name}: {e}"),
+        }
+    }
+}
+
 /// A program that is not rnet's; it is gone when this is dropped.
 #[derive(Debug)]
 pub struct Foreign(#[expect(dead_code, reason = "keeps the program where it is")] Ebpf);
@@ -73,17 +108,17 @@ impl Foreign {
     /// When it cannot be attached.
     pub fn at_ingress(ns: &Netns, interface: &str) -> Self {
         // With tables of its own, in which nothing is, it lets pass all that it sees, whatever it is called.
-        let mut object = lab::object();
+        let mut object = object();
         let (ours, theirs) = (b"\0from_uplink\0", format!("\0{}\0", Self::NAME).into_bytes());
         // The symbol, and what describes its type.
         while let Some(at) = object.windows(ours.len()).position(|name| name == ours) {
             object[at..at + ours.len()].copy_from_slice(&theirs);
         }
         let attach = || -> anyhow::Result<Ebpf> {
-            let mut ebpf = Ebpf::load(&object)?;
+            let mut ebpf = loader().load(&object)?;
             let program = ebpf.program_mut(Self::NAME).context("it is not in the object")?;
             let program: &mut SchedClassifier = program.try_into()?;
-            program.load()?;
+            verify(Self::NAME, || program.load());
             let first = TcAttachOptions::TcxOrder(LinkOrder::first());
             program.attach_with_options(interface, TcAttachType::Ingress, first)?;
             Ok(ebpf)

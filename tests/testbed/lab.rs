@@ -7,13 +7,12 @@
 use std::{
     fs::File,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::PathBuf,
     time::Duration,
 };
 
-use crate::{netns::Netns, packet::Ethernet};
+use crate::{bpf, netns::Netns, packet::Ethernet};
 use aya::{
-    Ebpf, EbpfLoader, Pod,
+    Ebpf, Pod,
     maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, lpm_trie},
     programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp},
 };
@@ -183,10 +182,10 @@ impl Lab {
             mapping: number.into(),
         };
         let mut lab = Self {
-            ebpf: EbpfLoader::new()
+            ebpf: bpf::loader()
                 .map_max_entries("FLOWS4", entries)
                 .map_max_entries("FLOWS6", entries)
-                .load(&object())
+                .load(&bpf::object())
                 .unwrap(),
             uplink: index("up0"),
             uplink_mac: ns.mac("up0"),
@@ -198,10 +197,10 @@ impl Lab {
         };
         setns(File::open(lab.ns.path()).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
         for name in ["from_container", "from_uplink", "to_uplink", "from_bridge", "to_bridge"] {
-            lab.program(name).load().unwrap_or_else(|e| panic!("load {name}: {e}"));
+            bpf::verify(name, || lab.program(name).load());
         }
         let xdp: &mut Xdp = lab.ebpf.program_mut("xdp_uplink").unwrap().try_into().unwrap();
-        xdp.load().unwrap_or_else(|e| panic!("load xdp_uplink: {e}"));
+        bpf::verify("xdp_uplink", || xdp.load());
         lab.set_snat_ports(1024, 32767);
         let uplink = lab.uplink;
         let value = Uplink { mac: Mac(lab.uplink_mac), flags: 0 };
@@ -473,12 +472,4 @@ impl Container {
 /// A tuple in the words of a map.
 pub fn tuple(src: (Ipv4Addr, u16), dst: (Ipv4Addr, u16)) -> Tuple<Ip4> {
     Tuple { src: src.0.into(), dst: dst.0.into(), sport: Be16::new(src.1), dport: Be16::new(dst.1) }
-}
-
-/// The datapath as it was built.
-pub(crate) fn object() -> Vec<u8> {
-    let built = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/datapath.o");
-    let file = std::env::var_os("RNET_BPF_OBJECT").map_or(built, PathBuf::from);
-    std::fs::read(&file)
-        .unwrap_or_else(|e| panic!("read {}: {e}; run `cargo xtask build` first", file.display()))
 }

@@ -4,7 +4,7 @@ use std::{io, path::Path, thread};
 
 use anyhow::{Context, Result, anyhow, bail};
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf, EbpfLoader, VerifierLogLevel,
     maps::MapData,
     programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier, Xdp},
 };
@@ -71,25 +71,38 @@ pub(super) fn load(pins: &Path, sizes: Sizes, with_xdp: bool) -> Result<Ebpf> {
     if OBJECT.is_empty() {
         bail!("this rnet was built without its datapath: build it with `cargo xtask build`");
     }
-    let mut loader = EbpfLoader::new();
-    for map in MAPS {
-        loader.map_pin_path(map, pins.join(map));
-    }
-    for (map, entries) in wanted(sizes) {
-        check_pinned(map, &pins.join(map), entries)?;
-        loader.map_max_entries(map, entries);
-    }
-    let mut ebpf = loader.load(OBJECT).map_err(one_line).context("make the datapath's maps")?;
+    let open = |log| {
+        let mut loader = EbpfLoader::new();
+        loader.verifier_log_level(log);
+        for map in MAPS {
+            loader.map_pin_path(map, pins.join(map));
+        }
+        for (map, entries) in wanted(sizes) {
+            check_pinned(map, &pins.join(map), entries)?;
+            loader.map_max_entries(map, entries);
+        }
+        loader.load(OBJECT).map_err(one_line).context("make the datapath's maps")
+    };
+    // What the verifier did takes it many times as long to write down, and is of use only where it refuses a program.
+    let mut ebpf = open(VerifierLogLevel::STATS)?;
     let programs: Vec<_> = ebpf.programs_mut().filter(|(name, _)| with_xdp || *name != XDP).collect();
-    thread::scope(|scope| {
-        let load =
-            |(name, program)| thread::Builder::new().spawn_scoped(scope, move || verify(name, program));
+    let refused = thread::scope(|scope| {
+        let load = |(name, program): (&str, _)| {
+            let name = name.to_owned();
+            thread::Builder::new().spawn_scoped(scope, move || verify(program).map_err(|e| (name, e)))
+        };
         let loading: io::Result<Vec<_>> = programs.into_iter().map(load).collect();
-        loading.context("start a thread that loads a program")?.into_iter().try_for_each(|thread| {
-            thread.join().unwrap_or_else(|_| bail!("a thread that loads a program has panicked"))
-        })
+        let loading = loading.context("start a thread that loads a program")?;
+        let loaded: Vec<_> = loading.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        if loaded.iter().any(Result::is_err) {
+            bail!("a thread that loads a program has panicked");
+        }
+        Ok(loaded.into_iter().flatten().find_map(Result::err))
     })?;
-    Ok(ebpf)
+    let Some((name, error)) = refused else { return Ok(ebpf) };
+    let why = open(VerifierLogLevel::default()).and_then(|mut ebpf| Ok(verify(program(&mut ebpf, &name)?)));
+    let error = why.ok().and_then(Result::err).unwrap_or(error);
+    Err(self::refused(error)).with_context(|| format!("load program {name}"))
 }
 
 /// Maps whose size was asked for, with their entries.
@@ -116,16 +129,33 @@ fn check_pinned(map: &str, pin: &Path, entries: u32) -> Result<()> {
     )
 }
 
-/// Gives a program to the kernel, which verifies it.
-fn verify(name: &str, program: &mut Program) -> Result<()> {
-    let loaded = if let Program::SchedClassifier(classifier) = program {
-        classifier.load()
-    } else if let Program::Xdp(xdp) = program {
-        xdp.load()
-    } else {
-        <&mut CgroupSockAddr>::try_from(program).and_then(CgroupSockAddr::load)
+/// Gives a program to the kernel, which verifies it. The verifier gives up when its thread is to be stopped, frozen or given
+/// a signal (`do_check`): then it is given again, as libbpf does.
+fn verify(program: &mut Program) -> Result<(), ProgramError> {
+    const ATTEMPTS: usize = 100;
+    let mut give = || {
+        if let Program::SchedClassifier(classifier) = program {
+            classifier.load()
+        } else if let Program::Xdp(xdp) = program {
+            xdp.load()
+        } else {
+            <&mut CgroupSockAddr>::try_from(&mut *program).and_then(CgroupSockAddr::load)
+        }
     };
-    loaded.map_err(refused).with_context(|| format!("load program {name}"))
+    let was_cut_short = |given: &Result<(), ProgramError>| {
+        matches!(
+            given,
+            Err(ProgramError::LoadError { io_error, .. }) if io_error.kind() == io::ErrorKind::WouldBlock
+        )
+    };
+    let mut given = give();
+    for _ in 1..ATTEMPTS {
+        if !was_cut_short(&given) {
+            break;
+        }
+        given = give();
+    }
+    given
 }
 
 /// A program at a tcx hook.

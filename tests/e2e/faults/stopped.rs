@@ -2,6 +2,7 @@
 //! the kernel may be told that one was.
 
 use std::{
+    cell::OnceCell,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -44,6 +45,27 @@ impl Drop for Stopped {
     fn drop(&mut self) {
         let _ = kill(self.0, Signal::SIGCONT);
     }
+}
+
+#[test]
+fn a_start_takes_longer() {
+    testbed::require_root!();
+    let host = Host::new();
+    let rnet = Rnet::new(&host);
+    let stopping = OnceCell::new();
+    let started = rnet.try_start_daemon("", &[], |daemon| {
+        let stop_it = move || {
+            // The kernel looks at the programs for a second, which a stop cuts short.
+            for _ in 0..5 {
+                thread::sleep(Duration::from_millis(150));
+                drop(Stopped::new(daemon));
+            }
+        };
+        stopping.set(thread::spawn(stop_it)).unwrap();
+    });
+    started.unwrap();
+    stopping.into_inner().unwrap().join().unwrap();
+    assert_consistent(&host, &rnet, "after a start with stops");
 }
 
 #[test]
