@@ -132,6 +132,7 @@ fn check_pinned(map: &str, pin: &Path, entries: u32) -> Result<()> {
 /// Gives a program to the kernel, which verifies it. The verifier gives up when its thread is to be stopped, frozen or given
 /// a signal (`do_check`): then it is given again, as libbpf does.
 fn verify(program: &mut Program) -> Result<(), ProgramError> {
+    // A stop each time, for minutes on end.
     const ATTEMPTS: usize = 100;
     let mut give = || {
         if let Program::SchedClassifier(classifier) = program {

@@ -1,4 +1,4 @@
-//! Which programs are attached to a cgroup: aya can ask that of interfaces only.
+//! Which programs are attached to a cgroup, which aya can ask for those that guard devices only.
 
 use std::{
     io,

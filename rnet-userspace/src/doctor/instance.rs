@@ -82,9 +82,9 @@ fn layouts(facts: &Facts) -> Finding {
 fn foreign(facts: &Facts) -> Finding {
     let mut others = Vec::new();
     // Only where rnet's programs are: what is elsewhere is in nobody's way.
+    let is_beside = |programs: &[String]| programs.iter().any(|program| is_own(program));
     let beside = |name: &&String| {
-        let Some(hooks) = facts.hooks.get(*name) else { return false };
-        hooks.ingress.iter().chain(&hooks.egress).any(|program| is_own(program))
+        facts.hooks.get(*name).is_some_and(|hooks| is_beside(&hooks.ingress) || is_beside(&hooks.egress))
     };
     for name in facts.links.keys().filter(beside) {
         let Some(hooks) = facts.hooks.get(name) else { continue };
@@ -97,7 +97,7 @@ fn foreign(facts: &Facts) -> Finding {
             others.push(format!("clsact of {name}, whose filters run behind rnet's programs"));
         }
     }
-    for (hook, programs) in &facts.socket_hooks {
+    for (hook, programs) in facts.socket_hooks.iter().filter(|(_, programs)| is_beside(programs)) {
         others.extend(foreign_at(&format!("{hook} of the root cgroup"), programs));
     }
     if others.is_empty() {

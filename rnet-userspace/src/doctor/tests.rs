@@ -194,6 +194,16 @@ fn faults_of_the_instance_are_told() {
 }
 
 #[test]
+fn programs_where_rnet_has_none_are_nobody_s_affair() {
+    let mut facts = well();
+    facts.socket_hooks.insert("connect4", vec!["theirs".into()]);
+    let hooks = Hooks { ingress: vec!["theirs".into()], egress: Vec::new() };
+    facts.hooks.insert("rnet0".into(), hooks);
+    let told: Vec<Finding> = findings(&facts).into_iter().filter(|f| f.level != Level::Ok).collect();
+    assert_eq!(told, []);
+}
+
+#[test]
 fn without_the_daemon_the_rest_is_checked() {
     let facts = Facts { daemon: Daemon::Silent("no rnet daemon answers".into()), has_btf: false, ..well() };
     let told: Vec<_> =
