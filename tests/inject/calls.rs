@@ -195,8 +195,8 @@ impl Call {
         }
     }
 
-    /// Leaves out what the program says to those who ask it and writes to its log, and what the dynamic loader does before
-    /// it runs: that these fail says nothing of what it does.
+    /// Leaves out what the program says to those who ask it and writes to its log, and what is beside it, such as what the
+    /// dynamic loader does before it runs: that these fail says nothing of what it does.
     fn is_the_programs_own(&self, kind: Kind) -> bool {
         const LOG: u64 = 2;
         match (kind, self.subject) {
@@ -207,9 +207,9 @@ impl Call {
             (Kind::Files, Subject::Descriptor(at)) => {
                 // "socket:[1]", "pipe:[1]" and "anon_inode:[eventfd]" are no paths.
                 self.args[at] > LOG
-                    && self.descriptor(at).is_some_and(|file| file.starts_with('/') && !is_library(&file))
+                    && self.descriptor(at).is_some_and(|file| file.starts_with('/') && !is_beside_it(&file))
             }
-            (Kind::Files, Subject::Path(at)) => self.path(at).is_some_and(|file| !is_library(&file)),
+            (Kind::Files, Subject::Path(at)) => self.path(at).is_some_and(|file| !is_beside_it(&file)),
             _ => true,
         }
     }
@@ -246,9 +246,10 @@ impl Call {
     }
 }
 
-/// `/lib/x86_64-linux-gnu/libc.so.6`, and `/etc/ld.so.cache` where it is looked up.
-fn is_library(file: &str) -> bool {
-    file.contains(".so.")
+/// What nothing of the program's own goes by: `/lib/x86_64-linux-gnu/libc.so.6`, `/etc/ld.so.cache` where it is looked up, and
+/// the kernel's types, which aya reads in more than a thousand pieces, and does without.
+fn is_beside_it(file: &str) -> bool {
+    file.contains(".so.") || file == "/sys/kernel/btf/vmlinux"
 }
 
 fn family(number: u64) -> Option<AddressFamily> {

@@ -110,16 +110,21 @@ pub fn wait_until<T>(what: &str, limit: Duration, mut done: impl FnMut() -> Opti
     }
 }
 
-/// Waits as often as it takes until the wait ends by itself. One with a time limit of the socket's is not taken up again by
+/// Waits as often as it takes until the wait ends by itself, for 20 s at the most: each time may begin anew. One with a time limit of the socket's is not taken up again by
 /// the kernel where the process was stopped or frozen meanwhile, as a whole machine may be, though no signal has been
 /// handled (signal(7), `sock_intr_errno`).
 ///
 /// # Errors
 /// Those of the wait, except that it was interrupted.
 pub fn uninterrupted<T>(mut wait: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let deadline = Instant::now() + patient(Duration::from_secs(20));
     loop {
         match wait() {
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {
+                if Instant::now() > deadline {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+            }
             ended => return ended,
         }
     }

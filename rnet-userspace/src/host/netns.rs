@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::{
     fs::{FlockOperation, FsWord, flock, fstatfs},
-    io::Errno,
+    io::{Errno, retry_on_intr},
     mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_bind_recursive, mount_change, unmount},
 };
 
@@ -136,7 +136,7 @@ fn check_name(name: &str) -> Result<()> {
 fn prepare_directory() -> Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o755).create(DIRECTORY)?;
     let lock = File::open(DIRECTORY)?;
-    flock(&lock, FlockOperation::LockExclusive).context("lock it")?;
+    retry_on_intr(|| flock(&lock, FlockOperation::LockExclusive)).context("lock it")?;
     let share = || mount_change(DIRECTORY, MountPropagationFlags::SHARED | MountPropagationFlags::REC);
     match share() {
         // It is no mount of its own.

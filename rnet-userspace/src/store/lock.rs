@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use rustix::{
     fs::{FlockOperation, flock},
-    io::Errno,
+    io::{Errno, retry_on_intr},
 };
 
 use crate::bounded;
@@ -43,7 +43,7 @@ impl Lock {
                 .mode(0o600)
                 .open(&path)
                 .with_context(taking)?;
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            match retry_on_intr(|| flock(&file, FlockOperation::NonBlockingLockExclusive)) {
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => {
                     let pid = bounded::read_text(&file, bounded::WORD).with_context(taking)?;

@@ -11,7 +11,7 @@ use testbed::{
     traffic::tcp,
 };
 
-use super::sweep::{Place, Try, describe, sweep_step, tracer};
+use super::sweep::{INTERRUPTIBLE, Place, Try, describe, sweep_step, tracer};
 
 const START: &[&str] = &["daemon"];
 const DOWN: &[&str] = &["down"];
@@ -21,11 +21,11 @@ const PREPARE: &[&[&str]] = &[
     &["run", "-d", "--name", "other", "-p", "8081:80", "sleep", "infinity"],
 ];
 
-/// Starts the daemon with one of its calls failing.
-fn start(rnet: &Rnet<'_>, one: Try) -> (Result<(), Finished>, Seen) {
+/// Starts the daemon with one of its calls failing in this way.
+fn start(rnet: &Rnet<'_>, one: Try, failure: &str) -> (Result<(), Finished>, Seen) {
     let injection = RefCell::new(None);
     let started = rnet.try_start_daemon("", &[], |pid| {
-        injection.replace(Some(Injection::start(tracer(), pid, one.kind, "resources", one.at)));
+        injection.replace(Some(Injection::start(tracer(), pid, one.kind, failure, one.at)));
     });
     let injection = injection.into_inner().expect("the daemon was given to the tracer");
     (started, injection.end())
@@ -54,7 +54,7 @@ fn any_call_may_fail_while_a_daemon_starts_for_the_first_time() {
         |_| (),
         |place, one| {
             let Place { host, rnet, .. } = place;
-            let (started, seen) = start(rnet, one);
+            let (started, seen) = start(rnet, one, "resources");
             let what = describe(START, one, &seen);
             if let Err(finished) = &started {
                 assert_said(&what, finished, &seen);
@@ -70,6 +70,25 @@ fn any_call_may_fail_while_a_daemon_starts_for_the_first_time() {
 }
 
 #[test]
+fn a_daemon_takes_over_whatever_is_interrupted() {
+    testbed::require_root!();
+    let prepare = |rnet: &Rnet<'_>| {
+        rnet.start_daemon();
+        prepare(rnet);
+    };
+    sweep_step(START, &INTERRUPTIBLE, prepare, |place, one| {
+        let Place { host, rnet, .. } = place;
+        rnet.terminate();
+        let (started, seen) = start(rnet, one, "interruption");
+        let what = describe(START, one, &seen);
+        assert!(started.is_ok(), "{what}: {started:?}");
+        assert_consistent(host, rnet, &what);
+        place.assert_restored(&what);
+        seen
+    });
+}
+
+#[test]
 fn any_call_may_fail_while_a_daemon_takes_over() {
     testbed::require_root!();
     let prepare = |rnet: &Rnet<'_>| {
@@ -80,7 +99,7 @@ fn any_call_may_fail_while_a_daemon_takes_over() {
     sweep_step(START, &KINDS, prepare, |place, one| {
         let Place { host, rnet, .. } = place;
         rnet.terminate();
-        let (started, seen) = start(rnet, one);
+        let (started, seen) = start(rnet, one, "resources");
         let what = describe(START, one, &seen);
         // Whatever comes of it, who is served goes on being served.
         tcp::ask(&host.client, host.at(8080));

@@ -24,6 +24,9 @@ const TRIED: usize = 2;
 /// How long files that the daemon has no more use for may stay open: idle connections of its commands.
 const CLOSE_LIMIT: Duration = Duration::from_secs(60);
 
+/// Kinds among which are calls that can be interrupted.
+pub(super) const INTERRUPTIBLE: [&str; 2] = ["sockets", "files"];
+
 /// A command during which a call fails.
 pub(super) struct Change<'a> {
     /// Commands that have to come before.
@@ -115,7 +118,7 @@ pub(super) fn sweep(change: &Change<'_>) {
 /// # Panics
 /// Likewise.
 pub(super) fn sweep_interruptions(change: &Change<'_>) {
-    sweep_by(change, &["sockets", "files"], "interruption");
+    sweep_by(change, &INTERRUPTIBLE, "interruption");
 }
 
 fn sweep_by(change: &Change<'_>, kinds: &[&'static str], failure: &str) {

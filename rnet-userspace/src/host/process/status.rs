@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
-use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::{
+    fs::{AtFlags, CWD, Mode, OFlags, openat, renameat, unlinkat},
+    io::{Errno, retry_on_intr},
+};
 
 use crate::bounded;
 
@@ -52,9 +55,10 @@ impl StatusFile {
         let of = || format!("open the directory of {}", path.display());
         let (directory, name) = path.parent().zip(path.file_name()).with_context(of)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = openat(rustix::fs::CWD, directory, flags, Mode::empty()).with_context(of)?;
+        let open = || openat(CWD, directory, flags, Mode::empty());
+        let directory = retry_on_intr(open).with_context(of)?;
         match unlinkat(&directory, name, AtFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+            Ok(()) | Err(Errno::NOENT) => {}
             Err(error) => return Err(error).with_context(|| format!("remove {}", path.display())),
         }
         Ok(Self { directory, name: name.into() })
@@ -65,8 +69,8 @@ impl StatusFile {
         let of = || format!("write exit code {code} to {}", self.name.display());
         let unfinished = format!("{}.tmp", self.name.display());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
-        let file =
-            openat(&self.directory, &unfinished, flags, Mode::from_raw_mode(0o640)).with_context(of)?;
+        let open = || openat(&self.directory, &unfinished, flags, Mode::from_raw_mode(0o640));
+        let file = retry_on_intr(open).with_context(of)?;
         writeln!(File::from(file), "{code}").with_context(of)?;
         renameat(&self.directory, &unfinished, &self.directory, &self.name).with_context(of)
     }
