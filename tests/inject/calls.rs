@@ -179,6 +179,11 @@ impl Call {
             Failure::Interruption if known.can_be_interrupted => libc::EINTR,
             Failure::Interruption => return None,
         };
+        // Nothing waits for a directory.
+        let is_directory = known.number == libc::SYS_openat && regs.rdx & libc::O_DIRECTORY as u64 != 0;
+        if is_directory && failure == Failure::Interruption {
+            return None;
+        }
         let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
         let name = known.name.trim_start_matches("SYS_");
         let call = Self { thread, name, errno, args, subject: known.subject };

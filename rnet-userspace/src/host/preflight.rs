@@ -10,7 +10,6 @@ use anyhow::{Context, Result, bail};
 use nix::sys::socket::{getsockopt, sockopt::GetStruct};
 use rustix::{
     fs::{CWD, FsWord, Mode, OFlags, fstatfs, openat, statfs},
-    io::retry_on_intr,
     mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, fsconfig_create, fsmount, fsopen, mount},
     net::{AddressFamily, SocketFlags, SocketType, socket_with},
 };
@@ -62,8 +61,8 @@ pub fn ensure_bpffs() -> Result<PathBuf> {
 pub fn cgroup2() -> Result<OwnedFd> {
     let mounts = fs::read("/proc/thread-self/mountinfo").context("read /proc/thread-self/mountinfo")?;
     let open = |mount: PathBuf| {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = retry_on_intr(|| openat(CWD, &mount, flags, Mode::empty())).ok()?;
+        let root =
+            openat(CWD, mount, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
         // Something else may be mounted over it.
         (fstatfs(&root).ok()?.f_type == CGROUP2_SUPER_MAGIC).then_some(root)
     };
@@ -164,8 +163,7 @@ fn detached_cgroup2() -> rustix::io::Result<OwnedFd> {
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags)?;
     // That descriptor is only a path, which cannot be attached to; this one keeps the hierarchy in use.
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    retry_on_intr(|| openat(&mount, ".", flags, Mode::empty()))
+    openat(&mount, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
 #[cfg(test)]

@@ -55,8 +55,7 @@ impl StatusFile {
         let of = || format!("open the directory of {}", path.display());
         let (directory, name) = path.parent().zip(path.file_name()).with_context(of)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let open = || openat(CWD, directory, flags, Mode::empty());
-        let directory = retry_on_intr(open).with_context(of)?;
+        let directory = openat(CWD, directory, flags, Mode::empty()).with_context(of)?;
         match unlinkat(&directory, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(error) => return Err(error).with_context(|| format!("remove {}", path.display())),
