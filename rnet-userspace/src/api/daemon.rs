@@ -2,9 +2,9 @@
 //!
 //! Its end changes nothing for containers and traffic, except after everything was taken down.
 
-use std::{future::Future, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, path::PathBuf, sync::Arc, thread, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use futures::future::BoxFuture;
 use sd_notify::NotifyState;
 use tokio::{
@@ -220,10 +220,13 @@ pub(super) async fn serve(
 
 /// Runs the start, which may block, on a thread of the runtime's pool. A pool without a thread panics where the kernel
 /// has none for it, and runs what it was given all the same; one that has a thread waits for it. So the first is had
-/// while there is nothing yet that would stay behind, and the daemon's chores keep it busy from then on.
+/// while there is nothing yet that would stay behind, and the daemon's chores keep it busy from then on. Before that, one
+/// that is not the pool's says in one line that there is none.
 async fn on_the_first_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
+    let tried = thread::Builder::new().spawn(|| ()).context("start a thread")?;
+    tried.join().map_err(|_| anyhow!("a thread that does nothing has panicked"))?;
     task::spawn_blocking(|| ()).await.context("start a thread")?;
     task::spawn_blocking(work).await.context("start")?
 }

@@ -38,11 +38,11 @@ mod terminal;
 mod top;
 mod trace;
 
-use std::{ffi::OsString, future::Future, sync::Arc};
+use std::{ffi::OsString, future::Future, panic, process, sync::Arc};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tokio::runtime;
+use tokio::runtime::{self, Runtime};
 
 pub use system::System;
 
@@ -198,14 +198,14 @@ impl Cli {
             Command::Daemon(args) => {
                 // Before there are threads, which have capabilities of their own.
                 args.give_up_privileges()?;
-                let runtime = runtime::Builder::new_multi_thread().enable_all().build();
-                runtime.context("start threads")?.block_on(args.run(self.instance, system))?;
+                let mut threads = runtime::Builder::new_multi_thread();
+                start(&mut threads)?.block_on(args.run(self.instance, system))?;
                 Ok(DONE)
             }
             Command::DockerPlugin(args) => {
                 privileges::drop_all()?;
-                let runtime = runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-                runtime.context("start threads")?.block_on(args.run(&self.instance))?;
+                let mut threads = runtime::Builder::new_multi_thread();
+                start(threads.worker_threads(2))?.block_on(args.run(&self.instance))?;
                 Ok(DONE)
             }
             Command::Cni => cni::run(&self.instance),
@@ -220,6 +220,20 @@ impl Cli {
             }
         }
     }
+}
+
+/// Starts a runtime's threads. Where the kernel has none, tokio panics, and then waits forever for those that it has: the
+/// process ends here instead, with what it said.
+fn start(threads: &mut runtime::Builder) -> Result<Runtime> {
+    let before = panic::take_hook();
+    panic::set_hook(Box::new(|panic| {
+        let said = panic.payload().downcast_ref::<String>().map_or("tokio panicked", String::as_str);
+        print::error(&anyhow!("start threads: {said}"));
+        process::exit(1);
+    }));
+    let runtime = threads.enable_all().build().context("start threads");
+    panic::set_hook(before);
+    runtime
 }
 
 impl ClientCommand {

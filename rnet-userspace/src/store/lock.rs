@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{Seek, Write},
+    io::{self, Seek, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
@@ -33,6 +33,14 @@ impl Lock {
     pub fn take(run_dir: &Path) -> Result<Self> {
         super::create_run_dir(run_dir)?;
         let path = run_dir.join(FILE);
+        Self::take_at(&path).inspect_err(|_| {
+            if let Err(error) = take_back(run_dir, &path) {
+                tracing::warn!("remove what a failed start has made: {error:#}");
+            }
+        })
+    }
+
+    fn take_at(path: &Path) -> Result<Self> {
         let taking = || format!("take lock {}", path.display());
         loop {
             let mut file = OpenOptions::new()
@@ -41,7 +49,7 @@ impl Lock {
                 .create(true)
                 .truncate(false)
                 .mode(0o600)
-                .open(&path)
+                .open(path)
                 .with_context(taking)?;
             match retry_on_intr(|| flock(&file, FlockOperation::NonBlockingLockExclusive)) {
                 Ok(()) => {}
@@ -54,13 +62,11 @@ impl Lock {
                 }
                 Err(e) => return Err(e).with_context(taking),
             }
-            // Whoever had it before may have removed the file between our opening and locking it.
-            let ours = file.metadata().with_context(taking)?.ino();
-            if fs::metadata(&path).is_ok_and(|there| there.ino() == ours) {
+            if is_there(&file, path).with_context(taking)? {
                 file.set_len(0).with_context(taking)?;
                 file.rewind().with_context(taking)?;
                 writeln!(file, "{}", std::process::id()).with_context(taking)?;
-                return Ok(Self { path, _file: file });
+                return Ok(Self { path: path.to_owned(), _file: file });
             }
         }
     }
@@ -75,6 +81,24 @@ impl Lock {
     }
 }
 
+/// Whether a file that is locked by now is still the one at `path`. Whoever had it before may have removed it since it was
+/// opened.
+fn is_there(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?.ino();
+    Ok(fs::metadata(path).is_ok_and(|there| there.ino() == ours))
+}
+
+/// Removes the file, unless somebody has the lock, and the directory, unless something else is in it.
+fn take_back(run_dir: &Path, path: &Path) -> Result<()> {
+    if let Ok(file) = File::open(path)
+        && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+        && is_there(&file, path)?
+    {
+        fs::remove_file(path)?;
+    }
+    super::remove_empty_dir(run_dir)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +110,7 @@ mod tests {
         let first = Lock::take(&run_dir).unwrap();
         let refusal = Lock::take(&run_dir).unwrap_err().to_string();
         assert!(refusal.contains(&format!("as process {}:", std::process::id())), "{refusal}");
+        assert!(run_dir.join(FILE).exists(), "it is not the second's to remove");
         drop(first);
         Lock::take(&run_dir).unwrap().remove().unwrap();
         assert!(!run_dir.exists());

@@ -34,8 +34,16 @@ fn start(rnet: &Rnet<'_>, one: Try, failure: &str) -> (Result<(), Finished>, See
 /// A start that failed had a call fail, and has said so in one line, behind what it had to say before.
 fn assert_said(what: &str, finished: &Finished, seen: &Seen) {
     assert!(seen.injected.is_some(), "{what}: {}", finished.stderr);
-    // Without its first threads tokio panics, before anything is made, and nothing of rnet could say so in other words.
-    if finished.stderr.contains("OS can't spawn worker thread") {
+    // The shell could not run it.
+    if seen.injected.as_ref().is_some_and(|injected| injected.thread == "sh") {
+        return;
+    }
+    // Without its first thread that may wait, or what it hears of signals by, tokio panics, before anything is made, and
+    // nothing of rnet could say so in other words.
+    if ["OS can't spawn worker thread", "failed to create UnixStream"]
+        .iter()
+        .any(|said| finished.stderr.contains(said))
+    {
         assert!(!finished.status.success(), "{what}: {}", finished.stderr);
         return;
     }
