@@ -27,13 +27,13 @@ use crate::store::{
 impl<H: Host, D: Datapath> Controller<H, D> {
     /// Takes up an instance: removes what an interrupted change left, makes the predefined networks if they
     /// are not there, makes again what is gone, and adopts the rest. When that fails for an instance of which
-    /// nothing was there, nothing is left of it, the datapath included.
+    /// nothing was there, nothing is left of it, the datapath included. `state` is what the store has, so that whoever cannot
+    /// read it need not make a datapath.
     ///
     /// # Errors
     /// [`Error::Invalid`] when the configuration contradicts itself or the host; [`Error::Conflict`] when
     /// the default network cannot be made; [`Error::Failed`].
-    pub fn start(config: Config, host: H, datapath: D, store: Store) -> Result<Self> {
-        let state = store.load()?;
+    pub fn start(config: Config, host: H, datapath: D, store: Store, state: State) -> Result<Self> {
         let is_new = state == State::default();
         let mut machine = Machine::new(host, datapath, store, state);
         machine.frames = config.xdp != Xdp::Off;

@@ -11,20 +11,28 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-/// Makes the directory and the one above it where they are missing, for this user alone.
+/// Makes the directory and the one above it where they are missing, for this user alone. Neither stays where it fails.
 ///
 /// # Errors
 /// One is somebody else's, or others may write to it; or it cannot be made.
 pub(super) fn claim(pin_dir: &Path) -> Result<()> {
-    for dir in pin_dir.parent().into_iter().chain([pin_dir]) {
+    let mut made = Vec::new();
+    let mut dirs = pin_dir.parent().into_iter().chain([pin_dir]);
+    let claimed = dirs.try_for_each(|dir| {
         match DirBuilder::new().mode(0o700).create(dir) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(e).with_context(|| format!("create directory {}", dir.display()));
-            }
-            _ => check(dir)?,
+            Ok(()) => made.push(dir),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e).with_context(|| format!("create directory {}", dir.display())),
+        }
+        check(dir)
+    });
+    if claimed.is_err() {
+        for dir in made.into_iter().rev() {
+            // Why it failed is what is to be told.
+            let _ = fs::remove_dir(dir);
         }
     }
-    Ok(())
+    claimed
 }
 
 fn check(dir: &Path) -> Result<()> {
@@ -63,6 +71,18 @@ mod tests {
         // As earlier versions have made it.
         fs::set_permissions(&pin_dir, fs::Permissions::from_mode(0o755)).unwrap();
         claim(&pin_dir).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_made_leaves_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let instance = root.path().join("rnet");
+        let too_long = "v".repeat(300);
+        claim(&instance.join(&too_long)).unwrap_err();
+        assert!(!instance.exists());
+        claim(&instance.join("v1")).unwrap();
+        claim(&instance.join(&too_long)).unwrap_err();
+        assert!(instance.join("v1").exists());
     }
 
     #[test]

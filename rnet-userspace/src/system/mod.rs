@@ -112,9 +112,10 @@ fn controller(
     };
     let host = Kernel::open()?;
     let store = Store::open(&config.state_dir)?;
+    let state = store.load()?;
     let mut datapath = Ebpf::open(options)?;
     let (relay, tracing) = (datapath.take_relay(), datapath.tracing());
-    Ok((Controller::start(config, host, datapath, store)?, relay, tracing))
+    Ok((Controller::start(config, host, datapath, store, state)?, relay, tracing))
 }
 
 /// Removes what a failed start has made beside what is there of the instance.

@@ -65,7 +65,8 @@ impl Bench {
 
     fn start_with(&self, config: Config) -> Result<Instance> {
         let store = Store::open(&config.state_dir)?;
-        Controller::start(config, self.fake.clone(), self.fake.clone(), store)
+        let state = store.load()?;
+        Controller::start(config, self.fake.clone(), self.fake.clone(), store, state)
     }
 
     fn snapshot(&self) -> Snapshot {
