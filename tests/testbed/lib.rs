@@ -110,12 +110,12 @@ pub fn wait_until<T>(what: &str, limit: Duration, mut done: impl FnMut() -> Opti
     }
 }
 
-/// Waits as often as it takes until the wait ends by itself, for 20 s at the most: each time may begin anew. One with a time limit of the socket's is not taken up again by
-/// the kernel where the process was stopped or frozen meanwhile, as a whole machine may be, though no signal has been
-/// handled (signal(7), `sock_intr_errno`).
+/// Waits as often as it takes until the wait ends by itself, for 20 s at the most, as each time may begin anew. The kernel
+/// does not take up again a wait with a time limit of the socket's where the process was stopped or frozen meanwhile, as a
+/// whole machine may be, though no signal has been handled (signal(7), `sock_intr_errno`).
 ///
 /// # Errors
-/// Those of the wait, except that it was interrupted.
+/// Those of the wait, and [`io::ErrorKind::TimedOut`] where it was interrupted to the last.
 pub fn uninterrupted<T>(mut wait: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let deadline = Instant::now() + patient(Duration::from_secs(20));
     loop {

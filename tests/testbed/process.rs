@@ -182,6 +182,16 @@ impl Drop for Process {
     }
 }
 
+/// Whether all threads of a process are stopped, by a signal or by whoever traces it.
+pub fn is_stopped(id: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{id}/task")) else { return false };
+    threads.flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // Behind the name, which may hold anything.
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 't']))
+    })
+}
+
 /// The processes that a process has started itself and not given away.
 pub(crate) fn children_of(parent: u32) -> Vec<u32> {
     let processes = fs::read_dir("/proc").unwrap_or_else(|e| panic!("list processes: {e}"));

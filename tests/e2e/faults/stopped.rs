@@ -15,6 +15,7 @@ use nix::{
 use testbed::{
     Host, Rnet, Snapshot,
     consistency::assert_consistent,
+    process::is_stopped,
     traffic::tcp::{self, Transfer},
     wait_until,
 };
@@ -27,16 +28,9 @@ struct Stopped(Pid);
 
 impl Stopped {
     fn new(pid: u32) -> Self {
-        let pid = Pid::from_raw(pid.try_into().unwrap());
-        kill(pid, Signal::SIGSTOP).unwrap();
-        let is_stopped = || {
-            let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
-            let stats =
-                tasks.map(|task| std::fs::read_to_string(task.path().join("stat")).unwrap_or_default());
-            stats.into_iter().all(|stat| stat.contains(") T ")).then_some(())
-        };
-        let stopped = Self(pid);
-        wait_until("the daemon stops", LIMIT, is_stopped);
+        let stopped = Self(Pid::from_raw(pid.try_into().unwrap()));
+        kill(stopped.0, Signal::SIGSTOP).unwrap();
+        wait_until("the daemon stops", LIMIT, || is_stopped(pid).then_some(()));
         stopped
     }
 }

@@ -1,6 +1,6 @@
 //! A daemon that may not start.
 
-use std::{fs, process::Command, time::Duration};
+use std::{process::Command, time::Duration};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -10,7 +10,7 @@ use nix::{
 use super::{Rnet, START_LIMIT};
 use crate::{
     patient,
-    process::{Finished, Process},
+    process::{Finished, Process, is_stopped},
     wait_until,
 };
 
@@ -44,11 +44,7 @@ impl Rnet<'_> {
         self.log_to(&mut command);
         let mut daemon = Process::start(command);
         let id = daemon.id();
-        wait_until("the shell stops", Duration::from_secs(20), || {
-            let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-            let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-            matches!(state, Some('T' | 't')).then_some(())
-        });
+        wait_until("the shell stops", Duration::from_secs(20), || is_stopped(id).then_some(()));
         prepare(id);
         // Whoever traces it has let it go on by now.
         let _ = kill(Pid::from_raw(id.cast_signed()), Signal::SIGCONT);
